@@ -1,0 +1,171 @@
+"""`.cfg` text <-> sections, without losing a byte (Darknet: parser.c read_cfg, option_list.c).
+
+The text stays as it was read, line by line; sections only say which line holds which key. So an unchanged file is
+written back byte for byte, and an edit touches the lines it must.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+from yoloprune.artefacts import atomic_path
+from yoloprune.errors import InputError
+
+_BLANK = re.compile(r"[ \t\r\n]")
+_EXPONENT = re.compile(r"(?<![\w.])[+-]?(?:\d+\.?\d*|\.\d+)[eE][+-]?\d{1,3}(?![\w.])")
+_BOM = "\ufeff"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One `key=value`, blanks removed as Darknet does (also inside the value)."""
+
+    key: str
+    value: str
+    line: int
+    """1-based line in the file."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One `[name]` and its entries in file order."""
+
+    name: str
+    line: int
+    entries: tuple[Entry, ...]
+
+    def get(self, key: str) -> Entry | None:
+        """The entry that Darknet would read: the first of that key. (OpenCV takes the last.)"""
+        return next((entry for entry in self.entries if entry.key == key), None)
+
+
+@dataclass(frozen=True)
+class Cfg:
+    """A parsed cfg: `lines` with their line ends are the truth, `sections` an index into them."""
+
+    file: str
+    lines: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+def parse(data: bytes, file: str = "<cfg>") -> Cfg:
+    """Bytes of a cfg -> Cfg. InputError for what no Darknet reads: no [net] first, a key before it, a NUL byte."""
+    text = data.decode("utf-8", "surrogateescape")
+    lines = tuple(re.findall(r"[^\n]*\n|[^\n]+", text))
+    sections: list[tuple[str, int, list[Entry]]] = []
+    for number, raw in enumerate(lines, 1):
+        if "\0" in raw:
+            raise InputError("expected text, found a NUL byte", file=file, line=number)
+        line = _BLANK.sub("", raw.removeprefix(_BOM) if number == 1 else raw)
+        if not line or line[0] in "#;":
+            continue
+        if line[0] == "[":
+            if not line.endswith("]"):
+                found = f"expected [section] and nothing after it, found {_shown(line)}"
+                raise InputError(f"{found}; a comment stands on its own line", file=file, line=number)
+            sections.append((line[1:-1], number, []))
+            continue
+        if not sections:
+            raise InputError(f"expected [net] first, found {_shown(line)}", file=file, line=number)
+        key, equals, value = line.partition("=")
+        if equals and value:  # Darknet takes `key` and `key=` for an absent key
+            sections[-1][2].append(Entry(key, value, number))
+    if not sections:
+        raise InputError("expected [net] first, found no section", file=file)
+    name, line_of_first, _ = sections[0]
+    if name not in ("net", "network"):
+        raise InputError(f"expected [net] first, found [{_shown(name)}]", file=file, line=line_of_first)
+    return Cfg(file, lines, tuple(Section(name, line, tuple(entries)) for name, line, entries in sections))
+
+
+def dump(cfg: Cfg) -> bytes:
+    """Cfg -> bytes; `dump(parse(data)) == data` for every data that parses."""
+    return "".join(cfg.lines).encode("utf-8", "surrogateescape")
+
+
+def read(path: str | Path) -> Cfg:
+    """Parse the file at `path`."""
+    try:
+        return parse(Path(path).read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+
+
+def write(path: str | Path, cfg: Cfg, *, force: bool = False) -> None:
+    """Dump to the file at `path`, whole or not at all."""
+    with atomic_path(path, force=force) as temporary:
+        temporary.write_bytes(dump(cfg))
+
+
+def edit(cfg: Cfg, changes: Mapping[int, Mapping[str, str]]) -> Cfg:
+    """The cfg with new values: `changes[section number][key] = value`, sections counted from 0 = [net].
+
+    The line of a key is replaced (the first, which Darknet reads); a missing key is added after the section's last
+    entry. A comment behind an old value moves to its own line above. All else stays.
+    """
+    lines = list(cfg.lines)
+    inserted: dict[int, list[str]] = {}
+    for number, values in changes.items():
+        section = cfg.sections[number]
+        for key, value in values.items():
+            entry = section.get(key)
+            if entry is not None:
+                raw = lines[entry.line - 1]
+                lines[entry.line - 1] = _comment_above(raw) + f"{key}={value}" + _line_end(raw)
+            else:
+                last = section.entries[-1].line if section.entries else section.line
+                inserted.setdefault(last, []).append(f"{key}={value}")
+    out: list[str] = []
+    for line_number, raw in enumerate(lines, 1):
+        new = inserted.get(line_number, [])
+        end = _line_end(raw) or "\n"
+        out.append(raw if not new or _line_end(raw) else raw + end)
+        out.extend(text + end for text in new)
+    return parse("".join(out).encode("utf-8", "surrogateescape"), cfg.file)
+
+
+def legal(cfg: Cfg) -> Cfg:
+    """The cfg as every reader takes it; only offending lines change.
+
+    No BOM and no CR (pjreddie refuses them), `key=value` without blanks around `=`, a comment behind a value on its own
+    line above (Darknet would read it as value), plain decimals (hank-ai refuses 1e-3).
+    """
+    entry_lines = {entry.line for section in cfg.sections for entry in section.entries}
+    out = []
+    for number, raw in enumerate(cfg.lines, 1):
+        line = (raw.removeprefix(_BOM) if number == 1 else raw).replace("\r", "")
+        if number in entry_lines:
+            above = _comment_above(line)
+            key, _, value = _without_comment(line).partition("=")
+            plain = _EXPONENT.sub(lambda match: _plain(match.group()), value.strip())
+            if above or plain != value or key != key.strip():
+                line = f"{above}{key.strip()}={plain}{_line_end(line)}"
+        out.append(line)
+    return replace(parse("".join(out).encode("utf-8", "surrogateescape"), cfg.file), file=cfg.file)
+
+
+def _line_end(raw: str) -> str:
+    return raw[len(raw.rstrip("\r\n")) :]
+
+
+def _without_comment(raw: str) -> str:
+    return re.split(r"[#;]", raw.rstrip("\r\n"), maxsplit=1)[0]
+
+
+def _comment_above(raw: str) -> str:
+    """The comment behind a value as a line of its own, or nothing."""
+    comment = raw.rstrip("\r\n")[len(_without_comment(raw)) :]
+    return comment + (_line_end(raw) or "\n") if comment else ""
+
+
+def _plain(number: str) -> str:
+    return format(Decimal(number), "f")
+
+
+def _shown(text: str) -> str:
+    """Text from a file, cut and printable, for a message."""
+    return repr(text if len(text) <= 40 else text[:40] + "...")

@@ -1,0 +1,68 @@
+"""What the descendants of Darknet compute differently, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from yoloprune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One descendant of Darknet. A layer asks for a fact, never for the name."""
+
+    name: str
+    """What `--dialect` takes."""
+    bn_epsilon: float
+    """The small number of batch normalization at inference."""
+    bn_epsilon_in_root: bool
+    """True: (x-mean)/sqrt(var+eps), AlexeyAB batchnorm_layer.c. False: (x-mean)/(sqrt(var)+eps), pjreddie blas.c."""
+    bn_momentum: float
+    """Share of the batch in the running mean and variance when training."""
+    letterbox: bool
+    """Whether images keep their aspect (grey borders) where the cfg says nothing; otherwise they are stretched."""
+    labels_anywhere: bool
+    """Label path. True: the first `images` in the path becomes `labels` (pjreddie). False: AlexeyAB's few folders."""
+    extended: bool
+    """Knows AlexeyAB's keys: route groups, scale_channels, scale_x_y, new_coords, nms_kind, iou losses ..."""
+    shortcut_scaled: bool
+    """Whether [shortcut] honours alpha and beta and may change resolution (pjreddie)."""
+    max_truths: int
+    """Default of `max`, the number of boxes that training looks at in an image."""
+    display_thresh: float
+    """Default `-thresh` of `detector test`."""
+
+
+ALEXEYAB: Final = Dialect(
+    name="alexeyab",
+    bn_epsilon=1e-5,
+    bn_epsilon_in_root=True,
+    bn_momentum=0.1,
+    letterbox=False,
+    labels_anywhere=False,
+    extended=True,
+    shortcut_scaled=False,
+    max_truths=200,
+    display_thresh=0.25,
+)
+PJREDDIE: Final = Dialect(
+    name="pjreddie",
+    bn_epsilon=1e-6,
+    bn_epsilon_in_root=False,
+    bn_momentum=0.01,
+    letterbox=True,
+    labels_anywhere=True,
+    extended=False,
+    shortcut_scaled=True,
+    max_truths=90,
+    display_thresh=0.5,
+)
+DIALECTS: Final = {dialect.name: dialect for dialect in (ALEXEYAB, PJREDDIE)}
+
+
+def dialect_named(name: str) -> Dialect:
+    """The dialect of that name, or an InputError that lists them."""
+    if name not in DIALECTS:
+        raise InputError(f"--dialect: expected {' or '.join(DIALECTS)}, found {name!r}")
+    return DIALECTS[name]

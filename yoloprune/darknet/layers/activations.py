@@ -1,0 +1,106 @@
+"""Element-wise activations (Darknet: activations.h, activation_layer.c). Each keeps the shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.options import Options
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def _linear(x: Tensor) -> Tensor:
+    return x
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.1)
+
+
+def _relie(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.01)
+
+
+def _loggy(x: Tensor) -> Tensor:
+    return 2 * torch.sigmoid(x) - 1
+
+
+def _ramp(x: Tensor) -> Tensor:
+    return F.relu(x) + 0.1 * x
+
+
+def _elu(x: Tensor) -> Tensor:
+    return torch.where(x >= 0, x, torch.expm1(x.clamp(max=0)))
+
+
+def _selu(x: Tensor) -> Tensor:
+    return torch.where(x >= 0, 1.0507 * x, 1.0507 * 1.6732 * torch.expm1(x.clamp(max=0)))
+
+
+def _plse(x: Tensor) -> Tensor:
+    middle = 0.125 * x + 0.5
+    return torch.where(x < -4, 0.01 * (x + 4), torch.where(x > 4, 0.01 * (x - 4) + 1, middle))
+
+
+def _stair(x: Tensor) -> Tensor:
+    n = torch.floor(x)
+    half = torch.floor(x / 2)
+    return torch.where(torch.remainder(n, 2) == 0, half, (x - n) + half)
+
+
+def _hardtan(x: Tensor) -> Tensor:
+    return x.clamp(-1, 1)
+
+
+def _lhtan(x: Tensor) -> Tensor:
+    return torch.where(x < 0, 0.001 * x, torch.where(x > 1, 0.001 * (x - 1) + 1, x))
+
+
+def _hard_mish(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, torch.where(x > -2, x * x / 2 + x, torch.zeros_like(x)))
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return 0.5 * x * (1 + torch.tanh(0.797885 * x + 0.035677 * x**3))
+
+
+CLASSIC: Final[Mapping[str, Activation]] = {
+    "logistic": torch.sigmoid,
+    "loggy": _loggy,
+    "relu": F.relu,
+    "elu": _elu,
+    "selu": _selu,
+    "relie": _relie,
+    "ramp": _ramp,
+    "linear": _linear,
+    "tanh": torch.tanh,
+    "plse": _plse,
+    "leaky": _leaky,
+    "stair": _stair,
+    "hardtan": _hardtan,
+    "lhtan": _lhtan,
+}
+"""What every dialect has."""
+
+EXTENDED: Final[Mapping[str, Activation]] = {
+    "swish": F.silu,
+    "mish": F.mish,
+    "hard_mish": _hard_mish,
+    "gelu": _gelu,
+    "revleaky": _leaky,
+    "relu6": F.relu6,
+}
+"""What AlexeyAB adds. pjreddie takes any of these for ReLU, with only a line on stderr."""
+
+ACTIVATIONS: Final[Mapping[str, Activation]] = {**CLASSIC, **EXTENDED}
+
+
+def read_activation(options: Options, default: str, dialect: Dialect) -> str:
+    """Name of the section's activation. InputError for one that the dialect lacks: Darknet would take ReLU silently."""
+    return options.choice("activation", default, tuple(ACTIVATIONS if dialect.extended else CLASSIC))

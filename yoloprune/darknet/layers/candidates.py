@@ -1,0 +1,33 @@
+"""What a detection head hands on: boxes that may be objects, before non-maximum suppression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """M (box, class) pairs over a batch of B images, each more probable than the head's threshold."""
+
+    image: Tensor
+    """[M] int64: index in the batch, 0..B-1."""
+    boxes: Tensor
+    """[M, 4] float32: centre x, centre y, width, height as fractions of the network's input."""
+    classes: Tensor
+    """[M] int64."""
+    probs: Tensor
+    """[M] float32: objectness times class probability."""
+
+    @staticmethod
+    def join(parts: Sequence[Candidates]) -> Candidates:
+        """The candidates of several heads as one, in the order of the heads. At least one part."""
+        return Candidates(
+            image=torch.cat([part.image for part in parts]),
+            boxes=torch.cat([part.boxes for part in parts]),
+            classes=torch.cat([part.classes for part in parts]),
+            probs=torch.cat([part.probs for part in parts]),
+        )

@@ -1,0 +1,342 @@
+"""Layers that end a network: [yolo], [region], [softmax], [cost]."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, register
+from yoloprune.darknet.layers.candidates import Candidates
+from yoloprune.darknet.options import Options
+
+NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
+IOU_LOSSES = ("mse", "iou", "giou", "diou", "ciou")
+IOU_KINDS = ("iou", "giou", "diou", "ciou")
+
+
+@dataclass(frozen=True)
+class Head(Layer):
+    """A layer whose output is the network's result; its inputs can't be pruned."""
+
+    is_output: ClassVar[bool] = True
+
+    @property
+    def out(self) -> Shape:
+        """As the input."""
+        return self.source_shapes[0]
+
+    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+        """All must stay."""
+        book.freeze(inputs[0])
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class DetectionHead(Head):
+    """A head that gives boxes. Values of an anchor: x, y, w, h, objectness, then K classes, each a plane."""
+
+    classes: int
+    anchors: tuple[tuple[float, float], ...]
+    """Width and height of this head's anchors, as fractions of the network's input."""
+
+    @abstractmethod
+    def decode(self, output: Tensor, thresh: float) -> Candidates:
+        """Boxes of this head's activated output [B, A*(5+K), H, W], objectness and probability over `thresh`.
+
+        In Darknet's order: image, cell by rows, anchor, class (get_yolo_detections, get_region_detections).
+        """
+
+    def _gather(self, output: Tensor, thresh: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Image, row, column, anchor [M] and values [M, 5+K] of the cells with objectness over `thresh`."""
+        b, _, h, w = output.shape
+        cells = output.view(b, len(self.anchors), 5 + self.classes, h, w).permute(0, 3, 4, 1, 2)
+        image, row, column, anchor = torch.where(cells[..., 4] > thresh)
+        return image, row, column, anchor, cells[image, row, column, anchor]
+
+    def _candidates(self, image: Tensor, centre: Tensor, size: Tensor, values: Tensor, thresh: float) -> Candidates:
+        probs = values[:, 4:5] * values[:, 5:]
+        box, cls = torch.where(probs > thresh)
+        boxes = torch.cat([centre, size], 1)
+        return Candidates(image[box], boxes[box], cls, probs[box, cls])
+
+
+def _check_channels(options: Options, shape: Shape, anchors: int, classes: int) -> None:
+    expected = anchors * (5 + classes)
+    if shape.c != expected:
+        raise options.error(
+            f"expected filters={expected} before it ({anchors} anchors of {classes} classes and 5), found {shape.c}"
+        )
+
+
+def _anchor_pairs(options: Options, count: int) -> list[tuple[float, float]]:
+    """`count` pairs; Darknet fills up with .5 and ignores what is too much."""
+    values = list(options.numbers("anchors"))[: 2 * count]
+    values += [0.5] * (2 * count - len(values))
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+@dataclass(frozen=True)
+class YoloTraining:
+    """What only the loss of [yolo] reads (parse_yolo)."""
+
+    ignore_thresh: float
+    truth_thresh: float
+    iou_thresh: float
+    iou_thresh_kind: str
+    iou_loss: str
+    iou_normalizer: float
+    obj_normalizer: float
+    cls_normalizer: float
+    label_smooth_eps: float
+    focal_loss: bool
+    objectness_smooth: bool
+    max_delta: float
+    max_truths: int
+    jitter: float
+    resize: float
+    random: float
+    all_anchors: tuple[tuple[float, float], ...]
+    """Every anchor of the list, as fractions of the network's input: a truth's best one may be another head's."""
+    mask: tuple[int, ...]
+    """Which of them are this head's."""
+
+    @classmethod
+    def read(
+        cls, options: Options, context: Context, anchors: tuple[tuple[float, float], ...], mask: tuple[int, ...]
+    ) -> Self:
+        """Defaults of the dialect."""
+        extended = context.dialect.extended
+        return cls(
+            ignore_thresh=options.number("ignore_thresh", 0.5),
+            truth_thresh=options.number("truth_thresh", 1.0),
+            iou_thresh=options.number("iou_thresh", 1.0) if extended else 1.0,
+            iou_thresh_kind=options.choice("iou_thresh_kind", "iou", IOU_KINDS) if extended else "iou",
+            iou_loss=options.choice("iou_loss", "mse", IOU_LOSSES) if extended else "mse",
+            iou_normalizer=options.number("iou_normalizer", 0.75) if extended else 1.0,
+            obj_normalizer=options.number("obj_normalizer", 1.0) if extended else 1.0,
+            cls_normalizer=options.number("cls_normalizer", 1.0) if extended else 1.0,
+            label_smooth_eps=options.number("label_smooth_eps", 0.0) if extended else 0.0,
+            focal_loss=extended and options.integer("focal_loss", 0) != 0,
+            objectness_smooth=extended and options.integer("objectness_smooth", 0) != 0,
+            max_delta=options.number("max_delta", 3e38) if extended else 3e38,
+            max_truths=options.integer("max", context.dialect.max_truths, 1, 100000),
+            jitter=options.number("jitter", 0.2, 0),
+            resize=options.number("resize", 1.0, 0) if extended else 1.0,
+            random=options.number("random", 0, 0),
+            all_anchors=anchors,
+            mask=mask,
+        )
+
+
+@register
+@dataclass(frozen=True)
+class Yolo(DetectionHead):
+    """Anchors in pixels, independent logistic classes (Darknet: yolo_layer.c)."""
+
+    scale_x_y: float
+    new_coords: bool
+    nms_kind: str
+    beta_nms: float
+    training: YoloTraining
+
+    names: ClassVar[tuple[str, ...]] = ("yolo",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_yolo: 20 classes, 1 anchor; without `mask` all anchors are this head's."""
+        shape = context.shapes[context.previous]
+        extended = context.dialect.extended
+        classes = options.integer("classes", 20, 1, 1000000)
+        num = options.integer("num", 1, 1, 1000)
+        mask = options.integers("mask") or tuple(range(num))
+        if min(mask) < 0 or max(mask) >= num:
+            raise options.error(f"expected anchors 0..{num - 1}", "mask")
+        if options.has("map"):
+            raise options.error("is not supported", "map")
+        options.refuse({"embedding_layer": -1.0, "counters_per_class": 0.0} if extended else {}, "is not supported")
+        _check_channels(options, shape, len(mask), classes)
+        pixels = _anchor_pairs(options, num)
+        anchors = tuple((w / context.net_width, h / context.net_height) for w, h in pixels)
+        return cls(
+            index=context.index,
+            sources=(context.previous,),
+            source_shapes=(shape,),
+            classes=classes,
+            anchors=tuple(anchors[number] for number in mask),
+            scale_x_y=options.number("scale_x_y", 1.0) if extended else 1.0,
+            new_coords=extended and options.integer("new_coords", 0) != 0,
+            nms_kind=options.choice("nms_kind", "default", NMS_KINDS) if extended else "default",
+            beta_nms=options.number("beta_nms", 0.6) if extended else 0.6,
+            training=YoloTraining.read(options, context, anchors, mask),
+        )
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B, A*(5+K), H, W] -> the same: x, y, objectness and classes through the logistic, w and h raw."""
+        return _Yolo(self)
+
+    def decode(self, output: Tensor, thresh: float) -> Candidates:
+        """get_yolo_box: centre in the cell, exp(w) of the anchor, or with new_coords (2w)^2."""
+        image, row, column, anchor, values = self._gather(output, thresh)
+        _, h, w = self.out
+        centre = (values[:, :2] + torch.stack([column, row], 1)) / values.new_tensor([w, h])
+        factor = (2 * values[:, 2:4]) ** 2 if self.new_coords else values[:, 2:4].exp()
+        size = factor * values.new_tensor(self.anchors)[anchor]
+        return self._candidates(image, centre, size, values, thresh)
+
+
+class _Yolo(nn.Module):
+    def __init__(self, layer: Yolo) -> None:
+        super().__init__()
+        self.anchors, self.new_coords, self.scale = len(layer.anchors), layer.new_coords, layer.scale_x_y
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        y = x.clone() if self.new_coords else torch.sigmoid(x)
+        planes, raw = y.view(b, self.anchors, -1, h, w), x.view(b, self.anchors, -1, h, w)
+        planes[:, :, 2:4] = raw[:, :, 2:4]
+        if self.scale != 1:
+            planes[:, :, :2] = planes[:, :, :2] * self.scale - (self.scale - 1) / 2
+        return y
+
+
+@register
+@dataclass(frozen=True)
+class Region(DetectionHead):
+    """Anchors in cells, classes through softmax (Darknet: region_layer.c)."""
+
+    softmax: bool
+    raw_classes: bool
+    """Without softmax: AlexeyAB leaves classes as they are, pjreddie takes the logistic."""
+    nms_kind: ClassVar[str] = "default"
+    beta_nms: ClassVar[float] = 0.6
+
+    names: ClassVar[tuple[str, ...]] = ("region",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_region: 20 classes, 1 anchor."""
+        shape = context.shapes[context.previous]
+        classes = options.integer("classes", 20, 1, 1000000)
+        num = options.integer("num", 1, 1, 1000)
+        for key in ("tree", "map"):
+            if options.has(key):
+                raise options.error("is not supported", key)
+        options.refuse({"coords": 4, "background": 0}, "is not supported")
+        _check_channels(options, shape, num, classes)
+        return cls(
+            index=context.index,
+            sources=(context.previous,),
+            source_shapes=(shape,),
+            classes=classes,
+            anchors=tuple((w / shape.w, h / shape.h) for w, h in _anchor_pairs(options, num)),
+            softmax=options.integer("softmax", 0) != 0,
+            raw_classes=context.dialect.extended,
+        )
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B, A*(5+K), H, W] -> the same planes as pjreddie's; x, y, objectness through the logistic, w and h raw.
+
+        AlexeyAB stores them by cell instead and takes x and y through the logistic when it decodes: the same boxes.
+        """
+        return _Region(self)
+
+    def decode(self, output: Tensor, thresh: float) -> Candidates:
+        """get_region_box: centre in the cell, exp(w) of the anchor."""
+        image, row, column, anchor, values = self._gather(output, thresh)
+        _, h, w = self.out
+        centre = (values[:, :2] + torch.stack([column, row], 1)) / values.new_tensor([w, h])
+        size = values[:, 2:4].exp() * values.new_tensor(self.anchors)[anchor]
+        return self._candidates(image, centre, size, values, thresh)
+
+
+class _Region(nn.Module):
+    def __init__(self, layer: Region) -> None:
+        super().__init__()
+        self.anchors, self.softmax, self.raw_classes = len(layer.anchors), layer.softmax, layer.raw_classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        planes = x.view(b, self.anchors, -1, h, w)
+        xy, wh, objectness, classes = torch.split(planes, [2, 2, 1, planes.shape[2] - 5], 2)
+        if self.softmax:
+            classes = classes.softmax(2)
+        elif not self.raw_classes:
+            classes = classes.sigmoid()
+        return torch.cat([xy.sigmoid(), wh, objectness.sigmoid(), classes], 2).view(b, c, h, w)
+
+
+@register
+@dataclass(frozen=True)
+class Softmax(Head):
+    """Class probabilities over the flattened map, in equal consecutive groups (Darknet: softmax_layer.c)."""
+
+    groups: int
+    temperature: float
+
+    names: ClassVar[tuple[str, ...]] = ("softmax", "soft")
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_softmax: one group, temperature 1."""
+        if options.has("tree"):
+            raise options.error("is not supported", "tree")
+        shape = context.shapes[context.previous]
+        groups = options.integer("groups", 1, 1)
+        if shape.size % groups:
+            raise options.error(f"must divide the inputs (found {shape.size})", "groups")
+        temperature = options.number("temperature", 1.0)
+        if temperature <= 0:
+            raise options.error("expected a value over 0", "temperature")
+        return cls(context.index, (context.previous,), (shape,), groups, temperature)
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> the same."""
+        return _Softmax(self)
+
+
+class _Softmax(nn.Module):
+    def __init__(self, layer: Softmax) -> None:
+        super().__init__()
+        self.groups, self.temperature = layer.groups, layer.temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(x.shape[0], self.groups, -1) / self.temperature
+        return flat.softmax(2).view(x.shape)
+
+
+@register
+@dataclass(frozen=True)
+class Cost(Layer):
+    """The loss of a classifier; passes its input on (Darknet: cost_layer.c)."""
+
+    type: str
+    scale: float
+
+    names: ClassVar[tuple[str, ...]] = ("cost",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_cost."""
+        kinds = ("sse", "masked", "smooth", "L1", "seg", "wgan")
+        return cls(
+            index=context.index,
+            sources=(context.previous,),
+            source_shapes=(context.shapes[context.previous],),
+            type=options.choice("type", "sse", kinds),
+            scale=options.number("scale", 1.0),
+        )
+
+    @property
+    def out(self) -> Shape:
+        """As the input."""
+        return self.source_shapes[0]
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> the same."""
+        return nn.Identity()

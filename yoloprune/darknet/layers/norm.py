@@ -1,0 +1,60 @@
+"""Batch normalization by each dialect's formula (Darknet: batchnorm_layer.c, blas.c)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yoloprune.darknet.dialect import Dialect
+
+
+def inverse_deviation(variance: Tensor, dialect: Dialect) -> Tensor:
+    """1/sqrt(var + eps) or 1/(sqrt(var) + eps), as the dialect has it [N]."""
+    if dialect.bn_epsilon_in_root:
+        return (variance + dialect.bn_epsilon).rsqrt()
+    return (variance.sqrt() + dialect.bn_epsilon).reciprocal()
+
+
+def fold(scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: Dialect) -> tuple[Tensor, Tensor]:
+    """Inference as an affine map: y = factor * x + offset, both [N]."""
+    factor = scale * inverse_deviation(variance, dialect)
+    return factor, bias - mean * factor
+
+
+def normalize(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: Dialect) -> Tensor:
+    """Training: normalize x [B,N,H,W] by its own statistics and move the running `mean`, `variance` [N] toward them.
+
+    Darknet divides the sum of squares by B*H*W-1, also for normalizing (blas.c variance_cpu).
+    """
+    result: Tensor = _BatchNorm.apply(x, scale, bias, mean, variance, dialect)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Darknet's forward, and its backward, in which the small number is always 1e-5 under the root."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: Dialect
+    ) -> Tensor:
+        spread, middle = torch.var_mean(x, (0, 2, 3), correction=1)
+        mean.lerp_(middle, dialect.bn_momentum)
+        variance.lerp_(spread, dialect.bn_momentum)
+        inverse = inverse_deviation(spread, dialect)
+        factor = scale * inverse
+        ctx.save_for_backward(x, scale, middle, inverse, (spread + 1e-5).rsqrt())
+        return torch.addcmul(_wide(bias - middle * factor), x, _wide(factor))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, middle, inverse, inverse_back = ctx.saved_tensors
+        grad_x, grad_scale, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grads[0], x, scale, None, None, middle, inverse_back, True, 1e-5, [True, True, True]
+        )
+        return grad_x, grad_scale * (inverse / inverse_back), grad_bias, None, None, None
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)

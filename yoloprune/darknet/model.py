@@ -1,0 +1,107 @@
+"""A network as files hold it: cfg, resolved layers, weights; nothing is allocated for running it yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.cfg import Cfg, Entry
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers import Context, Layer, Shape, read_layer
+from yoloprune.darknet.layers.head import DetectionHead
+from yoloprune.darknet.net import Net
+from yoloprune.darknet.options import Options
+from yoloprune.darknet.weights import Weights
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A cfg understood: [net], the layers in order, and what was left unread."""
+
+    cfg: Cfg
+    dialect: Dialect
+    net: Net
+    layers: tuple[Layer, ...]
+    unused: tuple[Entry, ...]
+    """Entries that nothing here reads; Darknet calls them unused fields."""
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Indexes of the layers whose outputs are the results: the heads, else the last layer."""
+        heads = tuple(layer.index for layer in self.layers if layer.is_output)
+        return heads or (len(self.layers) - 1,)
+
+    @property
+    def detection_heads(self) -> tuple[DetectionHead, ...]:
+        """Heads that give boxes; none for a classifier."""
+        return tuple(layer for layer in self.layers if isinstance(layer, DetectionHead))
+
+    @property
+    def classes(self) -> int:
+        """Number of classes: of the last detection head, as Darknet takes it, else the size of the last output."""
+        heads = self.detection_heads
+        return heads[-1].classes if heads else self.layers[self.outputs[-1]].out.size
+
+    @property
+    def bflops(self) -> float:
+        """1e9 floating point operations an image."""
+        return sum(layer.flops for layer in self.layers) / 1e9
+
+    @property
+    def parameters(self) -> int:
+        """Floats in the .weights payload."""
+        return weights_file.count(self.layers)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A graph and its weights."""
+
+    graph: Graph
+    weights: Weights
+
+    def with_weights(self, weights: Weights) -> Model:
+        """The same graph with other weights."""
+        return replace(self, weights=weights)
+
+
+def understand(cfg: Cfg, dialect: Dialect) -> Graph:
+    """Cfg -> Graph. InputError, with its line, for whatever can't run or be counted in this dialect."""
+    options = Options(cfg, cfg.sections[0], None)
+    net = Net.read(options, dialect)
+    unused = list(options.unused())
+    shapes: dict[int, Shape] = {-1: net.input}
+    in_shapes: dict[int, Shape] = {}
+    layers: list[Layer] = []
+    for index, section in enumerate(cfg.sections[1:]):
+        options = Options(cfg, section, index)
+        layer = read_layer(options, Context(index, shapes, in_shapes, dialect, net.input.w, net.input.h))
+        shapes[index] = layer.out
+        in_shapes[index] = layer.source_shapes[0]
+        layers.append(layer)
+        unused.extend(options.unused())
+    if not layers:
+        raise Options(cfg, cfg.sections[0], None).error("expected layers after it, found none")
+    return Graph(cfg, dialect, net, tuple(layers), tuple(unused))
+
+
+def load_graph(cfg: str | Path, dialect: Dialect) -> Graph:
+    """Read and understand a .cfg file."""
+    return understand(cfg_file.read(cfg), dialect)
+
+
+def load(cfg: str | Path, weights: str | Path, dialect: Dialect) -> Model:
+    """Read a .cfg and its .weights file; the weights' length is checked against the cfg before they are read."""
+    graph = load_graph(cfg, dialect)
+    return Model(graph, weights_file.read(weights, graph.layers))
+
+
+def hazards(layers: Sequence[Layer]) -> list[str]:
+    """Where a stock reader would compute garbage on a legal cfg."""
+    shapes = {layer.index: layer.out for layer in layers}
+    in_shapes = {layer.index: layer.source_shapes[0] for layer in layers}
+    found = ((layer, layer.hazard(shapes, in_shapes)) for layer in layers)
+    return [f"{layer}: {reason}" for layer, reason in found if reason]

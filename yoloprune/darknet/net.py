@@ -1,0 +1,81 @@
+"""The [net] section (Darknet: parser.c parse_net_options)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers.base import Shape
+from yoloprune.darknet.options import Options
+
+POLICIES = ("constant", "step", "steps", "exp", "poly", "sigmoid", "random")
+
+
+@dataclass(frozen=True)
+class Net:
+    """What [net] says of the network's input and of training."""
+
+    input: Shape
+    batch: int
+    """Images for one update."""
+    subdivisions: int
+    """Parts in which they are computed."""
+    learning_rate: float
+    momentum: float
+    decay: float
+    policy: str
+    burn_in: int
+    power: float
+    gamma: float
+    step: int
+    scale: float
+    steps: tuple[int, ...]
+    scales: tuple[float, ...]
+    max_batches: int
+    angle: float
+    aspect: float
+    saturation: float
+    exposure: float
+    hue: float
+    flip: bool
+    letter_box: bool | None
+    """None where the cfg does not say."""
+
+    @classmethod
+    def read(cls, options: Options, dialect: Dialect) -> Self:
+        """Section -> Net, with Darknet's defaults."""
+        options.refuse({"time_steps": 1}, "is not supported")
+        shape = Shape(
+            options.integer("channels", 0, 1, 65536),
+            options.integer("height", 0, 1, 65536),
+            options.integer("width", 0, 1, 65536),
+        )
+        for key, value in zip(("channels", "height", "width"), shape, strict=True):
+            if not value:
+                raise options.error(f"expected {key}=, found none")
+        known = (*POLICIES, "sgdr") if dialect.extended else POLICIES
+        return cls(
+            input=shape,
+            batch=options.integer("batch", 1, 1),
+            subdivisions=options.integer("subdivisions", 1, 1),
+            learning_rate=options.number("learning_rate", 0.001),
+            momentum=options.number("momentum", 0.9),
+            decay=options.number("decay", 0.0001),
+            policy=options.choice("policy", "constant", known),
+            burn_in=options.integer("burn_in", 0, 0),
+            power=options.number("power", 4),
+            gamma=options.number("gamma", 1),
+            step=options.integer("step", 1, 1),
+            scale=options.number("scale", 1),
+            steps=options.integers("steps"),
+            scales=options.numbers("scales"),
+            max_batches=options.integer("max_batches", 0, 0),
+            angle=options.number("angle", 0),
+            aspect=options.number("aspect", 1),
+            saturation=options.number("saturation", 1),
+            exposure=options.number("exposure", 1),
+            hue=options.number("hue", 0),
+            flip=options.integer("flip", 1) != 0,
+            letter_box=options.integer("letter_box", 0) != 0 if options.has("letter_box") else None,
+        )

@@ -1,0 +1,89 @@
+"""Graph and weights -> a torch module that runs. Wiring only: what a layer computes is the layer's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from yoloprune.darknet.model import Graph, Model
+from yoloprune.darknet.weights import Header, Weights
+
+
+class Network(nn.Module):
+    """The layers in order; input [B, C, H, W] float in 0..1, outputs by layer index, each [B, C, H, W]."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+        self.layers = nn.ModuleList(layer.module(graph.dialect) for layer in graph.layers)
+
+    def forward(
+        self, x: Tensor, want: Collection[int] | None = None, resume: Mapping[int, Tensor] | None = None
+    ) -> dict[int, Tensor]:
+        """Outputs of the layers in `want` (default: the network's outputs; -1 is the input itself).
+
+        Each output is let go after its last reader. With `resume`, outputs of layers that are known already: only
+        what `want` needs beside them is computed.
+        """
+        wanted = set(self.graph.outputs if want is None else want)
+        known: dict[int, Tensor] = {-1: x, **(resume or {})}
+        results = {index: known[index] for index in wanted if index in known}
+        needed, last_reader = self._plan(wanted, known)
+        for index in needed:
+            layer = self.graph.layers[index]
+            known[index] = self.layers[index](*(known[source] for source in layer.sources))
+            if index in wanted:
+                results[index] = known[index]
+            for source in layer.sources:
+                if last_reader[source] == index:
+                    del known[source]
+        return results
+
+    def _plan(self, wanted: Collection[int], known: Collection[int]) -> tuple[list[int], dict[int, int]]:
+        """Layers to compute, in order, and for each layer read by them the last that reads it."""
+        todo = [index for index in wanted if index not in known]
+        needed: set[int] = set()
+        last_reader: dict[int, int] = {}
+        while todo:
+            index = todo.pop()
+            if index in needed:
+                continue
+            needed.add(index)
+            for source in self.graph.layers[index].sources:
+                last_reader[source] = max(last_reader.get(source, -1), index)
+                if source not in known:
+                    todo.append(source)
+        return sorted(needed), last_reader
+
+    def set_weights(self, weights: Weights) -> None:
+        """Copy arrays into the modules; names and shapes must match exactly."""
+        with torch.no_grad():
+            for layer, module, arrays in zip(self.graph.layers, self.layers, weights.layers, strict=True):
+                for spec in layer.tensors():
+                    tensor: Tensor = getattr(module, spec.name)
+                    if tuple(tensor.shape) != arrays[spec.name].shape:
+                        raise ValueError(f"{layer}: {spec.name}: {tuple(tensor.shape)} != {arrays[spec.name].shape}")
+                    tensor.copy_(torch.from_numpy(arrays[spec.name].astype(np.float32)))
+
+    def get_weights(self, header: Header) -> Weights:
+        """Arrays out of the modules, float32 copies."""
+        return Weights(
+            header,
+            tuple(
+                {
+                    spec.name: getattr(module, spec.name).detach().float().cpu().numpy().copy()
+                    for spec in layer.tensors()
+                }
+                for layer, module in zip(self.graph.layers, self.layers, strict=True)
+            ),
+        )
+
+
+def build(model: Model, device: str | torch.device = "cpu") -> Network:
+    """A network for inference (eval mode) with the model's weights."""
+    network = Network(model.graph)
+    network.set_weights(model.weights)
+    return network.eval().to(device)
