@@ -1,15 +1,21 @@
-"""Files between stages: whole or not at all, and known by their hash."""
+"""Files between stages: whole or not at all, versioned, and known by their hash."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 from yoloprune.errors import InputError
+
+
+VERSION: Final = 1
+"""Of the JSON files between stages; raised when a reader of the old one would go wrong."""
 
 
 @contextmanager
@@ -45,3 +51,24 @@ def sha256(path: str | Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+
+
+def save_json(path: str | Path, kind: str, payload: Mapping[str, Any]) -> None:
+    """Write a stage's result, whole or not at all."""
+    text = json.dumps({"yoloprune": kind, "version": VERSION, **payload}, indent=1, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def load_json(path: str | Path, kind: str) -> dict[str, Any]:
+    """Read a stage's result. InputError if it is no such file or of another version."""
+    try:
+        payload = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+    except ValueError as error:
+        raise InputError(f"expected JSON: {error}", file=path) from error
+    found = (payload.get("yoloprune"), payload.get("version")) if isinstance(payload, dict) else (None, None)
+    if found != (kind, VERSION):
+        raise InputError(f"expected {kind} of version {VERSION}, found {found[0]} of version {found[1]}", file=path)
+    return dict(payload)

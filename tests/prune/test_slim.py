@@ -1,0 +1,112 @@
+"""The promise: masked = slim, on random graphs and on stock ones, and what is slim still loads in stock Darknet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import graph_of, random_model, stock, with_input, worst
+from tests.prune.graphs import random_cfg
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
+from yoloprune.darknet.layers.base import REGISTRY
+from yoloprune.darknet.model import Model
+from yoloprune.darknet.network import build
+from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.slim import mask, slim
+from yoloprune.readers import libdarknet as darknet
+
+STOCK = ["yolov3-tiny", "yolov4", "yolov4-tiny", "csresnext50-panet-spp", "densenet201", "efficientnet_b0"]
+
+
+def random_keep(channels: Channels, rng: np.random.Generator) -> KeepAtoms:
+    """Each group loses a random share, but never all; at least one group loses something."""
+    keep = channels.all_kept()
+    first = next(group for group in channels.groups if len(group.atoms) > 1)
+    for group in channels.groups:
+        dropped = rng.integers(1 if group is first else 0, len(group.atoms))
+        keep[rng.choice(group.atoms, dropped, replace=False)] = False
+    return keep
+
+
+def farthest(masked: Model, slimmed: Model, batch: int, seed: int) -> float:
+    """Largest relative difference at the tensors that enter the outputs, in float64."""
+    x = torch.from_numpy(np.random.default_rng(seed).random((batch, *masked.graph.net.input)))
+    entering = [masked.graph.layers[index].sources[0] for index in masked.graph.outputs]
+    with torch.inference_mode():
+        a, b = (build(model).double()(x, entering) for model in (masked, slimmed))
+    return max(worst(a[index].numpy(), b[index].numpy()) for index in entering)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_graph(seed: int) -> None:
+    model = random_model(graph_of(random_cfg(seed)), seed)
+    channels = trace(model.graph)
+    keep = random_keep(channels, np.random.default_rng(seed))
+    assert not keep.all()
+    slimmed = slim(model, channels, keep)
+    assert slimmed.graph.parameters < model.graph.parameters
+    assert farthest(mask(model, channels, keep), slimmed, 2, seed) < 1e-9
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_slim_loads_and_computes_the_same_in_libdarknet(libdarknet: Path, tmp_path: Path, seed: int) -> None:
+    model = random_model(graph_of(random_cfg(seed, classic=True), PJREDDIE), seed)
+    channels = trace(model.graph)
+    keep = random_keep(channels, np.random.default_rng(seed))
+    x = np.random.default_rng(seed).random((2, *model.graph.net.input), np.float32)
+    outputs = []
+    for name, each in (("masked", mask(model, channels, keep)), ("slim", slim(model, channels, keep))):
+        cfg, weights = tmp_path / f"{name}.cfg", tmp_path / f"{name}.weights"
+        cfg_file.write(cfg, each.graph.cfg)
+        weights_file.write(weights, each.weights, each.graph.layers)
+        head = each.graph.outputs[0]
+        outputs.append(darknet.head_inputs(cfg, weights, x, [head])[head])
+    assert worst(*outputs) < 1e-4
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_stock_cfg(shared: Path, tmp_path: Path, name: str) -> None:
+    text = stock(shared, name).read_text()
+    small = with_input(text, 64, 64)
+    model = random_model(graph_of(small, ALEXEYAB), 7)
+    channels = trace(model.graph)
+    slimmed = slim(model, channels, random_keep(channels, np.random.default_rng(7)))
+    assert slimmed.graph.bflops < model.graph.bflops
+    masked = mask(model, channels, random_keep(channels, np.random.default_rng(7)))
+    assert farthest(masked, slimmed, 1, 7) < 1e-9
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_slim_stock_cfg_loads_in_libdarknet_where_the_original_does(
+    shared: Path, libdarknet: Path, tmp_path: Path, name: str
+) -> None:
+    model = random_model(graph_of(with_input(stock(shared, name).read_text(), 64, 64), ALEXEYAB), 7)
+    channels = trace(model.graph)
+    slimmed = slim(model, channels, random_keep(channels, np.random.default_rng(7)))
+    for each in (model, slimmed):
+        cfg_file.write(tmp_path / "net.cfg", each.graph.cfg, force=True)
+        reason = darknet.loads(tmp_path / "net.cfg", None)
+        if each is model and reason is not None:
+            pytest.skip(f"the original does not load in stock Darknet: {reason}")
+        assert reason is None
+
+
+def test_random_graphs_have_every_section_that_channels_flow_through() -> None:
+    texts = [random_cfg(seed) for seed in range(60)]
+    frozen_or_input = {"net", "network", "cost"}
+    drawn = {section.name for text in texts for section in cfg_file.parse(text.encode()).sections} | frozen_or_input
+    assert {kind.names[0] for kind in REGISTRY.values()} <= drawn
+    assert any("groups=2\ngroup_id=1" in text for text in texts)
+
+
+def test_nothing_dropped_changes_nothing() -> None:
+    model = random_model(graph_of(random_cfg(3)), 3)
+    channels = trace(model.graph)
+    same = slim(model, channels, channels.all_kept())
+    assert cfg_file.dump(same.graph.cfg) == cfg_file.dump(model.graph.cfg)
+    assert weights_file.dump(same.weights, same.graph.layers) == weights_file.dump(model.weights, model.graph.layers)

@@ -1,0 +1,177 @@
+"""Loss curves and what may be lost -> how much of each group goes: `plan.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from yoloprune.artefacts import load_json, save_json
+from yoloprune.errors import InputError
+from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.sensitivity import Curve, Sensitivity
+
+RULES = ("interpolated", "prefix")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan must respect."""
+
+    exclude: frozenset[int] = frozenset()
+    """Layers whose groups stay as they are."""
+    multiple: int = 1
+    """Kept channels of a group are a multiple of this, where it has as many."""
+    min_keep: int = 1
+    """Channels of a group that stay at the least."""
+
+    def most_dropped(self, curve: Curve) -> int:
+        """How many atoms may be gone at the most."""
+        if self.exclude.intersection(curve.producers):
+            return curve.gone
+        return max(curve.atoms - max(self.min_keep, 1), curve.gone)
+
+    def allowed(self, curve: Curve, dropped: int) -> int:
+        """The largest allowed count of dropped atoms that is at most `dropped`."""
+        kept = curve.atoms - min(dropped, self.most_dropped(curve))
+        rounded = min(math.ceil(kept / self.multiple) * self.multiple, curve.atoms)
+        return max(curve.atoms - rounded, curve.gone)
+
+
+def bearable(sensitivity: Sensitivity, curve: Curve, threshold: float, rule: str = "interpolated") -> int:
+    """How many atoms a group may lose: as far as the loss stays within `threshold` all the way.
+
+    The curve starts at no atom dropped (beyond those gone before) with the loss measured there. "interpolated" goes to
+    where the line between two measurements crosses the threshold; "prefix" stops at the last measurement before.
+    A curve that dips under the threshold again further on is not followed: what lies between was measured as too much.
+    """
+    before, loss_before = curve.gone, sensitivity.baseline - sensitivity.start
+    if loss_before > threshold:
+        return curve.gone
+    for point in curve.points:
+        loss = sensitivity.loss(point)
+        if loss > threshold:
+            if rule == "prefix":
+                break
+            share = (threshold - loss_before) / (loss - loss_before)
+            return before + math.floor(share * (point.dropped - before) + 1e-9)
+        before, loss_before = point.dropped, loss
+    return before
+
+
+def choose(sensitivity: Sensitivity, threshold: float, limits: Limits, rule: str = "interpolated") -> dict[str, int]:
+    """For each group by label, how many atoms are gone at this tolerable loss (each group alone)."""
+    return {
+        curve.label: limits.allowed(curve, bearable(sensitivity, curve, threshold, rule))
+        for curve in sensitivity.curves
+    }
+
+
+def keep_atoms(sensitivity: Sensitivity, channels: Channels, dropped: Mapping[str, int]) -> KeepAtoms:
+    """Keep-set in which each group has lost the first atoms of its order."""
+    keep = channels.all_kept()
+    for curve in sensitivity.curves:
+        keep = curve.keep(channels, keep, dropped[curve.label])
+    return keep
+
+
+def threshold_for_ratio(
+    sensitivity: Sensitivity,
+    limits: Limits,
+    ratio: float,
+    removed_share: Callable[[Mapping[str, int]], float],
+    rule: str = "interpolated",
+) -> float:
+    """The smallest threshold at which `removed_share(choice)`, the share of BFLOPs that goes, reaches `ratio`.
+
+    Found by bisection; choices grow with the threshold. InputError if even the largest cut removes less.
+    """
+    losses = [sensitivity.loss(point) for curve in sensitivity.curves for point in curve.points]
+    low, high = sensitivity.baseline - sensitivity.start, max([0.0, *losses])
+    most = removed_share(choose(sensitivity, high, limits, rule))
+    if most < ratio:
+        raise InputError(f"--ratio {ratio:g}: at most {most:.4f} of the BFLOPs can go within what was measured")
+    for _ in range(40):
+        middle = (low + high) / 2
+        if removed_share(choose(sensitivity, middle, limits, rule)) >= ratio:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is pruned, from the first round on, in the original network's channel numbers."""
+
+    cfg: str
+    """SHA-256 of the original .cfg."""
+    removed: Mapping[str, tuple[int, ...]]
+    """For each group by label, positions of the dropped atoms."""
+    filters: Mapping[int, tuple[int, ...]]
+    """For each layer that makes channels, the filters that are dropped."""
+    chosen_by: Mapping[str, Any]
+    """Threshold or ratio, rule and limits, for the reader."""
+    accuracy: Mapping[str, float]
+    """Measured: `original`, `before` this cut and `after` it."""
+
+    @classmethod
+    def of(
+        cls, cfg: str, channels: Channels, keep: KeepAtoms, chosen_by: Mapping[str, Any], accuracy: Mapping[str, float]
+    ) -> Self:
+        """From a keep-set."""
+        makers = sorted({producer for group in channels.groups for producer in group.producers})
+        return cls(
+            cfg=cfg,
+            removed={group.label: _positions(~keep[group.atoms]) for group in channels.groups},
+            filters={layer: _positions(~channels.kept_outputs(layer, keep)) for layer in makers},
+            chosen_by=dict(chosen_by),
+            accuracy=dict(accuracy),
+        )
+
+    def keep(self, channels: Channels) -> KeepAtoms:
+        """The keep-set. InputError if the plan is not for these channels."""
+        keep = channels.all_kept()
+        sizes = {group.label: group for group in channels.groups}
+        for label, positions in self.removed.items():
+            group = sizes.get(label)
+            if group is None or any(not 0 <= position < len(group.atoms) for position in positions):
+                raise InputError(f"plan.json: group {label} does not fit this cfg")
+            keep[group.atoms[list(positions)]] = False
+            if not keep[group.atoms].any():
+                raise InputError(f"plan.json: nothing is left of group {label}")
+        return keep
+
+    def save(self, path: Path) -> None:
+        """Write `plan.json`."""
+        payload = {"cfg": self.cfg, "chosen_by": self.chosen_by, "accuracy": self.accuracy}
+        save_json(path, "plan", {**payload, "removed": self.removed, "filters": self.filters})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read `plan.json`. InputError if it is not what `save` writes."""
+        payload = load_json(path, "plan")
+        try:
+            return cls(
+                cfg=str(payload["cfg"]),
+                removed={str(label): _numbers(value) for label, value in payload["removed"].items()},
+                filters={int(layer): _numbers(value) for layer, value in payload["filters"].items()},
+                chosen_by=dict(payload["chosen_by"]),
+                accuracy={str(key): float(value) for key, value in payload["accuracy"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"expected what prune writes, found a file that lacks or garbles {error}", file=path
+            ) from error
+
+
+def _positions(dropped: np.typing.NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(map(int, np.flatnonzero(dropped)))
+
+
+def _numbers(values: Collection[Any]) -> tuple[int, ...]:
+    return tuple(map(int, values))
