@@ -30,6 +30,11 @@ class Dialect:
     """Whether [shortcut] honours alpha and beta and may change resolution (pjreddie)."""
     max_truths: int
     """Default of `max`, the number of boxes that training looks at in an image."""
+    smallest_truth: float | None
+    """Boxes with a side under this fraction of the input are not trained on; None: under a pixel of it."""
+    yolo_truths_add_up: bool
+    """Loss of [yolo]. True: what several truths in one cell say of its box adds up, and a prediction is spared only where
+    it believes in some class (AlexeyAB). False: the last truth wins, any good overlap spares (pjreddie)."""
     display_thresh: float
     """Default `-thresh` of `detector test`."""
 
@@ -44,6 +49,8 @@ ALEXEYAB: Final = Dialect(
     extended=True,
     shortcut_scaled=False,
     max_truths=200,
+    smallest_truth=None,
+    yolo_truths_add_up=True,
     display_thresh=0.25,
 )
 PJREDDIE: Final = Dialect(
@@ -56,6 +63,8 @@ PJREDDIE: Final = Dialect(
     extended=False,
     shortcut_scaled=True,
     max_truths=90,
+    smallest_truth=0.001,
+    yolo_truths_add_up=False,
     display_thresh=0.5,
 )
 DIALECTS: Final = {dialect.name: dialect for dialect in (ALEXEYAB, PJREDDIE)}

@@ -35,6 +35,11 @@ class Graph:
         return heads or (len(self.layers) - 1,)
 
     @property
+    def entering(self) -> tuple[int, ...]:
+        """For each of `outputs`, the layer whose output enters the head; where there is no head, the output itself."""
+        return tuple(self.layers[index].sources[0] if self.layers[index].is_output else index for index in self.outputs)
+
+    @property
     def detection_heads(self) -> tuple[DetectionHead, ...]:
         """Heads that give boxes; none for a classifier."""
         return tuple(layer for layer in self.layers if isinstance(layer, DetectionHead))

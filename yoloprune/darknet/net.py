@@ -33,12 +33,20 @@ class Net:
     steps: tuple[int, ...]
     scales: tuple[float, ...]
     max_batches: int
+    learning_rate_min: float
+    """Where policy sgdr ends a cycle."""
+    sgdr_cycle: int
+    """Iterations of its first cycle; 0: max_batches."""
+    sgdr_mult: int
+    """Growth of its cycles."""
     angle: float
     aspect: float
     saturation: float
     exposure: float
     hue: float
     flip: bool
+    ema_alpha: float
+    """Share that the average of the weights keeps at an update; 0: no average."""
     letter_box: bool | None
     """None where the cfg does not say."""
 
@@ -71,11 +79,15 @@ class Net:
             steps=options.integers("steps"),
             scales=options.numbers("scales"),
             max_batches=options.integer("max_batches", 0, 0),
+            learning_rate_min=options.number("learning_rate_min", 1e-5, 0),
+            sgdr_cycle=options.integer("sgdr_cycle", 0, 0),
+            sgdr_mult=options.integer("sgdr_mult", 2, 1),
             angle=options.number("angle", 0),
             aspect=options.number("aspect", 1),
             saturation=options.number("saturation", 1),
             exposure=options.number("exposure", 1),
             hue=options.number("hue", 0),
             flip=options.integer("flip", 1) != 0,
+            ema_alpha=options.number("ema_alpha", 0.0, 0, 1),
             letter_box=options.integer("letter_box", 0) != 0 if options.has("letter_box") else None,
         )

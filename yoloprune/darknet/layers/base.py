@@ -130,7 +130,7 @@ class Layer(ABC):
     extended: ClassVar[bool] = False
     """Only AlexeyAB's dialect knows the section."""
     sums_channels: ClassVar[bool] = False
-    """A consumer: every output depends on all of its inputs' channels through weights."""
+    """A consumer: its outputs are weighted sums over channels; its module is an `Affine`."""
     is_output: ClassVar[bool] = False
     """The network's results are this layer's (a head)."""
 
@@ -163,6 +163,11 @@ class Layer(ABC):
     def hazard(self, shapes: Mapping[int, Shape], in_shapes: Mapping[int, Shape]) -> str | None:
         """Why a stock reader would compute garbage here although the section is legal, if so."""
         return None
+
+    @property
+    def groups_summed(self) -> int:
+        """Of a consumer: parts of equal size that its channels are summed in; filters belong to one part each."""
+        return 1
 
     @property
     def flops(self) -> int:

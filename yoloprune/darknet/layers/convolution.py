@@ -148,6 +148,11 @@ class Convolutional(Layer):
         return Narrowed(values, index)
 
     @property
+    def groups_summed(self) -> int:
+        """The cfg's groups."""
+        return self.groups
+
+    @property
     def flops(self) -> int:
         """2 N k^2 (C/groups) H' W'."""
         inner = self.source_shapes[0].c // self.groups * self.size**2
@@ -221,7 +226,7 @@ class Connected(Layer):
         return {"filters": self.outputs}
 
 
-class _Affine(nn.Module):
+class Affine(nn.Module):
     """What convolution and connected share: tensors by name, folded batch norm at inference, activation."""
 
     bias: Tensor
@@ -252,10 +257,18 @@ class _Affine(nn.Module):
         return self.activate(self.linear(x, self.weight, self.bias))
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The weighted sum alone: x [B,C,H,W] -> [B,N,H',W']."""
+        raise NotImplementedError
+
+    def columns(self, x: Tensor) -> Tensor:
+        """What the weights multiply, zeros of the padding included: x [B,C,H,W] -> [groups, D, M] for M = B H' W'.
+
+        With the weight as [groups, N/groups, D], `linear` is their product.
+        """
         raise NotImplementedError
 
 
-class _Convolution(_Affine):
+class _Convolution(Affine):
     def __init__(self, layer: Convolutional, dialect: Dialect) -> None:
         super().__init__(layer, dialect)
         self.stride = (layer.stride_y, layer.stride_x)
@@ -266,7 +279,15 @@ class _Convolution(_Affine):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
+    def columns(self, x: Tensor) -> Tensor:
+        patches = F.unfold(x, self.weight.shape[2:], self.dilation, self.padding, self.stride)
+        by_group = patches.view(x.shape[0], self.groups, -1, patches.shape[2])
+        return by_group.permute(1, 2, 0, 3).flatten(2)
 
-class _Connected(_Affine):
+
+class _Connected(Affine):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x.flatten(1), weight, bias)[:, :, None, None]
+
+    def columns(self, x: Tensor) -> Tensor:
+        return x.flatten(1).T[None]

@@ -44,6 +44,8 @@ class DetectionHead(Head):
     classes: int
     anchors: tuple[tuple[float, float], ...]
     """Width and height of this head's anchors, as fractions of the network's input."""
+    nms_kind: str
+    beta_nms: float
 
     @abstractmethod
     def decode(self, output: Tensor, thresh: float) -> Candidates:
@@ -141,8 +143,6 @@ class Yolo(DetectionHead):
 
     scale_x_y: float
     new_coords: bool
-    nms_kind: str
-    beta_nms: float
     training: YoloTraining
 
     names: ClassVar[tuple[str, ...]] = ("yolo",)
@@ -213,8 +213,6 @@ class Region(DetectionHead):
     softmax: bool
     raw_classes: bool
     """Without softmax: AlexeyAB leaves classes as they are, pjreddie takes the logistic."""
-    nms_kind: ClassVar[str] = "default"
-    beta_nms: ClassVar[float] = 0.6
 
     names: ClassVar[tuple[str, ...]] = ("region",)
 
@@ -235,6 +233,8 @@ class Region(DetectionHead):
             source_shapes=(shape,),
             classes=classes,
             anchors=tuple((w / shape.w, h / shape.h) for w, h in _anchor_pairs(options, num)),
+            nms_kind="default",
+            beta_nms=0.6,
             softmax=options.integer("softmax", 0) != 0,
             raw_classes=context.dialect.extended,
         )

@@ -39,7 +39,8 @@ class _BatchNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: Dialect
     ) -> Tensor:
-        spread, middle = torch.var_mean(x, (0, 2, 3), correction=1)
+        middle = x.mean((0, 2, 3))  # torch.var_mean is as exact, but several times slower
+        spread = (x - _wide(middle)).square_().sum((0, 2, 3)) / max(x.numel() // x.shape[1] - 1, 1)
         mean.lerp_(middle, dialect.bn_momentum)
         variance.lerp_(spread, dialect.bn_momentum)
         inverse = inverse_deviation(spread, dialect)

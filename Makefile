@@ -1,0 +1,55 @@
+# Each target does all of its own set-up; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format clean system system-test
+
+# The first that runs and is in range: a name can be there and not run (a pyenv shim of a version that isn't chosen).
+IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+ifndef PYTHON
+PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c '$(IN_RANGE)' >/dev/null 2>&1 && { echo $$name; break; }; done)
+endif
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+venv: $(INSTALLED) ## .venv with the project and the exact versions of constraints.txt (PIP_ARGS: more for pip)
+
+demo: $(INSTALLED) ## prune the built-in net: ana, prune, finetune, export, a table and pictures in demo/
+	@$(BIN)/python tools/demo.py
+
+test: system-test lint ## lint, then all tests (PYTEST_ARGS: more for pytest)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## formatter (check only), linter and type checker
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(INSTALLED) ## let ruff format and fix the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove what the other targets made
+	rm -rf .venv demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find yoloprune tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+system:
+	@PYTHON='$(PYTHON)' tools/setup_system.sh
+
+system-test: system
+	@tools/setup_system.sh test
+
+# A failed or interrupted set-up leaves no stamp, so the next one starts from nothing.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt | system
+	@test ! -d .venv -o -e $@ || rm -rf .venv
+	@test -x $(BIN)/python || { echo "making .venv with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; }
+	@rm -f $@
+	@echo "installing the packages of constraints.txt into .venv (PyTorch is large; this takes minutes the first time)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) setuptools
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) \
+		--no-build-isolation -e '.[test]'
+	@touch $@

@@ -1,0 +1,30 @@
+"""What tests find outside the checkout, or skip without."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from yoloprune.readers import libdarknet as stock
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with trained nets and pictures: $YOLOPRUNE_SHARED, or `shared` beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("YOLOPRUNE_SHARED", beside))
+    if not (folder / "models").is_dir():
+        pytest.skip(f"no nets in {folder}; YOLOPRUNE_SHARED can name another folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def libdarknet() -> Path:
+    """Stock Darknet's library."""
+    reason = stock.available()
+    library = stock.find()
+    if reason is not None or library is None:
+        pytest.skip(f"stock Darknet: {reason}")
+    return library

@@ -1,0 +1,256 @@
+"""Darknet's data files: what is found where, and what is said of what is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yoloprune.darknet.data import (
+    DataFile,
+    label_candidates,
+    load_classes,
+    load_split,
+    read_data,
+    read_labels,
+    read_names,
+)
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
+from yoloprune.errors import InputError
+
+Maker = Callable[..., DataFile]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Maker:
+    """Writes files under tmp_path/set by their relative names, and reads its set.data."""
+
+    def make(files: dict[str, str]) -> DataFile:
+        files = {"set.data": "classes=2\ntrain=train.txt\nvalid=valid.txt\nnames=set.names\n", **files}
+        for name, text in {"set.names": "cat\ndog\n", **files}.items():
+            path = tmp_path / "set" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+        return read_data(tmp_path / "set" / "set.data")
+
+    return make
+
+
+TWO: dict[str, str] = {
+    "valid.txt": "images/a.jpg\nimages/b.png\n",
+    "images/a.jpg": "",
+    "images/b.png": "",
+    "labels/a.txt": "0 .5 .5 .25 .25\n1 0.1 0.2 0.3 0.4\n",
+}
+
+
+def test_read_data(make: Maker, tmp_path: Path) -> None:
+    data = make(
+        {"set.data": "\ufeff# about\r\n classes = 2\r\n\r\n;x\r\ntrain=train.txt\r\nclasses=3\r\nbackup = b/\r\n"}
+    )
+    assert (data.classes, data.train, data.valid, data.names) == (2, tmp_path / "set" / "train.txt", None, None)
+    assert data.values == {"classes": "2", "train": "train.txt", "backup": "b/"}
+    assert data.lines == {"classes": 2, "train": 5, "backup": 7}
+
+
+def test_paths_from_the_current_folder_first(make: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(TWO)
+    (tmp_path / "valid.txt").write_text("set/images/b.png\nb2.png\n")
+    (tmp_path / "b2.png").touch()
+    data = read_data("set/set.data")
+    assert data.valid == Path("valid.txt")
+    assert data.names == Path("set/set.names")
+    split = load_split(data, "valid", ALEXEYAB, classes=2, labels=False)
+    assert split.images == (Path("set/images/b.png"), Path("b2.png"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("classes=2\njust words\n", r"set\.data:2: expected key=value, found 'just words'"),
+        ("=3", r"set\.data:1: expected key=value"),
+        ("train=a\nclasses=two", r"set\.data:2: classes: expected a positive integer, found 'two'"),
+        ("classes=0", "expected a positive integer"),
+        ("a\0b", r"set\.data: expected a text file"),
+    ],
+)
+def test_bad_data_files(make: Maker, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make({"set.data": text})
+
+
+def test_read_names(tmp_path: Path) -> None:
+    path = tmp_path / "x.names"
+    path.write_bytes("traffic light\r\n\r\nmañana\r\n\r\n\r\n".encode())
+    assert read_names(path) == ("traffic light", "", "mañana")
+    path.write_text("\n\n")
+    with pytest.raises(InputError, match=r"x\.names: expected one class name a line"):
+        read_names(path)
+    with pytest.raises(InputError, match=r"gone: cannot be read: No such file"):
+        read_names(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "image", "expected"),
+    [
+        (ALEXEYAB, "/d/images/val2017/a.jpg", ["/d/labels/val2017/a.txt", "/d/images/val2017/a.txt"]),
+        (ALEXEYAB, "/VOC/JPEGImages/a.JPEG", ["/VOC/labels/a.txt", "/VOC/JPEGImages/a.txt"]),
+        (ALEXEYAB, "/d/images/a.png", ["/d/images/a.txt", "/d/labels/a.txt"]),
+        (ALEXEYAB, "d/a.tiff", ["d/a.txt"]),
+        (ALEXEYAB, "images/images/a.jpg", ["images/images/a.txt", "images/labels/a.txt"]),
+        (ALEXEYAB, "d/a.jpg.jpg", ["d/a.jpg.txt"]),
+        (ALEXEYAB, "d/a.webp", ["d/a.txt"]),
+        (ALEXEYAB, "a.b", ["a.txt"]),
+        (PJREDDIE, "/d/images/a.jpg", ["/d/labels/a.txt", "/d/images/a.txt"]),
+        (PJREDDIE, "/images/images/a.jpg", ["/labels/images/a.txt", "/images/labels/a.txt", "/images/images/a.txt"]),
+        (PJREDDIE, "/drawings/a.png", ["/dlabelsings/a.txt", "/drawings/a.txt"]),
+        (PJREDDIE, "/V/JPEGImages/a.JPEG", ["/V/labels/a.txt", "/V/JPEGImages/a.txt"]),
+        (PJREDDIE, "/d/images/a.bmp", ["/d/labels/a.txt", "/d/images/a.txt"]),
+    ],
+)  # fmt: skip
+def test_label_candidates(dialect: Dialect, image: str, expected: list[str]) -> None:
+    assert [str(path) for path in label_candidates(image, dialect)] == expected
+
+
+def test_read_labels(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"1 .5 5e-1 0.25 0\r\n\r\n0\t0.1 1.01 0.3 0.4")
+    labels = read_labels(path, 2)
+    assert labels.dtype == np.float32
+    np.testing.assert_array_equal(labels, np.array([[1, 0.5, 0.5, 0.25, 0], [0, 0.1, 1.01, 0.3, 0.4]], np.float32))
+    path.write_text("")
+    assert read_labels(path, 2).shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["0 .5 .5 .2", "0 .5 .5 .2 .2 .9", "dog .5 .5 .2 .2", "0.0 .5 .5 .2 .2", "0 .5 x .2 .2", "0 nan .5 .2 .2",
+     "0 .5 inf .2 .2", "0 .5 .5 -.2 .2", "0 .5 .5 .2 -1", "9" * 400 + " .5 .5 .2 .2"],
+)  # fmt: skip
+def test_malformed_labels(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"0 .5 .5 .2 .2\n\n{row}\n")
+    with pytest.raises(InputError, match=r"a\.txt:3: expected `class x y w h`, five numbers, found"):
+        read_labels(path, 1)
+
+
+@pytest.mark.parametrize("number", [-1, 2, 80])
+def test_class_out_of_range(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"1 .5 .5 .2 .2\n{number} .5 .5 .2 .2\n")
+    with pytest.raises(InputError, match=rf"a\.txt:2: class out of range: expected 0\.\.1, found {number}"):
+        read_labels(path, 2)
+
+
+@pytest.mark.parametrize("dialect", [ALEXEYAB, PJREDDIE])
+def test_load_split(make: Maker, tmp_path: Path, dialect: Dialect) -> None:
+    split = load_split(make(TWO), "valid", dialect, classes=2)
+    assert split.names == ("cat", "dog")
+    assert split.images == (tmp_path / "set/images/a.jpg", tmp_path / "set/images/b.png")
+    assert [truth.shape for truth in split.truths] == [(2, 5), (0, 5)]
+    assert [hard.shape for hard in split.difficult] == [(0, 5), (0, 5)]
+    np.testing.assert_allclose(split.truths[0][1], [1, 0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+
+
+def test_limit_and_no_labels(make: Maker) -> None:
+    data = make({**TWO, "labels/a.txt": "nonsense"})
+    assert len(load_split(data, "valid", ALEXEYAB, classes=2, limit=1, labels=False).images) == 1
+    assert len(load_split(data, "valid", ALEXEYAB, classes=2, limit=9, labels=False).images) == 2
+    with pytest.raises(InputError, match="expected 1 or more, found 0"):
+        load_split(data, "valid", ALEXEYAB, classes=2, limit=0)
+
+
+def test_the_dialects_own_place_goes_first(make: Maker) -> None:
+    data = make({**TWO, "images/a.txt": "1 .5 .5 .2 .2\n"})
+    assert len(load_split(data, "valid", ALEXEYAB, classes=2).truths[0]) == 1
+    assert len(load_split(data, "valid", PJREDDIE, classes=2).truths[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"valid.txt": "\n\r\n"}, r"valid\.txt: expected one image path a line, found none"),
+        ({"valid.txt": "images/a.jpg\n\nimages/c.jpg\n"}, r"valid\.txt:3: no such image: images/c\.jpg"),
+        ({"valid.txt": "x" * 5000}, r"valid\.txt:1: no such image"),
+        ({"labels/a.txt": "2 .5 .5 .2 .2"}, r"labels/a\.txt:1: class out of range: expected 0\.\.1, found 2"),
+        ({"labels/a.txt": ""}, r"valid\.txt: the label files of all 2 images are empty"),
+        ({"set.names": "cat\n"}, r"set\.names: expected 2 names as the network has classes, found 1"),
+        ({"set.data": "valid=valid.txt\nnames=no\n"}, r"set\.data:2: names: no such file: no"),
+        ({"set.data": "names=set.names\nvalid=no\n"}, r"set\.data:2: valid: no such file: no"),
+        ({"set.data": "names=set.names\n"}, r"set\.data: expected a line valid="),
+        ({"set.data": "valid=valid.txt\nclasses=3\n"}, r"set\.data:2: classes: expected 2 as the network has, found 3"),
+    ],
+)  # fmt: skip
+def test_bad_splits(make: Maker, files: dict[str, str], message: str) -> None:
+    data = make({**TWO, **files})
+    with pytest.raises(InputError, match=message):
+        load_split(data, "valid", ALEXEYAB, classes=2)
+
+
+def test_no_labels_at_all(make: Maker) -> None:
+    data = make({name: text for name, text in TWO.items() if not name.startswith("labels")})
+    with pytest.raises(InputError, match=r"valid\.txt: no label file for any of 2 images; .*labels/a\.txt"):
+        load_split(data, "valid", ALEXEYAB, classes=2)
+
+
+def test_names_are_numbers_where_the_data_file_has_none(make: Maker) -> None:
+    data = make({**TWO, "set.data": "valid=valid.txt\n"})
+    assert load_split(data, "valid", ALEXEYAB, classes=2).names == ("0", "1")
+
+
+def test_difficult(make: Maker) -> None:
+    files = {
+        **TWO,
+        "set.data": "train=valid.txt\nvalid=valid.txt\ndifficult=hard.txt\n",
+        "hard.txt": "hard/a.jpg\nhard/b.png\n",
+        "hard/b.txt": "1 .5 .5 .2 .2\n",
+    }
+    data = make(files)
+    assert [len(hard) for hard in load_split(data, "valid", ALEXEYAB, classes=2).difficult] == [0, 1]
+    assert [len(hard) for hard in load_split(data, "valid", ALEXEYAB, classes=2, limit=1).difficult] == [0]
+    assert [len(hard) for hard in load_split(data, "train", ALEXEYAB, classes=2).difficult] == [0, 0]
+    with pytest.raises(InputError, match=r"hard\.txt: expected 2 lines as the valid list has, found 1"):
+        load_split(make({**files, "hard.txt": "hard/a.jpg\n"}), "valid", ALEXEYAB, classes=2)
+
+
+def test_load_classes(make: Maker, tmp_path: Path) -> None:
+    files = {
+        "set.data": "valid=valid.txt\nlabels=set.labels\nnames=set.names\n",
+        "set.labels": "n01\nn02\n",
+        "valid.txt": "pics/n02_1.png\npics/n01_n02.png\npics/other.png\n",
+        **{f"pics/{name}.png": "" for name in ("n02_1", "n01_n02", "other")},
+    }
+    split = load_classes(make(files), "valid", classes=2)
+    assert split.names == ("cat", "dog")
+    assert split.classes == (1, 0, -1)
+    assert split.images[0] == tmp_path / "set/pics/n02_1.png"
+    # The folders above the list are no part of what is looked at: "set" is in every path found.
+    split = load_classes(make({**files, "set.labels": "set\nn02\n"}), "valid", classes=2, limit=2)
+    assert split.classes == (1, 1)
+    with pytest.raises(InputError, match=r"valid\.txt: no path holds any of the 2 labels"):
+        load_classes(make({**files, "set.labels": "x\ny\n"}), "valid", classes=2)
+    with pytest.raises(InputError, match=r"set\.labels: expected 3 names"):
+        load_classes(make({**files, "set.names": "a\nb\nc\n"}), "valid", classes=3)
+    with pytest.raises(InputError, match=r"set\.data: expected labels= or names=, found neither"):
+        load_classes(make({**files, "set.data": "valid=valid.txt\n"}), "valid", classes=2)
+
+
+def test_image_names_that_are_no_utf8(make: Maker, tmp_path: Path) -> None:
+    data = make(TWO)
+    name = os.fsdecode(b"images/\xff.jpg")
+    (tmp_path / "set" / name).touch()
+    assert data.valid is not None
+    data.valid.write_bytes(b"images/\xff.jpg\n")
+    assert load_split(data, "valid", ALEXEYAB, classes=2, labels=False).images == (tmp_path / "set" / name,)
+
+
+def test_real_sets(shared: Path) -> None:
+    coco = read_data(shared / "data/coco_train128/coco_train128_all.data")
+    split = load_split(coco, "valid", ALEXEYAB, classes=80)
+    assert (len(split.images), sum(map(len, split.truths)), split.names[0]) == (128, 929, "person")
+    blood = read_data(shared / "data/bccd/bccd.data")
+    assert len(load_split(blood, "train", PJREDDIE, classes=3).images) == 292

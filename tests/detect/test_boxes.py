@@ -1,0 +1,209 @@
+"""Non-maximum suppression against stock Darknet and against plain loops; the letterbox correction in closed form."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.oracles.libdarknet_image import Library
+from yoloprune.darknet.layers.candidates import Candidates
+from yoloprune.detect import boxes
+from yoloprune.detect.image import letterbox, letterbox_size
+
+CLASSES = 4
+
+
+def crowd(count: int, seed: int, images: int = 1) -> Candidates:
+    """Boxes around a few places, so that many overlap; probabilities all different."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, images, count)
+    places = rng.random((images, 6, 4))
+    place = places[image, rng.integers(0, 6, count)]
+    centres = place[:, :2] + rng.normal(0, 0.04, (count, 2))
+    sizes = (0.05 + 0.4 * place[:, 2:]) * np.exp(rng.normal(0, 0.3, (count, 2)))
+    probs = rng.permutation(np.linspace(0.01, 0.99, count))
+    return Candidates(
+        image=torch.from_numpy(image),
+        boxes=torch.from_numpy(np.concatenate((centres, sizes), 1).astype(np.float32)),
+        classes=torch.from_numpy(rng.integers(0, CLASSES, count)),
+        probs=torch.from_numpy(probs.astype(np.float32)),
+    )
+
+
+def only(candidates: Candidates, image: int) -> Candidates:
+    some = candidates.image == image
+    return Candidates(
+        torch.zeros(int(some.sum()), dtype=torch.int64),
+        candidates.boxes[some],
+        candidates.classes[some],
+        candidates.probs[some],
+    )
+
+
+def plain_iou(a: list[float], b: list[float]) -> float:
+    width = min(a[0] + a[2] / 2, b[0] + b[2] / 2) - max(a[0] - a[2] / 2, b[0] - b[2] / 2)
+    height = min(a[1] + a[3] / 2, b[1] + b[3] / 2) - max(a[1] - a[3] / 2, b[1] - b[3] / 2)
+    common = max(width, 0) * max(height, 0)
+    return common / (a[2] * a[3] + b[2] * b[3] - common)
+
+
+def plain_diou(a: list[float], b: list[float], power: float) -> float:
+    width = max(a[0] + a[2] / 2, b[0] + b[2] / 2) - min(a[0] - a[2] / 2, b[0] - b[2] / 2)
+    height = max(a[1] + a[3] / 2, b[1] + b[3] / 2) - min(a[1] - a[3] / 2, b[1] - b[3] / 2)
+    distance = (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2
+    return plain_iou(a, b) - math.pow(distance / (width**2 + height**2), power)
+
+
+def plain_nms(candidates: Candidates, overlap, thresh: float) -> list[tuple[float, int]]:
+    """(probability, class) of what a plain greedy loop keeps in one image, the most probable first."""
+    order = torch.argsort(-candidates.probs).tolist()
+    box, classes = candidates.boxes.double().tolist(), candidates.classes.tolist()
+    kept: list[int] = []
+    for this in order:
+        if all(classes[this] != classes[that] or overlap(box[that], box[this]) <= thresh for that in kept):
+            kept.append(this)
+    return [(candidates.probs[this].item(), classes[this]) for this in kept]
+
+
+def found(detections: boxes.Detections) -> list[tuple[float, int]]:
+    return list(zip(detections.probs.tolist(), detections.classes.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (150, 1), (150, 2), (150, 3), (3000, 4)])
+@pytest.mark.parametrize("thresh", [0.3, 0.45, 0.6])
+def test_default_is_do_nms_sort(libdarknet: Path, count: int, seed: int, thresh: float) -> None:
+    candidates = crowd(count, seed)
+    probs = np.zeros((count, CLASSES), np.float32)
+    probs[np.arange(count), candidates.classes] = candidates.probs
+    left = Library(libdarknet).nms(candidates.boxes.numpy(), probs, thresh)
+    expected = sorted(((left[box, k].item(), k) for box, k in zip(*np.nonzero(left), strict=True)), reverse=True)
+    (detections,) = boxes.postprocess(candidates, 1, nms_thresh=thresh)
+    assert 0 < len(expected) <= count
+    assert found(detections) == [(prob, int(k)) for prob, k in expected]
+
+
+@pytest.mark.parametrize(
+    ("kind", "overlap"),
+    [
+        ("default", plain_iou),
+        ("cornersnms", plain_iou),
+        ("greedynms", lambda a, b: plain_diou(a, b, 0.6)),
+        ("diounms", lambda a, b: plain_diou(a, b, 1.3)),
+    ],
+)
+@pytest.mark.parametrize(("count", "seed"), [(200, 0), (200, 1), (1000, 2)])
+def test_every_kind_is_the_plain_loop(kind: boxes.NmsKind, overlap, count: int, seed: int) -> None:
+    """200: all pairs at once; 1000: rounds first."""
+    candidates = crowd(count, seed)
+    (detections,) = boxes.postprocess(candidates, 1, nms_kind=kind, nms_thresh=0.4, beta=1.3)
+    expected = plain_nms(candidates, overlap, 0.4)
+    assert len(expected) < count
+    assert found(detections) == expected
+
+
+def test_kinds_differ() -> None:
+    candidates = crowd(200, 1)
+    counts = {len(boxes.postprocess(candidates, 1, nms_kind=kind)[0].probs) for kind in ("default", "greedynms")}
+    assert len(counts) == 2
+
+
+def test_a_removed_box_removes_nothing() -> None:
+    """Three in a row, each overlapping the next: the middle one goes, so the last stays."""
+    row = Candidates(
+        image=torch.zeros(3, dtype=torch.int64),
+        boxes=torch.tensor([[0.3, 0.5, 0.2, 0.2], [0.36, 0.5, 0.2, 0.2], [0.42, 0.5, 0.2, 0.2]]),
+        classes=torch.zeros(3, dtype=torch.int64),
+        probs=torch.tensor([0.9, 0.8, 0.7]),
+    )
+    (detections,) = boxes.postprocess(row, 1)
+    np.testing.assert_allclose(detections.probs, [0.9, 0.7])
+
+
+def test_overlap_at_the_threshold_stays() -> None:
+    """Half of each of two equal boxes in common: IoU 1/3, exact in float32 as box and threshold are given."""
+    pair = np.array([[0.25, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]], np.float32)
+    third = boxes.iou(pair[0], pair[1])
+    assert third == np.float32(1 / 3)
+    zeros = np.zeros(2, np.int64)
+    probs = np.array([0.5, 0.6], np.float32)
+    assert boxes.suppress(pair, probs, zeros, zeros, boxes.iou, float(third)).tolist() == [0, 1]
+    assert boxes.suppress(pair, probs, zeros, zeros, boxes.iou, 0.333).tolist() == [1]
+
+
+def test_batch_is_its_images_alone() -> None:
+    candidates = crowd(2000, 3, images=4)
+    together = boxes.postprocess(candidates, 6)
+    assert [len(detections.probs) for detections in together[4:]] == [0, 0]
+    for number in range(4):
+        (alone,) = boxes.postprocess(only(candidates, number), 1)
+        assert found(together[number]) == found(alone)
+        assert (together[number].boxes == alone.boxes).all()
+        assert (np.diff(alone.probs) <= 0).all()
+
+
+def test_equal_probabilities_keep_the_order_of_the_heads() -> None:
+    far = Candidates(
+        image=torch.zeros(5, dtype=torch.int64),
+        boxes=torch.tensor([[0.1 + 0.2 * number, 0.5, 0.1, 0.1] for number in range(5)]),
+        classes=torch.tensor([2, 1, 0, 1, 2]),
+        probs=torch.full((5,), 0.5),
+    )
+    (detections,) = boxes.postprocess(far, 1)
+    assert detections.classes.tolist() == [2, 1, 0, 1, 2]
+
+
+def test_nothing_and_points() -> None:
+    nothing = crowd(0, 0)
+    assert [len(detections.probs) for detections in boxes.postprocess(nothing, 2)] == [0, 0]
+    points = Candidates(
+        image=torch.zeros(2, dtype=torch.int64),
+        boxes=torch.tensor([[0.5, 0.5, 0.0, 0.0]] * 2),
+        classes=torch.zeros(2, dtype=torch.int64),
+        probs=torch.tensor([0.5, 0.4]),
+    )
+    for kind in ("default", "greedynms"):
+        (detections,) = boxes.postprocess(points, 1, nms_kind=kind)
+        assert len(detections.probs) == 2
+
+
+def test_over_is_strict() -> None:
+    (detections,) = boxes.postprocess(crowd(100, 5), 1)
+    thresh = float(detections.probs[3])
+    assert found(detections.over(thresh)) == found(detections)[:3]
+
+
+@pytest.mark.parametrize("picture", [(640, 480), (333, 500), (1000, 37), (320, 320)])
+@pytest.mark.parametrize("network", [(320, 320), (416, 352)])
+def test_correction_undoes_the_letterbox(picture: tuple[int, int], network: tuple[int, int]) -> None:
+    inner = np.array(letterbox_size(*picture, *network))
+    in_picture = np.array([[0.25, 0.7, 0.1, 0.3], [0.5, 0.5, 1, 1]])
+    scale = inner / network
+    in_network = np.concatenate(((in_picture[:, :2] - 0.5) * scale + 0.5, in_picture[:, 2:] * scale), 1)
+    candidates = Candidates(
+        image=torch.tensor([1, 1]),
+        boxes=torch.from_numpy(in_network.astype(np.float32)),
+        classes=torch.tensor([0, 1]),
+        probs=torch.tensor([0.9, 0.8]),
+    )
+    nothing = boxes.letterbox_correction((7, 5), network)
+    correction = [nothing, boxes.letterbox_correction(picture, network)]
+    _, detections = boxes.postprocess(candidates, 2, correction=correction)
+    np.testing.assert_allclose(detections.boxes, in_picture, atol=1e-5)
+
+
+def test_correction_finds_a_bright_square_of_a_letterboxed_picture() -> None:
+    pixels = np.zeros((300, 400, 3), np.uint8)
+    pixels[150:210, 100:200] = 255
+    seen = letterbox(pixels, 160, 160)[0]
+    seen[: (160 - 120) // 2] = seen[(160 + 120) // 2 :] = 0
+    ys, xs = np.nonzero(seen > 0.5)
+    box = np.array([(xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2, np.ptp(xs) + 1, np.ptp(ys) + 1]) / 160
+    candidates = Candidates(
+        torch.zeros(1, dtype=torch.int64), torch.from_numpy(box[None]).float(), torch.zeros(1).long(), torch.ones(1)
+    )
+    (detections,) = boxes.postprocess(candidates, 1, correction=[boxes.letterbox_correction((400, 300), (160, 160))])
+    np.testing.assert_allclose(detections.boxes[0], [150 / 400, 180 / 300, 100 / 400, 60 / 300], atol=1.5 / 120)

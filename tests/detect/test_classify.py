@@ -1,0 +1,36 @@
+"""Top-k by stock Darknet's own function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.oracles.libdarknet_image import Library
+from yoloprune.detect.classify import TopResult, evaluate_classes, hits, top_k
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_top_k_is_darknets(libdarknet: Path, levels: int, k: int) -> None:
+    """Few levels: many equal scores, whose order depends on how top_k meets them."""
+    darknet = Library(libdarknet)
+    rng = np.random.default_rng(levels + k)
+    scores = rng.integers(0, levels, (200, 9)).astype(np.float32)
+    classes = rng.integers(0, 9, 200)
+    best = [darknet.top_k(row, k) for row in scores]
+    assert [top_k(row, k) for row in scores] == best
+    assert hits(scores, classes, k).tolist() == [number in row for number, row in zip(classes, best, strict=True)]
+
+
+def test_hand_counted() -> None:
+    scores = np.array([[0.1, 0.9, 0.3, 0.2, 0.4, 0.5, 0.6]] * 4, np.float32)
+    batches = [(scores[:3], np.array([1, 0, 6])), (scores[3:], np.array([-1]))]
+    assert evaluate_classes(batches) == TopResult(images=4, top1=0.25, top5=0.5)
+    assert evaluate_classes(batches).accuracy("top5") == 0.5
+
+
+def test_fewer_than_five_classes() -> None:
+    scores = np.array([[0.1, 0.9], [0.9, 0.1]], np.float32)
+    assert evaluate_classes([(scores, np.array([1, 1]))]) == TopResult(images=2, top1=0.5, top5=1)

@@ -1,0 +1,172 @@
+"""Pictures against stock Darknet's own image functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.oracles.libdarknet_image import Library
+from yoloprune.detect import image
+from yoloprune.errors import InputError
+
+TOLERANCE = 1e-6
+"""A few float32 roundings of numbers up to 1; the weights themselves are computed alike."""
+
+
+@pytest.fixture(scope="module")
+def darknet(libdarknet: Path) -> Library:
+    return Library(libdarknet)
+
+
+def random_pixels(height: int, width: int, channels: int = 3, seed: int = 0) -> image.Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def write(path: Path, pixels: image.Pixels) -> Path:
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+SIZES = [
+    (48, 64, 32, 24),  # (source height, source width, target width, target height)
+    (31, 47, 47, 31),
+    (13, 17, 60, 41),
+    (97, 61, 23, 119),
+    (1, 9, 5, 7),
+    (9, 1, 5, 7),
+    (1, 1, 4, 3),
+    (5, 7, 1, 6),
+    (480, 640, 320, 320),
+    (427, 640, 416, 416),
+    (2, 2, 33, 35),
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stretch_is_resize_image(darknet: Library, size: tuple[int, int, int, int], channels: int) -> None:
+    pixels = random_pixels(size[0], size[1], channels)
+    ours = image.stretch(pixels, size[2], size[3])
+    assert ours.shape == (channels, size[3], size[2])
+    assert np.abs(ours - darknet.resize(image.planes(pixels), size[2], size[3])).max() <= TOLERANCE
+
+
+def test_stretch_over_many_heights_keeps_darknets_last_row(darknet: Library) -> None:
+    dark = 0
+    for target in range(2, 80):
+        pixels = np.full((53, 11, 3), 255, np.uint8)
+        ours = image.stretch(pixels, 9, target)
+        assert np.abs(ours - darknet.resize(image.planes(pixels), 9, target)).max() <= TOLERANCE
+        dark += bool(ours[:, -1].max() < 0.5)
+    assert dark > 0, "no height among these shows the rounding that the docstring tells of"
+
+
+def test_stretch_to_one_row_takes_the_last() -> None:
+    pixels = random_pixels(7, 5)
+    np.testing.assert_allclose(image.stretch(pixels, 5, 1)[:, 0], image.planes(pixels)[:, -1], atol=TOLERANCE)
+
+
+def test_stretch_takes_views(darknet: Library) -> None:
+    pixels = random_pixels(50, 60)[3:40, 5:44]
+    whole = np.ascontiguousarray(image.planes(pixels))
+    assert np.abs(image.stretch(pixels, 33, 29) - darknet.resize(whole, 33, 29)).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("size", [*SIZES[:4], (480, 640, 320, 320), (333, 500, 416, 352), (500, 333, 416, 352)])
+def test_letterbox_is_letterbox_image(darknet: Library, size: tuple[int, int, int, int]) -> None:
+    pixels = random_pixels(size[0], size[1])
+    ours = image.letterbox(pixels, size[2], size[3])
+    assert np.abs(ours - darknet.letterbox(image.planes(pixels), size[2], size[3])).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize(("height", "width"), [(61, 97), (97, 61), (40, 40), (32, 50)])
+@pytest.mark.parametrize(("net_width", "net_height"), [(32, 32), (33, 33), (48, 32), (32, 48)])
+def test_short_side_is_resize_min_and_crop(
+    darknet: Library, height: int, width: int, net_width: int, net_height: int
+) -> None:
+    pixels = random_pixels(height, width)
+    resized = darknet.resize_min(image.planes(pixels), net_width)
+    x, y = int((resized.shape[2] - net_width) / 2), int((resized.shape[1] - net_height) / 2)
+    expected = darknet.crop(resized, x, y, net_width, net_height)
+    assert np.abs(image.short_side(pixels, net_width, net_height) - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize(("height", "width"), [(61, 97), (97, 62), (40, 40)])
+def test_centre_square_is_center_crop_image(darknet: Library, height: int, width: int) -> None:
+    pixels = random_pixels(height, width)
+    expected = darknet.center_crop(image.planes(pixels), 31, 35)
+    assert np.abs(image.centre_square(pixels, 31, 35) - expected).max() <= TOLERANCE
+
+
+def test_read_image_is_load_image_color(darknet: Library, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", random_pixels(20, 31))
+    np.testing.assert_allclose(image.read_image(path), darknet.load(path), atol=TOLERANCE)
+
+
+def test_read_image_is_red_green_blue_from_0_to_1(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", np.full((2, 3, 3), (0, 51, 255), np.uint8))
+    np.testing.assert_allclose(image.read_image(path)[:, 0, 0], [1, 0.2, 0], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("stored", [1, 3, 4])
+@pytest.mark.parametrize("wanted", [1, 3])
+def test_channels_are_forced(tmp_path: Path, stored: int, wanted: int) -> None:
+    path = write(tmp_path / "a.png", random_pixels(4, 5, stored))
+    pixels = image.read_pixels(path, wanted)
+    assert pixels.shape == (4, 5, wanted)
+    if stored == 1:
+        assert (pixels == cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., None]).all()
+
+
+def test_unreadable_pictures(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.png: cannot be read: No such file"):
+        image.read_pixels(tmp_path / "gone.png")
+    for content in (b"", b"no picture"):
+        (tmp_path / "bad.png").write_bytes(content)
+        with pytest.raises(InputError, match=r"bad\.png: not a picture"):
+            image.read_pixels(tmp_path / "bad.png")
+    with pytest.raises(InputError, match="the network wants 4"):
+        image.read_pixels(tmp_path / "bad.png", 4)
+
+
+def test_write_pixels(tmp_path: Path) -> None:
+    pixels = random_pixels(6, 9)
+    image.write_pixels(tmp_path / "new" / "a.png", pixels)
+    assert (image.read_pixels(tmp_path / "new" / "a.png") == pixels).all()
+    with pytest.raises(InputError, match="exists already"):
+        image.write_pixels(tmp_path / "new" / "a.png", pixels)
+    for name in ("a", "a.what"):
+        with pytest.raises(InputError, match="no kind of picture"):
+            image.write_pixels(tmp_path / name, pixels)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox", "short_side", "centre_square"])
+def test_load_batches_in_order(tmp_path: Path, fit: image.Fit) -> None:
+    sizes = [(30 + 3 * number, 50 - 2 * number) for number in range(9)]
+    paths = [
+        write(tmp_path / f"{number}.png", random_pixels(height, width, seed=number))
+        for number, (width, height) in enumerate(sizes)
+    ]
+    batches = list(image.load_batches(paths, 24, 32, 3, fit, batch=2, workers=3))
+    assert [len(tensor) for tensor, _ in batches] == [2, 2, 2, 2, 1]
+    assert [size for _, some in batches for size in some] == sizes
+    loaded = np.concatenate([tensor.numpy() for tensor, _ in batches])
+    one_by_one = [image.network_input(image.read_pixels(path), 24, 32, fit) for path in paths]
+    assert (loaded == np.stack(one_by_one)).all()
+    tensor, some = image.load_batch(paths, 24, 32, 3, fit)
+    assert (tensor.numpy() == loaded).all()
+    assert some == sizes
+
+
+def test_load_batches_reports_a_bad_picture_and_can_be_left(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{number}.png", random_pixels(8, 8)) for number in range(6)]
+    paths.append(tmp_path / "gone.png")
+    batches = image.load_batches(paths, 8, 8, 3, "stretch", batch=2)
+    assert len(next(batches)[0]) == 2
+    batches.close()
+    with pytest.raises(InputError, match=r"gone\.png"):
+        list(image.load_batches(paths, 8, 8, 3, "stretch", batch=2))

@@ -1,0 +1,370 @@
+"""Darknet's data files: .data, .names, lists of images, label files.
+
+What Darknet does with them is in its option_list.c, data.c, utils.c and detector.c. One rule is ours: a path that does
+not exist from the current folder is looked for beside the file that names it, so that a data set can be moved.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.errors import InputError
+
+Labels = npt.NDArray[np.float32]
+"""Objects of one image, [T, 5]: class, then centre x, centre y, width, height as fractions of the image."""
+Which = Literal["train", "valid"]
+
+_ALEXEYAB_FOLDERS: Final = (
+    ("/images/train2017/", "/labels/train2017/"),
+    ("/images/val2017/", "/labels/val2017/"),
+    ("/JPEGImages/", "/labels/"),
+    ("/images/train2014/", "/labels/train2014/"),
+    ("/images/val2014/", "/labels/val2014/"),
+)
+_ALEXEYAB_ENDINGS: Final = (
+    ".jpg",
+    ".JPG",
+    ".jpeg",
+    ".JPEG",
+    ".png",
+    ".PNG",
+    ".bmp",
+    ".BMP",
+    ".ppm",
+    ".PPM",
+    ".tiff",
+    ".TIFF",
+)
+_PJREDDIE_PARTS: Final = (
+    ("images", "labels"),
+    ("JPEGImages", "labels"),
+    ("raw", "labels"),
+    (".jpg", ".txt"),
+    (".png", ".txt"),
+    (".JPG", ".txt"),
+    (".JPEG", ".txt"),
+)
+_IMAGE_FOLDERS: Final = ("images", "JPEGImages")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A .data file. Its paths are resolved; whether they exist is asked where they are read."""
+
+    path: Path
+    classes: int | None
+    """As written; Darknet's detector goes by the network's own number."""
+    train: Path | None
+    valid: Path | None
+    names: Path | None
+    """One class name a line, for people."""
+    labels: Path | None
+    """`labels=`: what a classifier looks for in an image's path; elsewhere another word for names."""
+    difficult: Path | None
+    """AlexeyAB: a list parallel to `valid`; detections on the objects it labels count neither way."""
+    values: Mapping[str, str]
+    """Every key as written, the first where one comes twice."""
+    lines: Mapping[str, int]
+    """The line (from 1) of every key."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of a detection set with their objects; parallel tuples."""
+
+    names: tuple[str, ...]
+    """One a class."""
+    images: tuple[Path, ...]
+    truths: tuple[Labels, ...]
+    difficult: tuple[Labels, ...]
+
+
+@dataclass(frozen=True)
+class ClassSplit:
+    """Images of a classification set; parallel tuples."""
+
+    names: tuple[str, ...]
+    """One a class, for people."""
+    images: tuple[Path, ...]
+    classes: tuple[int, ...]
+    """True class of each image, -1 where no label is in its path (such an image is never right)."""
+
+
+def read_data(path: str | Path) -> DataFile:
+    """Read a .data file: `key=value` lines, comments starting with # or ;, blanks around both parts ignored.
+
+    Keys that mean nothing to us are kept in `values`. InputError for a line without `=` and for a `classes` that is no
+    positive integer. (Darknet option_list.c: read_data_cfg, first of equal keys wins.)
+    """
+    path = Path(path)
+    values: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for number, text in enumerate(_read_lines(path), start=1):
+        if not text or text[0] in "#;":
+            continue
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key:
+            raise InputError(f"expected key=value, found {text!r}", file=path, line=number)
+        if value and key not in values:
+            values[key] = value
+            lines[key] = number
+
+    classes = None
+    if "classes" in values:
+        if not values["classes"].isdecimal() or int(values["classes"]) < 1:
+            found = values["classes"]
+            raise InputError(f"classes: expected a positive integer, found {found!r}", file=path, line=lines["classes"])
+        classes = int(values["classes"])
+
+    def where(key: str) -> Path | None:
+        return _resolve(values[key], path.parent) if key in values else None
+
+    return DataFile(
+        path=path,
+        classes=classes,
+        train=where("train"),
+        valid=where("valid"),
+        names=where("names") or where("labels"),
+        labels=where("labels"),
+        difficult=where("difficult"),
+        values=values,
+        lines=lines,
+    )
+
+
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """Class names, one a line. Blank lines at the end are dropped; one in between is a class, as in Darknet.
+
+    InputError if the file cannot be read or names nothing. (Darknet data.c: get_labels.)
+    """
+    names = _read_lines(Path(path))
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise InputError("expected one class name a line, found none", file=path)
+    return tuple(names)
+
+
+def label_candidates(image: str | Path, dialect: Dialect) -> tuple[Path, ...]:
+    """Where the labels of an image may be, best first, each once.
+
+    The dialect's own rule (pjreddie data.c: fill_truth_detection; AlexeyAB utils.c: replace_image_to_label), then the
+    last folder named images or JPEGImages replaced by labels, then beside the image.
+    """
+    image = Path(image)
+    candidates = [_pjreddie_label(str(image)) if dialect.labels_anywhere else _alexeyab_label(str(image))]
+    beside = image.parent / f"{image.stem}.txt"
+    folders = beside.parts[:-1]
+    for at in reversed(range(len(folders))):
+        if folders[at] in _IMAGE_FOLDERS:
+            candidates.append(str(Path(*folders[:at], "labels", *beside.parts[at + 1 :])))
+            break
+    candidates.append(str(beside))
+    # A rule that knows no such ending leaves the image's own; that is no label file.
+    return tuple(dict.fromkeys(Path(text) for text in candidates if text.endswith(".txt")))
+
+
+def read_labels(path: str | Path, classes: int) -> Labels:
+    """Objects of one label file, float32 [T, 5]: `class x y w h` a line, blank lines skipped. T may be 0.
+
+    Darknet reads numbers until the first that does not parse and indexes arrays by the class unchecked; here a line
+    that is not an integer and four finite numbers, a negative size, or a class outside 0..classes-1 is an InputError.
+    """
+    rows = []
+    for number, text in enumerate(_read_lines(Path(path)), start=1):
+        if not text:
+            continue
+        row = _label_row(text)
+        if row is None:
+            raise InputError(f"expected `class x y w h`, five numbers, found {text!r}", file=path, line=number)
+        if not 0 <= row[0] < classes:
+            raise InputError(
+                f"class out of range: expected 0..{classes - 1}, found {row[0]:.0f}", file=path, line=number
+            )
+        rows.append(row)
+    return np.array(rows, np.float32).reshape(-1, 5)
+
+
+def load_split(
+    data: DataFile, which: Which, dialect: Dialect, *, classes: int, limit: int | None = None, labels: bool = True
+) -> Split:
+    """The images of a list with their objects; `limit` takes the first ones, `labels=False` leaves all objects empty.
+
+    An image without a label file has no objects (AlexeyAB). InputError, with file and line, for: a list that is not
+    given, missing or empty; an image that does not exist; a number of names other than `classes`; label files of which
+    none exists or none holds an object; a `difficult` list of another length; anything `read_labels` refuses.
+    """
+    names = load_names(data, classes)
+    list_file = _list_file(data, which)
+    entries = _read_list(list_file)
+    images = _find_images(list_file, _first(entries, limit))
+    nothing = np.zeros((0, 5), np.float32)
+    truths = [nothing] * len(images)
+    difficult = [nothing] * len(images)
+    if labels:
+        files = [_existing(label_candidates(image, dialect)) for image in images]
+        if not any(files):
+            looked = " and ".join(str(path) for path in label_candidates(images[0], dialect))
+            raise InputError(
+                f"no label file for any of {len(images)} images; for the first looked at {looked}", file=list_file
+            )
+        truths = [read_labels(file, classes) if file else nothing for file in files]
+        if not any(len(truth) for truth in truths):
+            raise InputError(f"the label files of all {len(images)} images are empty", file=list_file)
+        if which == "valid" and data.difficult is not None:
+            difficult = _load_difficult(data.difficult, dialect, classes, expected=len(entries))[:limit]
+    return Split(names, tuple(images), tuple(truths), tuple(difficult))
+
+
+def load_classes(data: DataFile, which: Which, *, classes: int, limit: int | None = None) -> ClassSplit:
+    """The images of a list, each with the first class whose label is part of its path as the list has it.
+
+    The labels are the lines of `labels=`, else of `names=`. (Darknet classifier.c: validate_classifier_single.)
+    InputError as `load_split`; and if no path holds any label.
+    """
+    if data.names is None:
+        raise InputError("expected labels= or names=, found neither", file=data.path)
+    names = load_names(data, classes)
+    keys = names if data.labels is None else _checked_names(_present(data, "labels", data.labels), classes)
+    list_file = _list_file(data, which)
+    entries = _first(_read_list(list_file), limit)
+    images = _find_images(list_file, entries)
+    truths = [next((k for k, key in enumerate(keys) if key in text), -1) for _, text in entries]
+    if max(truths) < 0:
+        raise InputError(f"no path holds any of the {classes} labels of {data.labels or data.names}", file=list_file)
+    return ClassSplit(names, tuple(images), tuple(truths))
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Lines of a text file without line ends (LF or CRLF) and outer blanks. InputError if there is no such text."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+    if b"\0" in content:
+        raise InputError("expected a text file, found zero bytes", file=path)
+    # Paths may hold bytes that are no UTF-8: surrogateescape hands them back to the system unchanged.
+    return [line.strip() for line in content.decode("utf-8-sig", "surrogateescape").split("\n")]
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for names the system finds too long
+
+
+def _resolve(text: str, folder: Path) -> Path:
+    """The path from the current folder if there is such a file, else from `folder`."""
+    return Path(text) if _is_file(Path(text)) else folder / text
+
+
+def _existing(paths: tuple[Path, ...]) -> Path | None:
+    return next((path for path in paths if _is_file(path)), None)
+
+
+def _pjreddie_label(path: str) -> str:
+    for old, new in _PJREDDIE_PARTS:
+        path = path.replace(old, new, 1)
+    return path
+
+
+def _alexeyab_label(path: str) -> str:
+    for old, new in _ALEXEYAB_FOLDERS:
+        path = path.replace(old, new, 1)
+    for ending in _ALEXEYAB_ENDINGS:
+        # utils.c takes an ending that also occurs before (a.jpg.jpg) for none.
+        if path.endswith(ending) and path.count(ending) == 1:
+            path = path.removesuffix(ending) + ".txt"
+    return path
+
+
+def _label_row(text: str) -> tuple[float, ...] | None:
+    """Five numbers, the first an integer, all finite, sizes not negative; None if the text is anything else."""
+    parts = text.split()
+    try:
+        row = (float(int(parts[0])), *map(float, parts[1:]))
+    except (ValueError, OverflowError):
+        return None
+    if len(row) != 5 or not all(map(math.isfinite, row)) or min(row[3:]) < 0:
+        return None
+    return row
+
+
+def _list_file(data: DataFile, which: Which) -> Path:
+    path = data.train if which == "train" else data.valid
+    if path is None:
+        raise InputError(f"expected a line {which}=<list of images>, found none", file=data.path)
+    return _present(data, which, path)
+
+
+def _present(data: DataFile, key: str, path: Path) -> Path:
+    """`path`, which `key` of the .data file names. InputError with that key's line if there is no such file."""
+    if not _is_file(path):
+        raise InputError(f"{key}: no such file: {data.values[key]} (nor {path})", file=data.path, line=data.lines[key])
+    return path
+
+
+def _read_list(path: Path) -> list[tuple[int, str]]:
+    """Line number and text of every entry. InputError if there is none."""
+    entries = [(number, text) for number, text in enumerate(_read_lines(path), start=1) if text]
+    if not entries:
+        raise InputError("expected one image path a line, found none", file=path)
+    return entries
+
+
+def _first(entries: list[tuple[int, str]], limit: int | None) -> list[tuple[int, str]]:
+    if limit is not None and limit < 1:
+        raise InputError(f"number of images: expected 1 or more, found {limit}")
+    return entries[:limit]
+
+
+def _find_images(list_file: Path, entries: list[tuple[int, str]]) -> list[Path]:
+    images = []
+    for number, text in entries:
+        image = _resolve(text, list_file.parent)
+        if not _is_file(image):
+            raise InputError(f"no such image: {text} (nor {image})", file=list_file, line=number)
+        images.append(image)
+    return images
+
+
+def load_names(data: DataFile, classes: int) -> tuple[str, ...]:
+    """Names of the classes; where the .data file gives none, their numbers. InputError if they are not `classes`."""
+    for key, path in (("names", data.names), ("labels", data.labels)):
+        if path is not None and key in data.values:
+            return _checked_names(_present(data, key, path), classes)
+    if data.classes not in (None, classes):
+        line = data.lines["classes"]
+        raise InputError(
+            f"classes: expected {classes} as the network has, found {data.classes}", file=data.path, line=line
+        )
+    return tuple(str(number) for number in range(classes))
+
+
+def _checked_names(path: Path, classes: int) -> tuple[str, ...]:
+    """The lines of a names file. InputError if they are not as many as the classes."""
+    names = read_names(path)
+    if len(names) != classes:
+        raise InputError(f"expected {classes} names as the network has classes, found {len(names)}", file=path)
+    return names
+
+
+def _load_difficult(list_file: Path, dialect: Dialect, classes: int, *, expected: int) -> list[Labels]:
+    """Objects of the `difficult` list, which names images only for their label files (AlexeyAB detector.c)."""
+    entries = _read_list(list_file)
+    if len(entries) != expected:
+        raise InputError(f"expected {expected} lines as the valid list has, found {len(entries)}", file=list_file)
+    objects = []
+    for _, text in entries:
+        file = _existing(label_candidates(text, dialect)) or _existing(
+            label_candidates(list_file.parent / text, dialect)
+        )
+        objects.append(read_labels(file, classes) if file else np.zeros((0, 5), np.float32))
+    return objects

@@ -1,0 +1,62 @@
+"""Top-1 and top-5 accuracy by Darknet's rules (classifier.c: validate_classifier_single; utils.c: top_k)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Scores = npt.NDArray[np.float32]
+TopMetric = Literal["top1", "top5"]
+
+_TOP: Final = 5
+
+
+@dataclass(frozen=True)
+class TopResult:
+    """Accuracy of a classifier over a set of images, fractions in 0..1."""
+
+    images: int
+    top1: float
+    top5: float
+    """Of fewer than 5 classes: of as many as there are, so 1 if every image has a class."""
+
+    def accuracy(self, metric: TopMetric) -> float:
+        """The figure that steers pruning."""
+        return self.top1 if metric == "top1" else self.top5
+
+
+def evaluate_classes(batches: Iterable[tuple[Scores, npt.NDArray[np.int64]]]) -> TopResult:
+    """Accuracy over batches of scores [B, K] and true classes [B]; an image of class -1 is never right."""
+    images = first = among = 0
+    for scores, classes in batches:
+        images += len(classes)
+        first += int(hits(scores, classes, 1).sum())
+        among += int(hits(scores, classes, _TOP).sum())
+    return TopResult(images, first / images if images else 0.0, among / images if images else 0.0)
+
+
+def hits(scores: Scores, classes: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.bool_]:
+    """[B]: whether the true class is among the `k` best of scores [B, K]."""
+    k = min(k, scores.shape[1])
+    own = np.take_along_axis(scores, np.maximum(classes, 0)[:, None], axis=1)
+    result: npt.NDArray[np.bool_] = ((scores > own).sum(1) < k) & (classes >= 0)
+    # Which of equal scores are among the best depends on the order in which top_k meets them.
+    for row in np.flatnonzero(result & ((scores >= own).sum(1) > k)):
+        result[row] = classes[row] in top_k(scores[row], k)
+    return result
+
+
+def top_k(scores: Scores, k: int) -> list[int]:
+    """The `k` best of scores [K], best first, equal ones as utils.c leaves them. k is at most K."""
+    best: list[int] = []
+    for current in range(len(scores)):
+        for place, held in enumerate(best):
+            if scores[current] > scores[held]:
+                best[place], current = current, held  # what is pushed out goes on to the next place
+        if len(best) < k:
+            best.append(current)
+    return best

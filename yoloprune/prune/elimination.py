@@ -1,0 +1,124 @@
+"""Which channels go first when the consumers are refitted after each: greedy backward elimination.
+
+Optimal Brain Surgeon (Hassibi and Stork 1993, eq. 5) by whole channels: with H the inverse of a consumer's second
+moments, dropping the columns J costs w_J (H_JJ)^-1 w_J^T once all other columns are refitted. Drop the atom that costs
+least over all of its consumers, refit, update H, repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yoloprune.darknet.layers.norm import inverse_deviation
+from yoloprune.darknet.model import Model
+from yoloprune.prune.channels import Channels, Group, KeepAtoms
+from yoloprune.prune.moments import Consumer, Moments, matrix
+
+_RIDGE: Final = 1e-4
+"""Share of a column's own second moment that is added to it, so that what pictures say too little of isn't trusted."""
+_MOST_STEPS: Final = 128
+"""Larger groups lose several atoms at a time: those that cost least at that moment."""
+
+
+def elimination_order(
+    model: Model,
+    channels: Channels,
+    group: Group,
+    keep: KeepAtoms,
+    consumers: Mapping[int, Consumer],
+    moments: Mapping[int, Moments],
+) -> tuple[int, ...]:
+    """Positions in the group in the order they go; those gone already (not in `keep`) first."""
+    gone = [int(position) for position in np.flatnonzero(~keep[group.atoms])]
+    left = [int(position) for position in np.flatnonzero(keep[group.atoms])]
+    parts = [
+        _Part(model, consumer, moments[consumer.layer], group.atoms, keep)
+        for consumer in consumers.values()
+        if consumer.layer in moments and np.isin(group.atoms, consumer.atoms).any()
+    ]
+    order = list(gone)
+    at_once = max(1, len(left) // _MOST_STEPS)
+    while left:
+        cost = torch.stack([part.costs(left) for part in parts]).sum(0) if parts else torch.zeros(len(left))
+        cheapest = torch.argsort(cost, stable=True)[:at_once].tolist()
+        chosen = [left[number] for number in cheapest]
+        for position in chosen:
+            for part in parts:
+                part.drop(position)
+        order += chosen
+        left = [position for position in left if position not in set(chosen)]
+    return tuple(order)
+
+
+class _Part:
+    """One consumer's share of the cost, kept up to date as atoms go."""
+
+    def __init__(
+        self, model: Model, consumer: Consumer, moments: Moments, atoms: NDArray[np.int64], keep: KeepAtoms
+    ) -> None:
+        # Columns that are gone already are out of the equations; the constant (last) stays in.
+        there = np.flatnonzero(keep[consumer.atoms[0]])
+        rows = torch.from_numpy(np.append(there, consumer.columns))
+        gram = moments.gram[:, rows][:, :, rows]
+        own = gram.diagonal(dim1=1, dim2=2)
+        floor = own.mean(1, keepdim=True) * 1e-6 + torch.finfo(own.dtype).tiny
+        self.inverse = torch.linalg.inv(gram + torch.diag_embed(_RIDGE * (own + floor)))
+        weight = matrix(model, consumer)[:, :, torch.from_numpy(there)]
+        self.weight = torch.cat([weight, torch.zeros_like(weight[:, :, :1])], 2) * _importance(
+            model, consumer, gram, weight
+        )
+        # Atoms are tied over the consumer's groups, so a position of `atoms` is at the same columns in each of them.
+        columns_of: dict[int, list[int]] = {}
+        for number, column in enumerate(there):
+            for by_group in consumer.atoms:
+                columns_of.setdefault(int(by_group[column]), []).append(number)
+        self.columns = [sorted(set(columns_of.get(int(atom), []))) for atom in atoms]
+
+    def costs(self, positions: list[int]) -> Tensor:
+        """What each atom would cost now [len(positions)]."""
+        result = torch.zeros(len(positions), dtype=torch.float64)
+        sizes = np.array([len(self.columns[position]) for position in positions])
+        for size in set(sizes.tolist()) - {0}:
+            which = np.flatnonzero(sizes == size)
+            index = torch.tensor([self.columns[positions[number]] for number in which])
+            blocks = self.inverse[:, index[:, :, None], index[:, None, :]]  # [groups, P, size, size]
+            weights = self.weight[:, :, index].permute(0, 2, 3, 1)  # [groups, P, size, n]
+            solved = weights / blocks if size == 1 else torch.linalg.solve(blocks, weights)
+            result[torch.from_numpy(which)] = (weights * solved).sum((0, 2, 3))
+        return result
+
+    def drop(self, position: int) -> None:
+        """Refit without this atom."""
+        columns = self.columns[position]
+        if not columns:
+            return
+        rows = self.inverse[:, columns]  # [groups, b, D+1]
+        solved = torch.linalg.solve(self.inverse[:, columns][:, :, columns], rows)
+        self.weight = self.weight - self.weight[:, :, columns] @ solved
+        self.inverse = self.inverse - rows.mT @ solved
+        self.weight[:, :, columns] = 0
+        # Exactly apart from here on, whatever rounding left.
+        self.inverse[:, columns] = 0
+        self.inverse[:, :, columns] = 0
+        self.inverse[:, columns, columns] = 1
+
+
+def _importance(model: Model, consumer: Consumer, gram: Tensor, weight: Tensor) -> Tensor:
+    """Factor [groups, n, 1] of each output, so that errors count as batch norm passes them on, and consumers alike."""
+    arrays = model.weights.layers[consumer.layer]
+    factor = torch.ones(consumer.groups, weight.shape[1], 1, dtype=torch.float64)
+    if "scale" in arrays:
+        variance = torch.from_numpy(arrays["variance"].astype(np.float64))
+        scale = torch.from_numpy(arrays["scale"].astype(np.float64))
+        factor = (scale * inverse_deviation(variance, model.graph.dialect)).view(factor.shape)
+    samples = gram[:, -1:, -1:]
+    mean = gram[:, :-1, -1:] / samples
+    covariance = gram[:, :-1, :-1] / samples - mean @ mean.mT
+    energy = ((weight @ covariance) * weight).sum(2, keepdim=True) * factor**2
+    return factor / (energy.sum() * samples[0, 0, 0] + torch.finfo(energy.dtype).tiny).sqrt()

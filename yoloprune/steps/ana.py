@@ -1,0 +1,185 @@
+"""`ana`: how accuracy falls as each group of channels is pruned alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from yoloprune.darknet.data import load_classes, load_split
+from yoloprune.darknet.model import Model
+from yoloprune.darknet.network import build
+from yoloprune.detect.measure import Measure, Pictures, fit_for
+from yoloprune.errors import InputError
+from yoloprune.prune.channels import KeepAtoms
+from yoloprune.prune.compensate import RIDGE, compensate_alone
+from yoloprune.prune.criteria import CRITERIA, Evidence, default_criterion
+from yoloprune.prune.moments import Moments, collect, consumers
+from yoloprune.prune.sensitivity import GRID, Curve, Point, Sensitivity, Setup, analyse, grid_counts
+from yoloprune.prune.slim import mask
+from yoloprune.steps.job import Job, Step, Watch, job_of, original_figures, start_job, unwatched
+from yoloprune.workspace import DEFAULT, Settings
+
+CALIBRATE = 64
+"""Pictures of the train list that consumers are refitted on."""
+
+
+def ana(
+    cfg: Path,
+    weights: Path,
+    data: Path | None = None,
+    *,
+    workspace: Path = DEFAULT,
+    dialect: str = "alexeyab",
+    letterbox: bool | None = None,
+    metric: str | None = None,
+    images: int | None = None,
+    criterion: str | None = None,
+    calibrate: int = CALIBRATE,
+    sparsities: Sequence[float] = GRID,
+    device: str = "cpu",
+    force: bool = False,
+    watch: Watch = unwatched,
+) -> Sensitivity:
+    """Measure the loss of every channel group at `sparsities`, each alone, and write `sensitivity.json`.
+
+    Starts the workspace, or goes on with the one that was started with the same files and settings: after rounds of
+    pruning it measures what is left. images: first so many pictures of the valid list. calibrate: first so many of the
+    train list, for compensation; 0 for none. Points that are measured already are not measured again.
+    """
+    settings = Settings(dialect, letterbox, metric, images)
+    job = start_job(cfg, weights, data, workspace, settings, force=force)
+    return analyse_job(
+        job, criterion=criterion, calibrate=calibrate, sparsities=sparsities, device=device, force=force, watch=watch
+    )
+
+
+def analyse_job(
+    job: Job,
+    *,
+    criterion: str | None,
+    calibrate: int,
+    sparsities: Sequence[float] = GRID,
+    device: str = "cpu",
+    force: bool = False,
+    watch: Watch = unwatched,
+) -> Sensitivity:
+    """`ana` on a workspace's newest weights, for its next round."""
+    criterion = criterion or default_criterion(bool(calibrate))
+    if criterion not in CRITERIA:
+        raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
+    measure = job.measure(device)
+    workspace, original = original_figures(job, measure)
+    job = job_of(workspace)
+    file = workspace.sensitivity_file(job.next_round)
+    setup = setup_of(job, measure, criterion, calibrate)
+    known = resumable(file, setup) if file.exists() and not force else None
+    network = build(job.model, device)
+    started = time.monotonic()
+    start = known.start if known else measure.accuracy(network)
+    once = time.monotonic() - started
+    cut = Cutter(job, calibrate, device)
+    sensitivity = known or Sensitivity(setup, original.accuracy, start, cut.first_curves(criterion))
+    sensitivity.save(file)
+
+    todo = sum(
+        len(set(grid_counts(curve, sparsities)) - {point.dropped for point in curve.points})
+        for curve in sensitivity.curves
+    )
+    groups = len(sensitivity.curves)
+    text = f"{groups} groups, {todo} points of {len(measure.pictures)} pictures"
+    watch(Step("ana", 0, todo, f"{text}, about {once * todo / 60:.1f} min" if not known else f"{text} left"))
+    done = 0
+
+    def accuracy_of(curve: Curve, dropped: int) -> float:
+        network.set_weights(cut.alone(curve.keep(job.channels, job.keep, dropped)).weights)
+        return measure.accuracy(network)
+
+    def on_point(so_far: Sensitivity, curve: Curve, point: Point) -> None:
+        nonlocal done
+        done += 1
+        so_far.save(file)
+        share = point.dropped / curve.atoms
+        watch(Step("ana", done, todo, f"group {curve.label} at {share:.0%}: {so_far.loss(point):+.4f}"))
+
+    return analyse(sensitivity, accuracy_of, sparsities, on_point)
+
+
+class Cutter:
+    """Cuts of a job's network: masked, and refitted if there are calibration pictures."""
+
+    def __init__(self, job: Job, calibrate: int, device: str = "cpu") -> None:
+        self.job, self.calibrate, self.device = job, calibrate, device
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the calibration pictures tell."""
+        job = self.job
+        wanted = consumers(job.model.graph, job.channels)
+        moments: dict[int, Moments] = {}
+        if self.calibrate:
+            batches = calibration(job, self.calibrate, self.device)
+            images = sum(len(batch) for batch in batches)
+            moments = collect(build(job.model, self.device), batches, list(wanted.values()), images)
+        return Evidence(job.model, job.channels, job.keep, wanted, moments)
+
+    def alone(self, keep: KeepAtoms) -> Model:
+        """The cut of one group."""
+        if not self.calibrate:
+            return mask(self.job.model, self.job.channels, keep)
+        return compensate_alone(self.job.model, self.job.channels, keep, self.evidence.consumers, self.evidence.moments)
+
+    def first_curves(self, criterion: str) -> tuple[Curve, ...]:
+        """Curves without points, each with the order in which its atoms go. A group of one atom can't be cut."""
+        curves = []
+        for group in self.job.channels.groups:
+            gone = int((~self.job.keep[group.atoms]).sum())
+            if len(group.atoms) - gone > 1:
+                order = CRITERIA[criterion](self.evidence, group)
+                curves.append(Curve(group.producers, len(group.atoms), order, gone))
+        return tuple(curves)
+
+
+def calibration(job: Job, count: int, device: str = "cpu") -> list[Tensor]:
+    """The first `count` pictures of the train list as network input, in batches; no labels are needed."""
+    graph = job.model.graph
+    fit = fit_for(graph, job.workspace.settings.letterbox)
+    paths = calibration_paths(job, count)
+    return [batch.inputs for batch in Pictures(paths, graph, fit, device)]
+
+
+def calibration_paths(job: Job, count: int) -> tuple[Path, ...]:
+    """Which pictures those are."""
+    graph = job.model.graph
+    if graph.detection_heads:
+        split = load_split(job.data, "train", graph.dialect, classes=graph.classes, limit=count, labels=False)
+        return split.images
+    return load_classes(job.data, "train", classes=graph.classes, limit=count).images
+
+
+def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int) -> Setup:
+    """What a measurement of this job depends on."""
+    return Setup(
+        cfg=job.workspace.cfg.sha256,
+        weights=job.weights_sha,
+        data=measure.digest(),
+        dialect=job.model.graph.dialect.name,
+        letterbox=measure.pictures.fit == "letterbox",
+        metric=measure.metric,
+        images=len(measure.pictures),
+        criterion=criterion,
+        compensation=f"least squares, {calibrate} pictures, ridge {RIDGE:g}" if calibrate else "none",
+    )
+
+
+def resumable(file: Path, setup: Setup) -> Sensitivity:
+    """The measurements in a file. InputError if they were made with anything else than `setup`."""
+    known = Sensitivity.load(file)
+    for key, expected in vars(setup).items():
+        found = getattr(known.setup, key)
+        if found != expected:
+            raise InputError(f"was made with {key} {found}, expected {expected}; --force measures anew", file=file)
+    return known

@@ -1,0 +1,71 @@
+"""`export`: the dropped channels really removed, in files that stock Darknet runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from yoloprune.artefacts import atomic_path
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.model import hazards, understand
+from yoloprune.darknet.weights import Header
+from yoloprune.errors import InputError
+from yoloprune.prune.slim import slim
+from yoloprune.steps.job import open_job
+from yoloprune.workspace import DEFAULT, Figures
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    before: Figures
+    after: Figures
+    cfg: Path
+    weights: Path
+    names: Path | None
+    written: bool
+    """False after a dry run."""
+
+
+def export(
+    out: Path, *, workspace: Path = DEFAULT, keep_seen: bool = False, force: bool = False, dry_run: bool = False
+) -> Exported:
+    """Write `<stem>-slim.cfg`, `.weights` and, where the data has names, `.names` to the folder `out`.
+
+    From the newest weights: finetuned, else pruned. `seen` becomes 0, so that further training does not stop at once,
+    unless keep_seen. The cfg keeps its comments; only changed values are rewritten, and those that a reader trips over.
+    """
+    job = open_job(workspace)
+    last = job.workspace.last
+    if job.workspace.original is None:
+        raise InputError("lacks the original network's accuracy; run yoloprune ana", file=workspace)
+    slimmed = slim(job.model, job.channels, job.keep)
+    graph = understand(cfg_file.legal(slimmed.graph.cfg), slimmed.graph.dialect)
+    found = hazards(graph.layers)
+    if found:
+        raise InputError(f"the slim network is not safe in every Darknet: {found[0]}", file=workspace)
+    seen = weights_file.read(job.workspace.weights.path, job.model.graph.layers).header.seen if keep_seen else 0
+    stem = Path(job.workspace.cfg.path).stem
+    cfg, weights = out / f"{stem}-slim.cfg", out / f"{stem}-slim.weights"
+    names = out / f"{stem}-slim.names" if job.data.names is not None else None
+    targets = [path for path in (cfg, weights, names) if path is not None]
+    for path in targets:
+        if path.exists() and not force:
+            raise InputError("exists already; --force replaces it", file=path)
+    if not dry_run:
+        cfg_file.write(cfg, graph.cfg, force=force)
+        header = Header(seen=seen)  # version 0.2 with a 64-bit `seen` is what every reader takes
+        weights_file.write(weights, weights_file.Weights(header, slimmed.weights.layers), graph.layers, force=force)
+        if names is not None and job.data.names is not None:
+            with atomic_path(names, force=force) as temporary:
+                temporary.write_bytes(job.data.names.read_bytes())
+    return Exported(
+        before=job.workspace.original,
+        after=last.finetuned or last.pruned,
+        cfg=cfg,
+        weights=weights,
+        names=names,
+        written=not dry_run,
+    )

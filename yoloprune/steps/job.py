@@ -1,0 +1,138 @@
+"""What every step starts from: the workspace's files loaded and checked, and a way to say how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from yoloprune.artefacts import sha256
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.data import DataFile, read_data
+from yoloprune.darknet.dialect import dialect_named
+from yoloprune.darknet.model import Graph, Model, load
+from yoloprune.darknet.network import build
+from yoloprune.detect.measure import Measure, default_metric, load_measure, steering_key
+from yoloprune.errors import InputError
+from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.plan import Plan
+from yoloprune.prune.slim import slim_graph
+from yoloprune.workspace import Figures, Settings, Workspace
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a step is."""
+
+    stage: str
+    done: int
+    total: int
+    text: str = ""
+
+
+Watch = Callable[[Step], None]
+
+
+def unwatched(step: Step) -> None:
+    """Nobody looks."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A workspace's network as it is now."""
+
+    workspace: Workspace
+    model: Model
+    """Original cfg, newest weights."""
+    weights_sha: str
+    """SHA-256 of those weights."""
+    channels: Channels
+    keep: KeepAtoms
+    """What is left after the rounds so far."""
+    data: DataFile
+
+    @property
+    def next_round(self) -> int:
+        """Number of the round to come."""
+        return len(self.workspace.rounds) + 1
+
+    def measure(self, device: str = "cpu") -> Measure:
+        """Ready to measure on the workspace's pictures."""
+        settings = self.workspace.settings
+        return load_measure(
+            self.model.graph,
+            self.data,
+            metric=settings.metric,
+            letterbox=settings.letterbox,
+            limit=settings.images,
+            device=device,
+        )
+
+    def figures(self, accuracy: float, keep: KeepAtoms) -> Figures:
+        """Accuracy and the sizes of the network that is slimmed to `keep`."""
+        graph = slim_graph(self.model.graph, self.channels, keep)
+        metric = self.workspace.settings.metric or default_metric(graph)
+        return figures_of(graph, self.model, metric, accuracy)
+
+
+def figures_of(graph: Graph, model: Model, metric: str, accuracy: float) -> Figures:
+    """A graph's sizes beside an accuracy; `model` gives the weights file's header."""
+    parameters = weights_file.count(graph.layers)
+    return Figures(steering_key(metric), accuracy, graph.bflops, parameters, model.weights.header.size + 4 * parameters)
+
+
+def open_job(folder: Path) -> Job:
+    """The job in a workspace. InputError if there is none or its files changed."""
+    return job_of(Workspace.load(folder))
+
+
+def job_of(workspace: Workspace) -> Job:
+    """The workspace's files loaded."""
+    weights = workspace.current_weights()
+    model = load(workspace.cfg.path, weights, dialect_named(workspace.settings.dialect))
+    channels = trace(model.graph)
+    keep = channels.all_kept()
+    if workspace.rounds:
+        plan = Plan.load(workspace.plan_file(workspace.last.number))
+        if plan.cfg != workspace.cfg.sha256:
+            raise InputError("is a plan for another cfg", file=workspace.plan_file(workspace.last.number))
+        keep = plan.keep(channels)
+    return Job(workspace, model, sha256(weights), channels, keep, read_data(workspace.data.path))
+
+
+def start_job(cfg: Path, weights: Path, data: Path | None, folder: Path, settings: Settings, *, force: bool) -> Job:
+    """Start a workspace, or open the one that was started with the same. The inputs are checked before it is made."""
+    dialect = dialect_named(settings.dialect)
+    model = load(cfg, weights, dialect)
+    found = find_data(cfg, data)
+    load_measure(model.graph, read_data(found), metric=settings.metric, limit=settings.images)
+    return job_of(Workspace.start(folder, cfg, weights, found, settings, force=force))
+
+
+def find_data(cfg: Path, data: Path | None) -> Path:
+    """The .data file: the one named, else the only one beside the cfg or in the current folder. InputError else."""
+    if data is not None:
+        return data
+    candidates = data_candidates(cfg)
+    if len(candidates) != 1:
+        listed = ", ".join(str(path) for path in candidates) or "none"
+        raise InputError(f"--data: expected one .data file beside {cfg} or here, found {listed}")
+    return candidates[0]
+
+
+def data_candidates(cfg: Path) -> list[Path]:
+    """The .data files beside a cfg and in the current folder."""
+    return sorted({path.resolve() for folder in (cfg.parent, Path()) for path in folder.glob("*.data")})
+
+
+def original_figures(job: Job, measure: Measure) -> tuple[Workspace, Figures]:
+    """The original network's figures, measured if they are not known yet, and the workspace that knows them."""
+    workspace = job.workspace
+    if workspace.original is None:
+        original = load(workspace.cfg.path, workspace.weights.path, job.model.graph.dialect)
+        accuracy = measure.accuracy(build(original))
+        metric = measure.metric
+        workspace = workspace.with_original(figures_of(original.graph, original, metric, accuracy))
+        workspace.save()
+    assert workspace.original is not None
+    return workspace, workspace.original

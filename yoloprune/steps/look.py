@@ -1,0 +1,277 @@
+"""Steps that look and change nothing: accuracy, detections, a cfg's layers, and what an analysis says can be won."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import torch
+from torch import Tensor
+
+from yoloprune.darknet.data import load_names, read_data
+from yoloprune.darknet.dialect import dialect_named
+from yoloprune.darknet.layers.base import Layer, Shape
+from yoloprune.darknet.model import Graph, load, load_graph
+from yoloprune.darknet.network import build
+from yoloprune.darknet.weights import Header
+from yoloprune.detect.boxes import Detections, NmsKind
+from yoloprune.detect.draw import draw
+from yoloprune.detect.evaluate import Points
+from yoloprune.detect.image import network_input, read_pixels, write_pixels
+from yoloprune.detect.measure import Batch, detections, fit_for, load_measure
+from yoloprune.errors import InputError
+from yoloprune.prune.channels import KeepAtoms
+from yoloprune.prune.criteria import default_criterion
+from yoloprune.prune.plan import bearable
+from yoloprune.prune.sensitivity import GRID, Sensitivity, grid_counts
+from yoloprune.prune.slim import slim_graph
+from yoloprune.steps.ana import Cutter
+from yoloprune.steps.job import Job, Step, Watch, data_candidates, find_data, job_of, unwatched
+from yoloprune.workspace import DEFAULT, Input, Settings, Workspace
+
+BEARABLE: Final = 0.01
+"""Loss of accuracy, one mAP point, at which `gains` compares groups."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A cfg's layers and sizes."""
+
+    graph: Graph
+    bytes: int
+    """Of the .weights file."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As reports show it."""
+        totals = {"bflops": self.graph.bflops, "parameters": self.graph.parameters, "bytes": self.bytes}
+        return {**totals, "layers": [_layer_dict(layer) for layer in self.graph.layers]}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a picture."""
+
+    image: Path
+    size: tuple[int, int]
+    """Width and height in pixels."""
+    detections: Detections
+    picture: Path
+    """The copy with boxes."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an analysis would do."""
+
+    groups: int
+    points: int
+    """Measurements that are missing."""
+    images: int
+    """Pictures of each."""
+    seconds: float
+    """An estimate, from one measurement: refitting comes on top."""
+
+
+def stat(cfg: Path, weights: Path | None = None, *, dialect: str = "alexeyab") -> Stat:
+    """A cfg's layers; weights, if given, are checked to be of this cfg."""
+    if weights is None:
+        graph = load_graph(cfg, dialect_named(dialect))
+        return Stat(graph, Header().size + 4 * graph.parameters)
+    model = load(cfg, weights, dialect_named(dialect))
+    return Stat(model.graph, model.weights.header.size + 4 * model.graph.parameters)
+
+
+def accuracy(
+    cfg: Path,
+    weights: Path,
+    data: Path | None = None,
+    *,
+    dialect: str = "alexeyab",
+    letterbox: bool | None = None,
+    metric: str | None = None,
+    images: int | None = None,
+    points: int | None = None,
+    nms: str | None = None,
+    device: str = "cpu",
+    watch: Watch = unwatched,
+) -> Mapping[str, Any]:
+    """A network's accuracy on the valid list, as `Measure.report` gives it.
+
+    points: of the precision-recall curve, 0 for the area under it (the default). nms: a kind of `NmsKind`, else the
+    cfg's. Both are for detectors.
+    """
+    model = load(cfg, weights, dialect_named(dialect))
+    if not model.graph.detection_heads and (points is not None or nms is not None):
+        raise InputError("--points and --nms are for detectors, and this network is none", file=cfg)
+    _expect("--points", points, get_args(Points))
+    _expect("--nms", nms, get_args(NmsKind))
+    options: Any = {"points": points or 0, "nms_kind": nms}
+    found = read_data(find_data(cfg, data))
+    measure = load_measure(
+        model.graph, found, metric=metric, letterbox=letterbox, limit=images, device=device, **options
+    )
+    return measure.summary(_watched(measure.run(build(model, device)), len(measure.pictures), watch))
+
+
+def detect(
+    cfg: Path,
+    weights: Path,
+    images: Sequence[Path],
+    out: Path,
+    *,
+    data: Path | None = None,
+    thresh: float | None = None,
+    dialect: str = "alexeyab",
+    letterbox: bool | None = None,
+    nms: str | None = None,
+    device: str = "cpu",
+    force: bool = False,
+    dry_run: bool = False,
+    watch: Watch = unwatched,
+) -> tuple[tuple[str, ...], list[Found]]:
+    """Write a copy with boxes of each image to the folder `out`; the class names and what was found.
+
+    All copies appear, or none does; none after a dry run. thresh: least probability, by default the dialect's. Names
+    come from the .data file; where none is given and none or several lie around, classes are called by their numbers.
+    """
+    model = load(cfg, weights, dialect_named(dialect))
+    graph = model.graph
+    if not graph.detection_heads:
+        raise InputError("expected a detector, found a network without detection heads", file=cfg)
+    _expect("--nms", nms, get_args(NmsKind))
+    names = class_names(graph, cfg, data)
+    pictures = _pictures(images, out, force=force)
+    network, fit, (c, h, w) = build(model, device), fit_for(graph, letterbox), graph.net.input
+    thresh = graph.dialect.display_thresh if thresh is None else thresh
+    found: list[Found] = []
+    with nullcontext() if dry_run else _appearing(out) as drafts, torch.inference_mode():
+        for image, picture in zip(images, pictures, strict=True):
+            pixels = read_pixels(image, c)
+            inputs = torch.from_numpy(network_input(pixels, w, h, fit)).unsqueeze(0).to(device)
+            batch = Batch(inputs, [(pixels.shape[1], pixels.shape[0])])
+            (boxes,) = detections(graph, network(inputs), batch, fit == "letterbox", thresh, nms_kind=nms)
+            found.append(Found(image, batch.sizes[0], boxes, picture))
+            if drafts is not None:
+                canvas = pixels if c == 3 else read_pixels(image)
+                write_pixels(drafts / picture.name, draw(canvas, boxes, names))
+            watch(Step("detect", len(found), len(images)))
+    return names, found
+
+
+def class_names(graph: Graph, cfg: Path, data: Path | None) -> tuple[str, ...]:
+    """Names of the classes: of the .data file that is given or the only one around, else their numbers."""
+    candidates = data_candidates(cfg) if data is None else [data]
+    if len(candidates) != 1:
+        return tuple(map(str, range(graph.classes)))
+    return load_names(read_data(candidates[0]), graph.classes)
+
+
+def forecast(
+    cfg: Path,
+    weights: Path,
+    data: Path | None = None,
+    *,
+    workspace: Path = DEFAULT,
+    settings: Settings,
+    device: str = "cpu",
+) -> Forecast:
+    """What `ana` would measure from the start, and how long one measurement takes; nothing is written."""
+    found = find_data(cfg, data)
+    job = job_of(Workspace(workspace, Input.of(cfg), Input.of(weights), Input.of(found), settings))
+    measure = job.measure(device)
+    network = build(job.model, device)
+    started = time.monotonic()
+    measure.accuracy(network)
+    once = time.monotonic() - started
+    curves = Cutter(job, calibrate=0).first_curves(default_criterion(calibrated=False))  # any criterion: same counts
+    points = sum(len(grid_counts(curve, GRID)) for curve in curves)
+    return Forecast(len(curves), points, len(measure.pictures), once * points)
+
+
+def gains(job: Job, sensitivity: Sensitivity, loss: float = BEARABLE) -> dict[str, float]:
+    """For each group, the share of the original's BFLOPs that goes if it alone is cut as far as it bears `loss`."""
+
+    def bflops(keep: KeepAtoms) -> float:
+        return slim_graph(job.model.graph, job.channels, keep).bflops
+
+    now = bflops(job.keep)
+    cuts = {
+        curve.label: curve.keep(job.channels, job.keep, bearable(sensitivity, curve, loss))
+        for curve in sensitivity.curves
+    }
+    return {label: (now - bflops(keep)) / job.model.graph.bflops for label, keep in cuts.items()}
+
+
+@contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """A temporary folder whose files move to the folder `out` when the block ends well; else nothing is left."""
+    existed = out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot be made: {error.strerror}", file=out) from error
+    try:
+        with tempfile.TemporaryDirectory(prefix=".drafts-", dir=out) as drafts:
+            yield Path(drafts)
+            for file in sorted(Path(drafts).iterdir()):
+                file.replace(out / file.name)
+    finally:
+        if not existed and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _watched(
+    outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]], total: int, watch: Watch
+) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
+    done = 0
+    for batch, output in outputs:
+        yield batch, output
+        done += len(batch.sizes)
+        watch(Step("map", done, total))
+
+
+def _pictures(images: Sequence[Path], out: Path, *, force: bool) -> list[Path]:
+    """Where the copies go. InputError if two are one file, if one is an input, or if one exists."""
+    for image in images:
+        if not image.is_file():
+            raise InputError("no such picture", file=image)
+    pictures = [out / image.name for image in images]
+    inputs = {image.resolve() for image in images}
+    for index, picture in enumerate(pictures):
+        if picture in pictures[:index]:
+            raise InputError(f"two pictures would be written as this one: {images[index]} has the name", file=picture)
+        if picture.resolve() in inputs:
+            raise InputError("is a picture to look at; -o names another folder", file=picture)
+        if picture.exists() and not force:
+            raise InputError("exists already; --force replaces it", file=picture)
+    return pictures
+
+
+def _expect(option: str, found: object, known: Sequence[object]) -> None:
+    if found is not None and found not in known:
+        raise InputError(f"{option}: expected one of {', '.join(map(str, known))}, found {found}")
+
+
+def _layer_dict(layer: Layer) -> dict[str, Any]:
+    parts = layer.described()
+    return {
+        "index": layer.index,
+        "type": layer.name,
+        "filters": parts.get("filters"),
+        "size": parts.get("size"),
+        "stride": parts.get("stride"),
+        "from": list(layer.sources),
+        "input": _whc(layer.source_shapes[0]),
+        "output": _whc(layer.out),
+        "bflops": layer.flops / 1e9,
+        "parameters": sum(spec.size for spec in layer.tensors()),
+    }
+
+
+def _whc(shape: Shape) -> list[int]:
+    return [shape.w, shape.h, shape.c]

@@ -1,0 +1,174 @@
+"""`prune`: from loss curves and what may be lost to a plan and masked weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.model import Model
+from yoloprune.darknet.network import build
+from yoloprune.errors import InputError
+from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.compensate import compensate
+from yoloprune.prune.criteria import default_criterion
+from yoloprune.prune.plan import RULES, Limits, Plan, choose, keep_atoms, threshold_for_ratio
+from yoloprune.prune.sensitivity import Sensitivity
+from yoloprune.prune.slim import mask, slim_graph
+from yoloprune.steps.ana import CALIBRATE, analyse_job, calibration, resumable, setup_of
+from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
+from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a cut did."""
+
+    original: Figures
+    before: Figures
+    after: Figures
+    threshold: float
+    """What each group alone was allowed to lose against the original."""
+    channels: Channels
+    keep: KeepAtoms
+    """What is left, in the original's channels."""
+    plan: Path
+    weights: Path
+    written: bool
+    """False after a dry run."""
+
+    @property
+    def joint_loss(self) -> float:
+        """Accuracy lost by all groups together, against the original."""
+        return self.original.accuracy - self.after.accuracy
+
+
+def prune(
+    threshold: float | None = None,
+    *,
+    ratio: float | None = None,
+    relative: bool = False,
+    rule: str = "interpolated",
+    exclude: Collection[int] = (),
+    multiple: int = 1,
+    min_keep: int = 1,
+    criterion: str | None = None,
+    calibrate: int = CALIBRATE,
+    reuse_analysis: bool = False,
+    workspace: Path = DEFAULT,
+    device: str = "cpu",
+    force: bool = False,
+    dry_run: bool = False,
+    watch: Watch = unwatched,
+) -> Pruned:
+    """Choose each group's sparsity, cut all groups together, measure, and write `plan.json` and masked weights.
+
+    Exactly one of threshold (accuracy that each group alone may lose against the original, a fraction of the original's
+    with `relative`) and ratio (share of the original's BFLOPs to remove). exclude: layers whose channels all stay.
+    multiple, min_keep: of the channels a group keeps. The analysis is finished or made where it is missing;
+    reuse_analysis takes the round before's. force: cut the last round anew.
+    """
+    if (threshold is None) == (ratio is None):
+        raise InputError("expected one of --threshold and --ratio")
+    if rule not in RULES:
+        raise InputError(f"--rule: expected one of {', '.join(RULES)}, found {rule!r}")
+    if multiple < 1 or min_keep < 1:
+        raise InputError("--multiple and --min-keep: expected at least 1")
+    if ratio is not None and not 0 < ratio < 1:
+        raise InputError(f"--ratio: expected a share between 0 and 1, found {ratio:g}")
+    criterion = criterion or default_criterion(bool(calibrate))
+    job = _open_for_cut(workspace, force=force)
+    _check_layers(job, exclude)
+    limits = Limits(frozenset(exclude), multiple, min_keep)
+    sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, device, watch)
+    job, original = _with_original(job)
+    if threshold is None:
+        assert ratio is not None
+        threshold = threshold_for_ratio(
+            sensitivity, limits, ratio, lambda dropped: _removed(job, sensitivity, dropped, original), rule
+        )
+    elif relative:
+        threshold *= original.accuracy
+    keep = keep_atoms(sensitivity, job.channels, choose(sensitivity, threshold, limits, rule)) & job.keep
+    if keep.sum() == job.keep.sum():
+        raise InputError(f"nothing can go at a loss of {threshold:g} a group; a larger --threshold cuts more")
+
+    watch(Step("prune", 0, 1, "refitting and measuring"))
+    cut = _cut(job, keep, calibrate, device)
+    measure = job.measure(device)
+    after = job.figures(measure.accuracy(build(cut, device)), keep)
+    number = job.next_round
+    before = job.figures(sensitivity.start, job.keep)
+    chosen_by: dict[str, Any] = {
+        "threshold": threshold,
+        "ratio": ratio,
+        "rule": rule,
+        "multiple": multiple,
+        "min_keep": min_keep,
+    }
+    chosen_by |= {"exclude": sorted(exclude), "criterion": criterion, "calibrate": calibrate}
+    plan = Plan.of(job.workspace.cfg.sha256, job.channels, keep, chosen_by, _accuracies(original, before, after))
+    files = (job.workspace.plan_file(number), job.workspace.pruned_file(number))
+    if not dry_run:
+        plan.save(files[0])
+        weights_file.write(files[1], cut.weights.with_seen(0), cut.graph.layers, force=True)
+        job.workspace.with_round(Round(number, chosen_by, before, after)).save()
+    watch(Step("prune", 1, 1))
+    return Pruned(original, before, after, threshold, job.channels, keep, *files, written=not dry_run)
+
+
+def _open_for_cut(folder: Path, *, force: bool) -> Job:
+    """The job before its next cut; with `force`, before the last one."""
+    workspace = Workspace.load(folder)
+    if workspace.rounds and (force or not workspace.last.finetuned):
+        if not force:
+            number = workspace.last.number
+            raise InputError(f"round {number} is pruned and not finetuned; --force cuts it anew", file=folder)
+        shutil.rmtree(workspace.training_folder(workspace.last.number), ignore_errors=True)
+        workspace = workspace.without_last()
+    return job_of(workspace)
+
+
+def _with_original(job: Job) -> tuple[Job, Figures]:
+    """The analysis has measured the original, if it was not known before."""
+    original = Workspace.load(job.workspace.folder).original
+    if original is None:
+        raise InputError("lacks the original network's accuracy; run yoloprune ana", file=job.workspace.folder)
+    return replace(job, workspace=job.workspace.with_original(original)), original
+
+
+def _check_layers(job: Job, exclude: Collection[int]) -> None:
+    makers = {producer for group in job.channels.groups for producer in group.producers}
+    for layer in sorted(exclude):
+        if layer not in makers:
+            listed = ", ".join(map(str, sorted(makers)))
+            raise InputError(f"--exclude: layer {layer} makes no prunable channels (expected some of {listed})")
+
+
+def _analysis(job: Job, criterion: str, calibrate: int, reuse: bool, device: str, watch: Watch) -> Sensitivity:
+    """The round's own curves, measured as far as they are missing; or those of the round before."""
+    number = job.next_round
+    if reuse and number > 1:
+        return Sensitivity.load(job.workspace.sensitivity_file(number - 1))
+    file = job.workspace.sensitivity_file(number)
+    if file.exists():
+        resumable(file, setup_of(job, job.measure(device), criterion, calibrate))
+    return analyse_job(job, criterion=criterion, calibrate=calibrate, device=device, watch=watch)
+
+
+def _cut(job: Job, keep: KeepAtoms, calibrate: int, device: str) -> Model:
+    if not calibrate:
+        return mask(job.model, job.channels, keep)
+    return compensate(job.model, job.channels, keep, calibration(job, calibrate, device), device=device)
+
+
+def _removed(job: Job, sensitivity: Sensitivity, dropped: Mapping[str, int], original: Figures) -> float:
+    keep = keep_atoms(sensitivity, job.channels, dropped) & job.keep
+    return 1 - slim_graph(job.model.graph, job.channels, keep).bflops / original.bflops
+
+
+def _accuracies(original: Figures, before: Figures, after: Figures) -> dict[str, float]:
+    return {"original": original.accuracy, "before": before.accuracy, "after": after.accuracy}

@@ -1,0 +1,117 @@
+"""`verify`: two networks that should be one, through every reader on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from yoloprune.darknet.dialect import dialect_named
+from yoloprune.darknet.model import Model, load
+from yoloprune.darknet.network import build
+from yoloprune.detect.image import load_batch
+from yoloprune.detect.measure import fit_for
+from yoloprune.errors import InputError
+from yoloprune.readers import READERS, ReaderError
+from yoloprune.readers.base import Floats, Reader
+
+TOLERANCE: Final = 1e-4
+"""Largest difference over the largest value, at the tensors that enter a head: what float32 sums in another order
+differ by, with room."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How far two networks are apart."""
+
+    max_abs_diff: Mapping[str, float]
+    """For each reader, the largest difference at any tensor that enters a head."""
+    max_relative_diff: Mapping[str, float]
+    """The same over the largest value there; this is held against the tolerance."""
+    skipped: Mapping[str, str]
+    """Readers that did not answer, and why."""
+    tolerance: float
+
+    @property
+    def within(self) -> bool:
+        """Whether all readers that answered agree, and a stock reader is among them."""
+        stock = any(name in READERS for name in self.max_relative_diff)
+        return stock and all(diff <= self.tolerance for diff in self.max_relative_diff.values())
+
+
+def verify(
+    cfg_a: Path,
+    weights_a: Path,
+    cfg_b: Path,
+    weights_b: Path,
+    *,
+    image: Path | None = None,
+    dialect: str = "alexeyab",
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+) -> Verified:
+    """Compare the tensors that enter each head of two networks, here and in every stock reader.
+
+    On an image, or else on two random inputs. The networks must have the same input and as many heads.
+    """
+    a, b = (load(cfg, weights, dialect_named(dialect)) for cfg, weights in ((cfg_a, weights_a), (cfg_b, weights_b)))
+    if a.graph.net.input != b.graph.net.input or len(a.graph.outputs) != len(b.graph.outputs):
+        expected = f"input {a.graph.net.input} and {len(a.graph.outputs)} heads"
+        found = f"{b.graph.net.input} and {len(b.graph.outputs)}"
+        raise InputError(f"expected {expected} as in {cfg_a}, found {found}", file=cfg_b)
+    inputs = _inputs(a, image, seed)
+    absolute: dict[str, float] = {}
+    relative: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+
+    def compare(name: str, entering: Callable[[Model, Path, Path], Mapping[int, Floats]]) -> None:
+        outputs_a, outputs_b = entering(a, cfg_a, weights_a), entering(b, cfg_b, weights_b)
+        pairs = [(outputs_a[i], outputs_b[j]) for i, j in zip(a.graph.entering, b.graph.entering, strict=True)]
+        diffs = [(_difference(x, y), float(np.abs(x).max())) for x, y in pairs]
+        absolute[name] = max(diff for diff, _ in diffs)
+        relative[name] = max(diff / max(largest, 1e-30) for diff, largest in diffs)
+
+    compare("yoloprune", lambda model, _cfg, _weights: _ours(model, inputs))
+    for name, reader in READERS.items():
+        reason = reader.available()
+        if reason is not None:
+            skipped[name] = reason
+            continue
+        try:
+            compare(name, partial(_theirs, reader, inputs))
+        except ReaderError as error:
+            skipped[name] = str(error)
+    return Verified(absolute, relative, skipped, tolerance)
+
+
+def _theirs(reader: Reader, inputs: Floats, model: Model, cfg: Path, weights: Path) -> dict[int, Floats]:
+    outputs = reader.head_inputs(cfg, weights, inputs, [layer + 1 for layer in model.graph.entering])
+    return {head - 1: output for head, output in outputs.items()}
+
+
+def _ours(model: Model, inputs: Floats) -> dict[int, Floats]:
+    with torch.inference_mode():
+        outputs = build(model)(torch.from_numpy(inputs), want=model.graph.entering)
+    return {layer: output.numpy() for layer, output in outputs.items()}
+
+
+def _inputs(model: Model, image: Path | None, seed: int) -> Floats:
+    c, h, w = model.graph.net.input
+    if image is None:
+        return np.random.default_rng(seed).random((2, c, h, w), np.float32)
+    inputs, _ = load_batch([image], w, h, c, fit_for(model.graph, None))
+    result: Floats = inputs.numpy()
+    return result
+
+
+def _difference(a: Floats, b: Floats) -> float:
+    """Largest difference; infinite where a value is not a number."""
+    if a.shape != b.shape:
+        raise ReaderError(f"shapes {a.shape} and {b.shape}")
+    diff = np.abs(a.astype(np.float64) - b)
+    return float(np.where(np.isfinite(diff), diff, np.inf).max())

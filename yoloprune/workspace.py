@@ -1,0 +1,201 @@
+"""The folder that a job lives in: what it was started with, and every round of pruning so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+from yoloprune.artefacts import load_json, save_json, sha256
+from yoloprune.errors import InputError
+
+DEFAULT: Final = Path("yoloprune-workspace")
+_FILE = "workspace.json"
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file that the job was started with."""
+
+    path: str
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The file as it is now."""
+        return cls(str(path.resolve()), sha256(path))
+
+    def check(self) -> Path:
+        """Its path. InputError if the file is not what it was."""
+        found = sha256(self.path)
+        if found != self.sha256:
+            expected = f"expected the file the workspace was started with (sha256 {self.sha256[:12]})"
+            raise InputError(f"{expected}, found another ({found[:12]}); ana --force starts anew", file=self.path)
+        return Path(self.path)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every step of a job."""
+
+    dialect: str
+    letterbox: bool | None
+    metric: str | None
+    images: int | None
+    """Pictures of the valid list that are measured on; None for all."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A network's accuracy and size."""
+
+    metric: str
+    """Key of the accuracy in reports: map50_present, top1 ..."""
+    accuracy: float
+    bflops: float
+    parameters: int
+    bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As reports show it."""
+        return {self.metric: self.accuracy, "bflops": self.bflops, "parameters": self.parameters, "bytes": self.bytes}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One cut, and the training after it if there was any."""
+
+    number: int
+    chosen_by: Mapping[str, Any]
+    before: Figures
+    pruned: Figures
+    finetuned: Figures | None = None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What `workspace.json` says, and where things are."""
+
+    folder: Path
+    cfg: Input
+    weights: Input
+    data: Input
+    settings: Settings
+    original: Figures | None = None
+    """Of the network that the job started with, once measured."""
+    rounds: tuple[Round, ...] = ()
+
+    def round_folder(self, number: int) -> Path:
+        """Files of a round, counted from 1."""
+        return self.folder / f"round-{number}"
+
+    def sensitivity_file(self, number: int) -> Path:
+        """The analysis that round `number` chooses by."""
+        return self.round_folder(number) / "sensitivity.json"
+
+    def plan_file(self, number: int) -> Path:
+        """All that is pruned after round `number`."""
+        return self.round_folder(number) / "plan.json"
+
+    def pruned_file(self, number: int) -> Path:
+        """Masked weights of round `number`."""
+        return self.round_folder(number) / "pruned.weights"
+
+    def finetuned_file(self, number: int) -> Path:
+        """Trained masked weights of round `number`."""
+        return self.round_folder(number) / "finetuned.weights"
+
+    def training_folder(self, number: int) -> Path:
+        """Checkpoints and log of round `number`."""
+        return self.round_folder(number) / "training"
+
+    @property
+    def last(self) -> Round:
+        """The last round. InputError if nothing is pruned yet."""
+        if not self.rounds:
+            raise InputError("nothing is pruned yet; run yoloprune prune first", file=self.folder)
+        return self.rounds[-1]
+
+    def current_weights(self) -> Path:
+        """The newest weights: finetuned, else pruned, else the original ones (checked to be unchanged)."""
+        if not self.rounds:
+            return self.weights.check()
+        number = self.rounds[-1].number
+        return self.finetuned_file(number) if self.rounds[-1].finetuned else self.pruned_file(number)
+
+    def with_original(self, figures: Figures) -> Self:
+        """The original measured."""
+        return replace(self, original=figures)
+
+    def with_round(self, done: Round) -> Self:
+        """A round added, or the last one replaced."""
+        earlier = tuple(each for each in self.rounds if each.number < done.number)
+        return replace(self, rounds=(*earlier, done))
+
+    def without_last(self) -> Self:
+        """The last round undone."""
+        return replace(self, rounds=self.rounds[:-1])
+
+    def save(self) -> None:
+        """Write `workspace.json`."""
+        payload = {key: value for key, value in asdict(self).items() if key != "folder"}
+        save_json(self.folder / _FILE, "workspace", payload)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a workspace. InputError if there is none, or if its inputs are no longer what they were."""
+        if not (folder / _FILE).exists():
+            raise InputError("no workspace here; yoloprune ana CFG WEIGHTS starts one", file=folder)
+        payload = load_json(folder / _FILE, "workspace")
+        try:
+            workspace = cls(
+                folder=folder,
+                cfg=Input(**payload["cfg"]),
+                weights=Input(**payload["weights"]),
+                data=Input(**payload["data"]),
+                settings=Settings(**payload["settings"]),
+                original=_figures(payload["original"]),
+                rounds=tuple(_round(each) for each in payload["rounds"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"lacks or garbles {error}", file=folder / _FILE) from error
+        for each in (workspace.cfg, workspace.weights, workspace.data):
+            each.check()
+        return workspace
+
+    @classmethod
+    def start(cls, folder: Path, cfg: Path, weights: Path, data: Path, settings: Settings, *, force: bool) -> Self:
+        """A new workspace, or the one that is there if it was started with the same files and settings.
+
+        InputError if another job lives there and `force` is false.
+        """
+        new = cls(folder, Input.of(cfg), Input.of(weights), Input.of(data), settings)
+        if not force and (folder / _FILE).exists():
+            old = cls.load(folder)
+            for key in ("cfg", "weights", "data", "settings"):
+                if getattr(old, key) != getattr(new, key):
+                    expected, found = _brief(getattr(old, key)), _brief(getattr(new, key))
+                    message = f"was started with {key} {expected}, found {found}; --force replaces it, -w names another"
+                    raise InputError(message, file=folder)
+            return old
+        new.save()
+        return new
+
+
+def _figures(payload: Mapping[str, Any] | None) -> Figures | None:
+    return None if payload is None else Figures(**payload)
+
+
+def _round(payload: Mapping[str, Any]) -> Round:
+    return Round(
+        number=int(payload["number"]),
+        chosen_by=dict(payload["chosen_by"]),
+        before=Figures(**payload["before"]),
+        pruned=Figures(**payload["pruned"]),
+        finetuned=_figures(payload["finetuned"]),
+    )
+
+
+def _brief(value: object) -> str:
+    return f"{value.path} ({value.sha256[:12]})" if isinstance(value, Input) else str(value)
