@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -168,7 +169,7 @@ class Workspace:
     def start(cls, folder: Path, cfg: Path, weights: Path, data: Path, settings: Settings, *, force: bool) -> Self:
         """A new workspace, or the one that is there if it was started with the same files and settings.
 
-        InputError if another job lives there and `force` is false.
+        InputError if another job lives there and `force` is false; with `force` its rounds are gone.
         """
         new = cls(folder, Input.of(cfg), Input.of(weights), Input.of(data), settings)
         if not force and (folder / _FILE).exists():
@@ -179,6 +180,8 @@ class Workspace:
                     message = f"was started with {key} {expected}, found {found}; --force replaces it, -w names another"
                     raise InputError(message, file=folder)
             return old
+        for old_round in folder.glob("round-*"):
+            shutil.rmtree(old_round)
         new.save()
         return new
 

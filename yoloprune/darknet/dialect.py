@@ -33,8 +33,8 @@ class Dialect:
     smallest_truth: float | None
     """Boxes with a side under this fraction of the input are not trained on; None: under a pixel of it."""
     yolo_truths_add_up: bool
-    """Loss of [yolo]. True: what several truths in one cell say of its box adds up, and a prediction is spared only where
-    it believes in some class (AlexeyAB). False: the last truth wins, any good overlap spares (pjreddie)."""
+    """Loss of [yolo]. True: what several truths in one cell say of its box adds up, and a prediction is spared only
+    where it believes in some class (AlexeyAB). False: the last truth wins, any good overlap spares (pjreddie)."""
     display_thresh: float
     """Default `-thresh` of `detector test`."""
 

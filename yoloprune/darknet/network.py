@@ -39,7 +39,7 @@ class Network(nn.Module):
                 results[index] = known[index]
             for source in layer.sources:
                 if last_reader[source] == index:
-                    del known[source]
+                    known.pop(source, None)  # a route may name a layer twice
         return results
 
     def _plan(self, wanted: Collection[int], known: Collection[int]) -> tuple[list[int], dict[int, int]]:

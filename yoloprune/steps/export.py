@@ -12,7 +12,7 @@ from yoloprune.darknet.model import hazards, understand
 from yoloprune.darknet.weights import Header
 from yoloprune.errors import InputError
 from yoloprune.prune.slim import slim
-from yoloprune.steps.job import open_job
+from yoloprune.steps.job import Job, open_job
 from yoloprune.workspace import DEFAULT, Figures
 
 
@@ -47,13 +47,7 @@ def export(
     if found:
         raise InputError(f"the slim network is not safe in every Darknet: {found[0]}", file=workspace)
     seen = weights_file.read(job.workspace.weights.path, job.model.graph.layers).header.seen if keep_seen else 0
-    stem = Path(job.workspace.cfg.path).stem
-    cfg, weights = out / f"{stem}-slim.cfg", out / f"{stem}-slim.weights"
-    names = out / f"{stem}-slim.names" if job.data.names is not None else None
-    targets = [path for path in (cfg, weights, names) if path is not None]
-    for path in targets:
-        if path.exists() and not force:
-            raise InputError("exists already; --force replaces it", file=path)
+    cfg, weights, names = targets(job, out, force=force)
     if not dry_run:
         cfg_file.write(cfg, graph.cfg, force=force)
         header = Header(seen=seen)  # version 0.2 with a 64-bit `seen` is what every reader takes
@@ -69,3 +63,14 @@ def export(
         names=names,
         written=not dry_run,
     )
+
+
+def targets(job: Job, out: Path, *, force: bool) -> tuple[Path, Path, Path | None]:
+    """The .cfg, .weights and, where the data has names, .names to write. InputError if one exists, unless `force`."""
+    stem = Path(job.workspace.cfg.path).stem
+    cfg, weights = out / f"{stem}-slim.cfg", out / f"{stem}-slim.weights"
+    names = out / f"{stem}-slim.names" if job.data.names is not None else None
+    for path in (cfg, weights, names):
+        if path is not None and path.exists() and not force:
+            raise InputError("exists already; --force replaces it", file=path)
+    return cfg, weights, names

@@ -23,6 +23,10 @@ from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
 
+class NothingGoesError(InputError):
+    """No group bears to lose a channel within what is allowed."""
+
+
 @dataclass(frozen=True)
 class Pruned:
     """What a cut did."""
@@ -94,7 +98,7 @@ def prune(
         threshold *= original.accuracy
     keep = keep_atoms(sensitivity, job.channels, choose(sensitivity, threshold, limits, rule)) & job.keep
     if keep.sum() == job.keep.sum():
-        raise InputError(f"nothing can go at a loss of {threshold:g} a group; a larger --threshold cuts more")
+        raise NothingGoesError(f"nothing can go at a loss of {threshold:g} a group; a larger --threshold cuts more")
 
     watch(Step("prune", 0, 1, "refitting and measuring"))
     cut = _cut(job, keep, calibrate, device)

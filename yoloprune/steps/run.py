@@ -8,10 +8,10 @@ from pathlib import Path
 
 from yoloprune.errors import InputError
 from yoloprune.steps.ana import CALIBRATE
-from yoloprune.steps.export import export
+from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step, Watch, start_job, unwatched
-from yoloprune.steps.prune import prune
+from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
 
@@ -22,6 +22,8 @@ class RunResult:
     before: Figures
     after: Figures
     files: Mapping[str, Path]
+    rounds: int
+    """Rounds done: fewer than asked for where no group bears to lose more."""
 
 
 def run(
@@ -59,23 +61,29 @@ def run(
     """
     if rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {rounds}")
-    start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
+    job = start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
+    targets(job, out, force=force)  # refused now, not after hours
     for number in range(1, rounds + 1):
         done = {each.number: each for each in Workspace.load(workspace).rounds}
         watch(Step("round", number, rounds))
         if number not in done:
-            prune(
-                threshold * number / rounds,
-                relative=relative,
-                exclude=exclude,
-                multiple=multiple,
-                min_keep=min_keep,
-                criterion=criterion,
-                calibrate=calibrate,
-                workspace=workspace,
-                device=device,
-                watch=watch,
-            )
+            try:
+                prune(
+                    threshold * number / rounds,
+                    relative=relative,
+                    exclude=exclude,
+                    multiple=multiple,
+                    min_keep=min_keep,
+                    criterion=criterion,
+                    calibrate=calibrate,
+                    workspace=workspace,
+                    device=device,
+                    watch=watch,
+                )
+            except NothingGoesError:
+                if number == 1:
+                    raise
+                break
         if number not in done or not done[number].finetuned:
             finetune(
                 epochs=epochs,
@@ -91,4 +99,4 @@ def run(
     files = {"cfg": exported.cfg, "weights": exported.weights}
     if exported.names is not None:
         files["names"] = exported.names
-    return RunResult(exported.before, exported.after, files)
+    return RunResult(exported.before, exported.after, files, len(Workspace.load(workspace).rounds))

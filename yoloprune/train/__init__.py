@@ -1,0 +1,1 @@
+"""Training as Darknet's, with pruned channels held."""

@@ -89,8 +89,8 @@ class Convolutional(Layer):
             activation=read_activation(options, "logistic", context.dialect),
         )
         if shape.c % layer.groups or layer.filters % layer.groups:
-            found = f"{shape.c} channels in and {layer.filters} filters"
-            raise options.error(f"groups must divide both (found {found})", "groups")
+            found = f"{shape.c} and {layer.filters}"
+            raise options.error(f"must divide both channels in and filters (found {found})", "groups")
         if size == 1 and not context.dialect.extended and (stride > 1 or layer.padding):
             why = "a 1x1 convolution with stride or padding is computed wrongly"
             raise options.error(f"{why} by dialect {context.dialect.name} (expected stride=1 and no padding)")

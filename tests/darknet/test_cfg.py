@@ -1,0 +1,79 @@
+"""cfg text: byte-identical when nothing changed, minimal edits, legal output, located errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.errors import InputError
+
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["", "# note", "  ; old", "[convolutional]", " [ route ] ", "filters=8", "x = 1 # why", "key", "k="]
+        ),
+        st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\n\0[")),
+    ).filter(lambda line: "[" not in line or "]" in line),
+    max_size=20,
+)
+
+
+@given(LINES, st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_round_trip_is_byte_identical(lines: list[str], end: str, final: bool) -> None:
+    data = (end.join(["[net]", "width=32", *lines]) + (end if final else "")).encode()
+    assert cfg_file.dump(cfg_file.parse(data)) == data
+
+
+def test_round_trip_of_bytes_that_are_no_utf8() -> None:
+    data = b"[net]\n# \xb2\xe2\xca\xd4\nwidth=32\n"
+    assert cfg_file.dump(cfg_file.parse(data)) == data
+
+
+def test_stock_cfgs_round_trip(shared: Path) -> None:
+    files = [*(shared / "cfgs").rglob("*.cfg"), *Path("/usr/share/darknet/cfg").glob("*.cfg")]
+    assert len(files) >= 87
+    for file in files:
+        assert cfg_file.dump(cfg_file.read(file)) == file.read_bytes(), file
+
+
+def test_blanks_go_and_the_first_of_equal_keys_wins() -> None:
+    cfg = cfg_file.parse(b"[net]\nwidth = 4 1 6\nwidth=32\n;height=1\nnothing\nempty=\n")
+    entry = cfg.sections[0].get("width")
+    assert entry is not None
+    assert (entry.value, entry.line) == ("416", 2)
+    assert [each.key for each in cfg.sections[0].entries] == ["width", "width"]
+
+
+def test_edit_touches_only_its_lines_and_moves_a_comment_up() -> None:
+    text = "[net]\nwidth=32\n\n[convolutional]\n# wide\nfilters = 64 # was 128\nsize=3\n\n[route]\nlayers=-1\n"
+    edited = cfg_file.edit(cfg_file.parse(text.encode()), {1: {"filters": "40", "groups": "4"}})
+    expected = text.replace("filters = 64 # was 128\nsize=3\n", "# was 128\nfilters=40\nsize=3\ngroups=4\n")
+    assert cfg_file.dump(edited).decode() == expected
+
+
+def test_legal_rewrites_only_what_readers_trip_over() -> None:
+    text = "\ufeff[net]\r\nwidth=32\r\nlearning_rate = 1e-3\r\nscales=.1,1E-05 # two\r\nanchors=1, 2,  3\r\n# 1e-3 stays\r\n"
+    legal = cfg_file.dump(cfg_file.legal(cfg_file.parse(text.encode()))).decode()
+    expected = "[net]\nwidth=32\nlearning_rate=0.001\n# two\nscales=.1,0.00001\nanchors=1, 2,  3\n# 1e-3 stays\n"
+    assert legal == expected
+    assert cfg_file.legal(cfg_file.parse(expected.encode())).lines == cfg_file.parse(expected.encode()).lines
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "expected [net] first, found no section"),
+        (b"[convolutional]\n", "a.cfg:1: expected [net] first, found ['convolutional']"),
+        (b"width=1\n[net]\n", "a.cfg:1: expected [net] first, found 'width=1'"),
+        (b"[net]\nwidth=1\n[yolo] # last\n", "a.cfg:3: expected [section] and nothing after it"),
+        (b"[net]\nwi\0dth=1\n", "a.cfg:2: expected text, found a NUL byte"),
+    ],
+)
+def test_errors_locate(data: bytes, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        cfg_file.parse(data, "a.cfg")
+    assert message in str(caught.value)

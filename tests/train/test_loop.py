@@ -1,0 +1,290 @@
+"""The loop: what it computes does not depend on how it was run, held values stay, and what fails says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.train.nets import graph
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.data import Split
+from yoloprune.darknet.model import Model
+from yoloprune.darknet.network import Network
+from yoloprune.darknet.weights import Weights
+from yoloprune.errors import InputError
+from yoloprune.train import loop
+from yoloprune.train.held import Masks
+from yoloprune.train.loop import Trained, train
+from yoloprune.train.progress import Progress
+from yoloprune.train.recipe import Recipe
+from yoloprune.train.unsupported import unsupported
+
+NET = """[net]
+batch=6
+subdivisions=2
+width=32
+height=24
+channels=3
+learning_rate=0.002
+max_batches=6
+burn_in=2
+hue=.1
+saturation=1.5
+exposure=1.5
+
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=leaky
+
+[convolutional]
+batch_normalize=1
+filters=10
+size=3
+stride=2
+pad=1
+activation=leaky
+
+[dropout]
+probability=.2
+
+[convolutional]
+filters=14
+size=1
+activation=linear
+
+[yolo]
+classes=2
+num=2
+anchors=8,8, 16,12
+jitter=.2
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """Nine pictures of rectangles, bright ones and dark ones."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    paths, truths = [], []
+    for number in range(9):
+        w, h = int(rng.integers(30, 60)), int(rng.integers(30, 60))
+        pixels = rng.integers(90, 160, (h, w, 3), np.uint8)
+        rows = []
+        for kind in rng.integers(0, 2, rng.integers(0, 4)):
+            bw, bh = rng.integers(8, 20, 2)
+            x, y = rng.integers(0, w - bw), rng.integers(0, h - bh)
+            pixels[y : y + bh, x : x + bw] = 255 * kind
+            rows.append([kind, (x + bw / 2) / w, (y + bh / 2) / h, bw / w, bh / h])
+        paths.append(folder / f"{number}.png")
+        cv2.imwrite(str(paths[-1]), pixels)
+        truths.append(np.array(rows, np.float32).reshape(-1, 5))
+    return Split(("dark", "bright"), tuple(paths), tuple(truths), tuple(np.zeros((0, 5), np.float32) for _ in paths))
+
+
+def fresh(text: str = NET) -> tuple[Model, Recipe]:
+    net = graph(text)
+    return Model(net, weights_file.initial(net.layers, 3)), replace(Recipe.from_graph(net), ema_alpha=0.9)
+
+
+def same(a: Weights, b: Weights) -> bool:
+    pairs = zip(a.layers, b.layers, strict=True)
+    return a.header == b.header and all((x[name] == y[name]).all() for x, y in pairs for name in x)
+
+
+def plain_metric(network: Network) -> float:
+    assert not network.training
+    return float(sum(parameter.sum() for parameter in network.parameters()))
+
+
+def stop_at(iteration: int, how: Callable[[], None]) -> Callable[[Progress], None]:
+    def progress(found: Progress) -> None:
+        if found.record.iteration == iteration:
+            how()
+
+    return progress
+
+
+def raise_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def run(images: Split, folder: Path, **options: object) -> Trained:
+    model, recipe = fresh()
+    recipe = replace(recipe, evaluate_every=2)
+    given = {"folder": folder, "seed": 5, "evaluate": plain_metric, "workers": 0, **options}
+    return train(model, images, recipe, **given)  # type: ignore[arg-type]
+
+
+def test_an_interrupted_run_ends_as_an_undisturbed_one(images: Split, tmp_path: Path) -> None:
+    expected = run(images, tmp_path / "whole", workers=3)
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        run(images, folder, progress=stop_at(2, raise_interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(images, folder, resume=True, progress=stop_at(3, lambda: os.kill(os.getpid(), signal.SIGINT)))
+
+    def interrupted(network: Network) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(images, folder, resume=True, evaluate=interrupted)
+    found = run(images, folder, resume=True, workers=1)
+    assert same(found.last, expected.last)
+    assert same(found.best, expected.best)
+    assert found.history == expected.history
+    assert [record.iteration for record in found.history if record.metric is not None] == [2, 4, 6]
+    assert (tmp_path / "whole" / loop.LOG).read_text() == (folder / loop.LOG).read_text()
+    assert not same(run(images, tmp_path / "other", seed=6).last, expected.last)
+
+
+def test_a_signal_within_an_update_waits_for_its_end(
+    images: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run(images, tmp_path / "whole")
+    count = 0
+
+    def step(optimizer: torch.optim.SGD, rate: float, original: Callable[..., None] = loop.set_rate) -> None:
+        nonlocal count
+        count += 1
+        if count == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(optimizer, rate)
+
+    monkeypatch.setattr(loop, "set_rate", step)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "parts")
+    saved = torch.load(tmp_path / "parts" / loop.CHECKPOINT, weights_only=True)
+    assert saved["iteration"] == 4
+    assert same(run(images, tmp_path / "parts", resume=True).last, expected.last)
+
+
+def halves(model: Model) -> Masks:
+    """Every other channel of the first layer is pruned, and their columns in the second."""
+    masks: list[dict[str, np.ndarray]] = [{} for _ in model.graph.layers]
+    first, second = model.graph.layers[:2]
+    for spec in first.tensors():
+        masks[0][spec.name] = np.ones(spec.shape, bool)
+        masks[0][spec.name][::2] = False
+    masks[1]["weight"] = np.ones(second.tensors()[-1].shape, bool)
+    masks[1]["weight"][:, ::2] = False
+    return masks
+
+
+def test_held_values_stay_exactly(images: Split, tmp_path: Path) -> None:
+    model, recipe = fresh()
+    recipe = replace(recipe, iterations=25, momentum=0.95)
+    masks = halves(model)
+    found = train(model, images, recipe, folder=tmp_path, seed=1, masks=masks)
+    saved = torch.load(tmp_path / loop.CHECKPOINT, weights_only=True)
+    for layer in (0, 1):
+        for spec in model.graph.layers[layer].tensors():
+            free = masks[layer].get(spec.name)
+            if free is None:
+                continue
+            for tensor in (
+                found.last.layers[layer][spec.name],
+                saved["network"][f"layers.{layer}.{spec.name}"].numpy(),
+                saved["average"][f"layers.{layer}.{spec.name}"].numpy(),
+            ):
+                assert (tensor[~free] == spec.masked).all(), spec
+                assert (tensor[free] != model.weights.layers[layer][spec.name][free]).mean() > 0.9, spec
+    moments = [state["momentum_buffer"] for state in saved["optimizer"]["state"].values()]
+    assert any((moment[::2] == 0).all() and (moment[1::2] != 0).any() for moment in moments if moment.dim() == 4)
+
+
+def test_subdivisions_change_nothing_without_batch_statistics(images: Split, tmp_path: Path) -> None:
+    text = NET.replace("batch_normalize=1\n", "").replace(".2\n\n[conv", "0\n\n[conv").replace("=.2", "=0")
+    ends = []
+    for parts in (1, 3):
+        model, recipe = fresh(text.replace("subdivisions=2", f"subdivisions={parts}"))
+        ends.append(train(model, images, recipe, folder=tmp_path / str(parts), seed=1))
+    assert [record.loss for record in ends[0].history] == pytest.approx([r.loss for r in ends[1].history], rel=1e-5)
+    for a, b in zip(ends[0].last.layers, ends[1].last.layers, strict=True):
+        for name in a:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-6)
+
+
+def test_best_and_last_are_kept(images: Split, tmp_path: Path) -> None:
+    model, recipe = fresh()
+    metrics = iter([0.2, 0.7, 0.5])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def evaluate(network: Network) -> float:
+        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return next(metrics)
+
+    found = train(
+        model, images, replace(recipe, evaluate_every=2, ema_alpha=0), folder=tmp_path, seed=1, evaluate=evaluate
+    )
+    assert (found.best_metric, found.best_iteration) == (0.7, 4)
+    assert (found.best.header.seen, found.last.header.seen) == (24, 36)
+    np.testing.assert_array_equal(found.best.layers[0]["weight"], seen[1]["layers.0.weight"])
+    np.testing.assert_array_equal(found.last.layers[0]["weight"], seen[2]["layers.0.weight"])
+
+
+def test_it_learns(images: Split, tmp_path: Path) -> None:
+    model, recipe = fresh()
+    recipe = Recipe.for_finetuning(model.graph, 60, learning_rate=0.01, batch=9)
+    told: list[Progress] = []
+    found = train(model, images, recipe, folder=tmp_path, seed=1, progress=told.append)
+    assert found.history[-1].average < 0.6 * found.history[0].average
+    rates = [record.rate for record in found.history]
+    assert max(rates) == pytest.approx(0.01, rel=0.02)
+    assert rates[-1] == pytest.approx(0.0001, rel=0.02)
+    assert [progress.record for progress in told] == list(found.history)
+    assert told[-1].seconds_left == 0
+    assert told[0].images_per_second > 0
+    assert found.history[1].average == pytest.approx(0.9 * found.history[0].loss + 0.1 * found.history[1].loss)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(images: Split, tmp_path: Path) -> None:
+    model, recipe = fresh()
+    recipe = replace(recipe, iterations=50, schedule=replace(recipe.schedule, learning_rate=1e12))
+    with pytest.raises(InputError, match=r"iteration \d+: .*layer \d+ \[\w+\]"):
+        train(model, images, recipe, folder=tmp_path, seed=1)
+    saved = torch.load(tmp_path / loop.CHECKPOINT, weights_only=True)
+    assert all(tensor.isfinite().all() for tensor in saved["network"].values())
+
+
+def test_a_checkpoint_of_another_run_is_refused(images: Split, tmp_path: Path) -> None:
+    run(images, tmp_path)
+    with pytest.raises(InputError, match=r"last\.pt: belongs to a run with other"):
+        run(images, tmp_path, resume=True, seed=9)
+    (tmp_path / loop.CHECKPOINT).write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match=r"last\.pt: is no checkpoint"):
+        run(images, tmp_path, resume=True)
+
+
+def test_bad_input_is_refused(images: Split, tmp_path: Path) -> None:
+    model, recipe = fresh()
+    nothing = Split(images.names, (), (), ())
+    with pytest.raises(InputError, match="expected images to train on"):
+        train(model, nothing, recipe, folder=tmp_path, seed=1)
+    with pytest.raises(InputError, match=r"subdivisions: expected 1\.\.2"):
+        replace(recipe, batch=2, subdivisions=3)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    bad = replace(images, images=(broken,) * len(images.images))
+    with pytest.raises(InputError, match=r"broken\.png"):
+        train(model, bad, recipe, folder=tmp_path, seed=1)
+
+
+def test_what_is_not_supported_is_said() -> None:
+    assert unsupported(graph(NET)) == []
+    text = NET.replace("burn_in=2", "burn_in=2\nmosaic=1\nadam=0").replace("jitter=.2", "jitter=.2\nrandom=1")
+    found = unsupported(graph(text))
+    assert len(found) == 2
+    assert "net.cfg:10: mosaic=1 is not supported" in found[0]
+    assert "layer 4 [yolo]: random" in found[1]

@@ -1,0 +1,90 @@
+"""Everything that a run needs to go on, in one file: tensors and plain values, of which reading executes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yoloprune.artefacts import atomic_path
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.model import Model
+from yoloprune.errors import InputError
+from yoloprune.train.held import Masks
+from yoloprune.train.progress import Record
+from yoloprune.train.recipe import Recipe
+from yoloprune.train.samples import Samples
+
+_VERSION = 1
+
+
+@dataclass
+class State:
+    """A run between two updates."""
+
+    run: str
+    """Fingerprint of what the run computes; see `fingerprint`."""
+    network: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    average: dict[str, Tensor] | None
+    """The averaged network, where there is one."""
+    best: dict[str, Tensor] | None = None
+    """The network of the best metric."""
+    best_metric: float | None = None
+    best_iteration: int = 0
+    iteration: int = 0
+    """Updates done."""
+    evaluated: int = 0
+    """The last update after which accuracy was measured."""
+    history: list[Record] = field(default_factory=list)
+
+
+def fingerprint(model: Model, recipe: Recipe, samples: Samples, masks: Masks | None) -> str:
+    """Hash of all that decides the result: a checkpoint goes on only with the same."""
+    digest = hashlib.sha256()
+    digest.update("".join(model.graph.cfg.lines).encode("utf-8", "surrogateescape"))
+    digest.update(weights_file.dump(model.weights, model.graph.layers))
+    digest.update(repr((model.graph.dialect, recipe, samples.seed)).encode())
+    for image, truths in zip(samples.images.images, samples.images.truths, strict=True):
+        digest.update(str(image).encode("utf-8", "surrogateescape"))
+        digest.update(truths.tobytes())
+    for mask in masks or ():
+        for name in sorted(mask):
+            digest.update(name.encode() + mask[name].tobytes())
+    return digest.hexdigest()
+
+
+def write(path: Path, state: State) -> None:
+    """Whole or not at all; InputError if the disk is full or the folder can't be written."""
+    content: dict[str, Any] = {entry.name: getattr(state, entry.name) for entry in fields(state)}
+    content["version"] = _VERSION
+    content["history"] = [astuple(record) for record in state.history]
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's own writer, on a full disk
+            raise InputError(f"cannot be written: {error}", file=path) from error
+
+
+def read(path: Path, run: str, device: str) -> State:
+    """The state of run `run`. InputError if the file is none, or another run's."""
+    try:
+        content: Mapping[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+    except (RuntimeError, UnpicklingError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError("is no checkpoint of a training run", file=path) from error
+    if not isinstance(content, dict) or content.get("version") != _VERSION:
+        raise InputError(f"expected a checkpoint of version {_VERSION}", file=path)
+    if content["run"] != run:
+        raise InputError("belongs to a run with other weights, images, options or seed; --force starts anew", file=path)
+    values = {entry.name: content[entry.name] for entry in fields(State)}
+    values["history"] = [Record(*record) for record in content["history"]]
+    return State(**values)

@@ -1,0 +1,95 @@
+"""How well two boxes agree and which way agreement grows (AlexeyAB: box.c box_iou_kind, dx_box_iou).
+
+Boxes are centre x, centre y, width, height in the last axis [..., 4], as fractions of the network's input.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union [...] of boxes that broadcast; 0 where they don't meet or have no area."""
+    low = torch.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
+    high = torch.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
+    inner = (high - low).clamp(min=0).prod(-1)
+    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - inner
+    return torch.where(inner > 0, inner / union, 0.0)
+
+
+def agreement(a: Tensor, b: Tensor, kind: str) -> Tensor:
+    """`iou`, `giou`, `diou` or `ciou` of boxes that broadcast [...]; at most 1."""
+    overlap = iou(a, b)
+    if kind == "iou":
+        return overlap
+    low = torch.minimum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
+    high = torch.maximum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
+    if kind == "giou":
+        hull = (high - low).prod(-1)
+        union = (a[..., 2:].prod(-1) + b[..., 2:].prod(-1)) / (1 + overlap)  # iou = inner / (areas - inner)
+        return torch.where(hull > 0, overlap - (hull - union) / hull, overlap)
+    diagonal = (high - low).square().sum(-1)
+    apart = (a[..., :2] - b[..., :2]).square().sum(-1) / diagonal
+    if kind == "diou":
+        return torch.where(diagonal > 0, overlap - apart**0.6, overlap)
+    aspect = 4 / math.pi**2 * _angle_gap(a, b).square()
+    alpha = aspect / (1 - overlap + aspect + 1e-6)
+    return torch.where(diagonal > 0, overlap - apart - alpha * aspect, overlap)
+
+
+def slopes(pred: Tensor, truth: Tensor, kind: str) -> Tensor:
+    """What Darknet takes for the derivative of `agreement` by pred's x, y, width, height [P, 4].
+
+    It is not that derivative to the letter, and trained nets depend on it: width and height count double, the centre's
+    pull on the enclosing diagonal has the other sign, and boxes that don't meet follow only the kind's own term.
+    """
+    pred_low, pred_high = pred[:, :2] - pred[:, 2:] / 2, pred[:, :2] + pred[:, 2:] / 2
+    truth_low, truth_high = truth[:, :2] - truth[:, 2:] / 2, truth[:, :2] + truth[:, 2:] / 2
+    sides = pred_high - pred_low
+    shared = torch.minimum(pred_high, truth_high) - torch.maximum(pred_low, truth_low)
+    spanned = torch.maximum(pred_high, truth_high) - torch.minimum(pred_low, truth_low)
+    inner = shared.prod(1, keepdim=True)
+    union = sides.prod(1, keepdim=True) + (truth_high - truth_low).prod(1, keepdim=True) - inner
+    apart = (shared <= 0).any(1, keepdim=True)
+
+    # An edge moves areas by the length across it: the other axis.
+    across, shared_across, spanned_across = sides.flip(1), shared.flip(1), spanned.flip(1)
+    inner_low = torch.where(pred_low > truth_low, -shared_across, 0.0)
+    inner_high = torch.where(pred_high < truth_high, shared_across, 0.0)
+    union_low, union_high = -across - inner_low, across - inner_high
+    low = torch.where(union > 0, (union * inner_low - inner * union_low) / union.square(), 0.0)
+    high = torch.where(union > 0, (union * inner_high - inner * union_high) / union.square(), 0.0)
+    low = torch.where(pred_low < pred_high, low, high)
+
+    if kind == "giou":
+        hull = spanned.prod(1, keepdim=True)
+        hull_low = torch.where(pred_low < truth_low, -spanned_across, 0.0)
+        hull_high = torch.where(pred_high > truth_high, spanned_across, 0.0)
+        own_low = (hull * union_low - union * hull_low) / hull.square()
+        own_high = (hull * union_high - union * hull_high) / hull.square()
+        low = torch.where(apart, own_low, torch.where(hull > 0, low + own_low, low))
+        high = torch.where(apart, own_high, torch.where(hull > 0, high + own_high, high))
+    result = torch.cat([low + high, high - low], 1)
+    if kind in ("iou", "giou"):
+        return result
+
+    below, above = (pred_low < truth_low).to(pred.dtype), (pred_high > truth_high).to(pred.dtype)
+    diagonal = spanned.square().sum(1, keepdim=True)
+    gap = (pred[:, :2] - truth[:, :2]).square().sum(1, keepdim=True)
+    centre = 2 * (truth[:, :2] - pred[:, :2]) * diagonal - 2 * spanned * (above - below) * gap
+    size = 2 * spanned * (above + below) / 2 * gap
+    own = torch.cat([centre, size], 1) / diagonal.square()
+    if kind == "ciou":
+        angle = _angle_gap(pred, truth)[:, None]
+        aspect = 4 / math.pi**2 * angle.square()
+        alpha = aspect / (1 - inner / union + aspect + 1e-6)
+        turn = 8 / math.pi**2 * angle * pred[:, 2:].flip(1) * pred.new_tensor([1.0, -1.0])
+        own[:, 2:] += alpha * turn
+    return torch.where(apart, own, torch.where(diagonal > 0, result + own, result))
+
+
+def _angle_gap(pred: Tensor, truth: Tensor) -> Tensor:
+    return torch.atan(truth[..., 2] / truth[..., 3]) - torch.atan(pred[..., 2] / pred[..., 3])

@@ -1,0 +1,54 @@
+"""What a run tells while it goes, and the log that stays."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from yoloprune.artefacts import atomic_path
+
+
+@dataclass(frozen=True)
+class Record:
+    """One update."""
+
+    iteration: int
+    """From 1."""
+    loss: float
+    """Darknet's loss: the mean over heads and images of their costs."""
+    average: float
+    """.9 of the last average and .1 of this loss."""
+    rate: float
+    """Learning rate."""
+    metric: float | None = None
+    """What `evaluate` gave after this update, where it was asked."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An update and how fast they come."""
+
+    record: Record
+    iterations: int
+    """Updates of the whole run."""
+    images_per_second: float
+    """Since the run was started or taken up again, with making the pictures, without measuring accuracy."""
+    seconds_left: float
+    """Of training alone, at that speed."""
+    best: float | None
+    """Best metric so far."""
+
+
+def write_log(path: Path, records: Sequence[Record]) -> None:
+    """CSV with a line for each update; the metric is empty where none was taken."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("iteration", "loss", "average", "rate", "metric"))
+    for record in records:
+        metric = "" if record.metric is None else f"{record.metric:.6f}"
+        writer.writerow((record.iteration, f"{record.loss:.6g}", f"{record.average:.6g}", f"{record.rate:.6g}", metric))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text.getvalue())

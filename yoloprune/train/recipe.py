@@ -1,0 +1,99 @@
+"""How long and how fast to train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from yoloprune.darknet.model import Graph
+from yoloprune.errors import InputError
+from yoloprune.train.augment import Augmentation
+from yoloprune.train.schedule import Schedule
+
+_FINETUNING_RATE = 0.5
+_WARM_UP = 0.05
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a run computes, beside network, images and seed."""
+
+    iterations: int
+    """Updates."""
+    batch: int
+    """Images an update."""
+    subdivisions: int
+    """Mini-batches in which they are computed; batch statistics are a mini-batch's."""
+    schedule: Schedule
+    augmentation: Augmentation
+    momentum: float = 0.9
+    decay: float = 0.0005
+    ema_alpha: float = 0.0
+    """See `Average`; 0: none."""
+    evaluate_every: int = 0
+    """Updates between measurements; 0: only at the end."""
+    checkpoint_every: int = 100
+    """Updates between checkpoints."""
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.batch < 1:
+            raise InputError(f"expected at least 1 iteration of 1 image, found {self.iterations} of {self.batch}")
+        if not 1 <= self.subdivisions <= self.batch:
+            raise InputError(
+                f"subdivisions: expected 1..{self.batch} as the batch has images, found {self.subdivisions}"
+            )
+
+    @property
+    def mini_batch(self) -> int:
+        """Images computed together, batch/subdivisions rounded down."""
+        return self.batch // self.subdivisions
+
+    @property
+    def images(self) -> int:
+        """Images that an update really takes: subdivisions mini-batches."""
+        return self.mini_batch * self.subdivisions
+
+    @classmethod
+    def from_graph(cls, graph: Graph, *, iterations: int = 0, seed: int = 0) -> Recipe:
+        """Darknet's own training: what [net] says, for `iterations`, 0: max_batches. InputError if both are 0."""
+        net = graph.net
+        if not iterations and not net.max_batches:
+            raise InputError("[net]: expected max_batches=, found none", file=graph.cfg.file)
+        return cls(
+            iterations=iterations or net.max_batches,
+            batch=net.batch,
+            subdivisions=min(net.subdivisions, net.batch),
+            schedule=Schedule.from_net(net, seed),
+            augmentation=Augmentation.from_graph(graph),
+            momentum=net.momentum,
+            decay=net.decay,
+            ema_alpha=net.ema_alpha,
+        )
+
+    @classmethod
+    def for_finetuning(
+        cls, graph: Graph, iterations: int, *, learning_rate: float | None = None, batch: int | None = None
+    ) -> Recipe:
+        """To win back accuracy after pruning, whatever policy the cfg was trained with.
+
+        Over 5 % of the iterations (at most 1000) the rate rises linearly to `learning_rate`, default half of [net]'s,
+        then falls along a cosine to a hundredth of it. `batch` is by default [net]'s, moved into 16..64; mini-batches
+        are [net]'s, but of at least 8 images, since batch statistics of fewer are poor. All else is as `from_graph`.
+        """
+        net = graph.net
+        rate = net.learning_rate * _FINETUNING_RATE if learning_rate is None else learning_rate
+        images = min(max(net.batch, 16), 64) if batch is None else batch
+        mini_batch = min(max(net.batch // net.subdivisions, 8), images)
+        schedule = Schedule(
+            learning_rate=rate,
+            policy="sgdr",
+            burn_in=min(round(iterations * _WARM_UP), 1000),
+            power=1.0,
+            learning_rate_min=rate / 100,
+            sgdr_cycle=iterations,
+        )
+        return replace(
+            cls.from_graph(graph, iterations=iterations),
+            batch=images,
+            subdivisions=images // mini_batch,
+            schedule=schedule,
+        )
