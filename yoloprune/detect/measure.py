@@ -15,8 +15,8 @@ from torch import Tensor
 
 from yoloprune.darknet.data import ClassSplit, DataFile, Split, Which, load_classes, load_split
 from yoloprune.darknet.layers.candidates import Candidates
-from yoloprune.darknet.model import Graph
-from yoloprune.darknet.network import Network
+from yoloprune.darknet.model import Graph, Model
+from yoloprune.darknet.network import Network, build
 from yoloprune.detect.boxes import NMS_THRESH, Correction, Detections, letterbox_correction, postprocess
 from yoloprune.detect.classify import evaluate_classes
 from yoloprune.detect.evaluate import MAP_THRESH, MapResult, Points, evaluate
@@ -193,6 +193,13 @@ def detections(
         beta=heads[-1].beta_nms,
         correction=correction,
     )
+
+
+def network_for_measuring(model: Model, device: str | torch.device = "cpu") -> Network:
+    """A network laid out in memory as `Pictures` gives its input."""
+    network = build(model, device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    return network
 
 
 def default_metric(graph: Graph) -> str:

@@ -16,6 +16,8 @@ from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.sensitivity import Curve, Sensitivity
 
 RULES = ("interpolated", "prefix")
+_ROUNDING = 1e-9
+"""A loss that exceeds the threshold by no more than this has met it."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,15 @@ def bearable(sensitivity: Sensitivity, curve: Curve, threshold: float, rule: str
     A curve that dips under the threshold again further on is not followed: what lies between was measured as too much.
     """
     before, loss_before = curve.gone, sensitivity.baseline - sensitivity.start
-    if loss_before > threshold:
+    if loss_before > threshold + _ROUNDING:
         return curve.gone
     for point in curve.points:
         loss = sensitivity.loss(point)
-        if loss > threshold:
+        if loss > threshold + _ROUNDING:
             if rule == "prefix":
                 break
             share = (threshold - loss_before) / (loss - loss_before)
-            return before + math.floor(share * (point.dropped - before) + 1e-9)
+            return before + math.floor(share * (point.dropped - before) + _ROUNDING)
         before, loss_before = point.dropped, loss
     return before
 

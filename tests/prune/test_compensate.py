@@ -1,0 +1,197 @@
+"""Refitting: exact where it can be, never worse than the plain cut, joint cuts, and masked = slim still."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import graph_of, random_model, worst
+from tests.prune.graphs import random_cfg
+from yoloprune.darknet.model import Model
+from yoloprune.darknet.network import build
+from yoloprune.prune.channels import trace
+from yoloprune.prune.compensate import compensate, compensate_alone
+from yoloprune.prune.criteria import CRITERIA, Evidence
+from yoloprune.prune.moments import collect, consumers
+from yoloprune.prune.slim import mask, slim
+
+HEAD = "[convolutional]\nfilters=7\nsize=1\nactivation=linear\n[yolo]\nclasses=2\nnum=1\n"
+
+
+def net(consumer: str) -> str:
+    first = "[convolutional]\nbatch_normalize=1\nfilters=8\nsize=1\nactivation=linear\n"
+    return f"[net]\nwidth=17\nheight=13\nchannels=5\n{first}{consumer}{HEAD}"
+
+
+CONSUMERS = {
+    "1x1": "[convolutional]\nbatch_normalize=1\nfilters=6\nsize=1\nactivation=leaky\n",
+    "3x3 padded": "[convolutional]\nbatch_normalize=1\nfilters=6\nsize=3\npad=1\nactivation=leaky\n",
+    "3x3 stride 2": "[convolutional]\nfilters=6\nsize=3\nstride=2\npad=1\nactivation=leaky\n",
+    "grouped": "[convolutional]\nfilters=6\nsize=3\npad=1\ngroups=2\nactivation=leaky\n",
+    "connected": "[connected]\noutput=9\nbatch_normalize=1\nactivation=leaky\n",
+}
+
+
+def pictures(model: Model, count: int, seed: int) -> list[torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    return [torch.from_numpy(rng.random((4, *model.graph.net.input), np.float32)) for _ in range(count // 4)]
+
+
+def entering_heads(model: Model, x: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return build(model).double()(x.double(), want=[1])[1]
+
+
+@pytest.mark.parametrize("name", ["1x1", "3x3 padded", "3x3 stride 2"])
+def test_a_low_rank_input_loses_nothing(name: str) -> None:
+    """8 channels of rank 5 (a linear map of 5 channels): 3 can go, and all they gave comes back, borders included."""
+    model = random_model(graph_of(net(CONSUMERS[name])), 1)
+    # An affine map of rank 5 needs the constant too: through zero padding that is exact only if channels are linear.
+    first = dict(model.weights.layers[0])
+    first["bias"], first["mean"] = np.zeros_like(first["bias"]), np.zeros_like(first["mean"])
+    model = model.with_weights(type(model.weights)(model.weights.header, (first, *model.weights.layers[1:])))
+    channels = trace(model.graph)
+    keep = channels.all_kept()
+    keep[channels.groups[0].atoms[[1, 4, 6]]] = False
+    batches = pictures(model, 8, 2)
+    fresh = pictures(model, 4, 3)[0]
+    target = entering_heads(model, fresh).numpy()
+    plain = worst(entering_heads(mask(model, channels, keep), fresh).numpy(), target)
+    for cut in (compensate(model, channels, keep, batches), alone(model, batches, keep)):
+        assert worst(entering_heads(cut, fresh).numpy(), target) < 1e-5 < 0.01 < plain
+
+
+def alone(model: Model, batches: list[torch.Tensor], keep: np.ndarray) -> Model:
+    channels = trace(model.graph)
+    wanted = consumers(model.graph, channels)
+    moments = collect(build(model), batches, list(wanted.values()), sum(map(len, batches)))
+    return compensate_alone(model, channels, keep, wanted, moments)
+
+
+@pytest.mark.parametrize("name", CONSUMERS)
+def test_never_above_the_plain_cut_on_the_pictures_it_saw(name: str) -> None:
+    text = net(CONSUMERS[name])
+    if name == "connected":
+        text = text[: text.index("[convolutional]\nfilters=7")] + "[softmax]\n"
+    model = random_model(graph_of(text), 4)
+    channels = trace(model.graph)
+    keep = channels.all_kept()
+    group = next(group for group in channels.groups if 0 in group.producers)
+    keep[group.atoms[: len(group.atoms) // 2]] = False
+    batches = pictures(model, 40 if name == "connected" else 8, 5)
+
+    def error(cut: Model) -> float:
+        total = 0.0
+        with torch.inference_mode():
+            for x in batches:
+                want = [1]
+                a, b = (build(each).double()(x.double(), want)[1] for each in (linear(cut), linear(model)))
+                total += float(((a - b) ** 2).sum())
+        return total
+
+    plain = error(mask(model, channels, keep))
+    for cut in (compensate(model, channels, keep, batches), alone(model, batches, keep)):
+        assert error(cut) <= plain * (1 + 1e-6)
+        assert error(cut) < 0.95 * plain
+
+
+def linear(model: Model) -> Model:
+    """The same with the consumer's weighted sum bare: its batch norm and activation taken off."""
+    arrays = dict(model.weights.layers[1])
+    if "scale" in arrays:
+        arrays |= {"scale": np.ones_like(arrays["scale"]), "variance": np.ones_like(arrays["variance"])}
+        arrays["bias"] = np.zeros_like(arrays["bias"])
+    text = "".join(model.graph.cfg.lines)
+    text = text.replace("activation=leaky\n", "activation=linear\n", 1)
+    weights = type(model.weights)(model.weights.header, (model.weights.layers[0], arrays, *model.weights.layers[2:]))
+    return Model(graph_of(text), weights)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_masked_is_slim_after_compensation(seed: int) -> None:
+    model = random_model(graph_of(random_cfg(seed)), seed)
+    channels = trace(model.graph)
+    keep = channels.all_kept()
+    rng = np.random.default_rng(seed)
+    for group in channels.groups:
+        keep[rng.choice(group.atoms, len(group.atoms) // 2, replace=False)] = False
+    batches = pictures(model, 8, seed)
+    cut = compensate(model, channels, keep, batches)
+    again = mask(cut, channels, keep)
+    for before, after in zip(cut.weights.layers, again.weights.layers, strict=True):
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+    x = batches[0].double()
+    want = model.graph.entering
+    with torch.inference_mode():
+        a, b = (build(each).double()(x, want) for each in (cut, slim(cut, channels, keep)))
+    assert max(worst(a[index].numpy(), b[index].numpy()) for index in want) < 1e-9
+
+
+def test_dead_and_repeated_channels_go_first_and_cost_nothing() -> None:
+    model = random_model(graph_of(net(CONSUMERS["1x1"])), 6)
+    first = dict(model.weights.layers[0])
+    for name, array in first.items():
+        first[name] = array.copy()
+        first[name][5] = array[2]  # channel 5 repeats channel 2
+    first["scale"][7] = 0  # channel 7 is constant
+    model = model.with_weights(type(model.weights)(model.weights.header, (first, *model.weights.layers[1:])))
+    channels = trace(model.graph)
+    wanted = consumers(model.graph, channels)
+    batches = pictures(model, 8, 7)
+    moments = collect(build(model), batches, list(wanted.values()), 8)
+    evidence = Evidence(model, channels, channels.all_kept(), wanted, moments)
+    group = channels.groups[0]
+    order = CRITERIA["elimination"](evidence, group)
+    assert sorted(order) == list(range(8))
+    assert set(order[:2]) in ({7, 5}, {7, 2})
+    keep = channels.all_kept()
+    keep[group.atoms[list(order[:2])]] = False
+    cut = compensate(model, channels, keep, batches)
+    x = pictures(model, 4, 8)[0]
+    assert worst(entering_heads(cut, x).numpy(), entering_heads(model, x).numpy()) < 1e-4
+
+
+def test_elimination_beats_any_other_single_choice() -> None:
+    """The first atom to go is the one whose loss, once all others are refitted, is least: checked one by one."""
+    model = random_model(graph_of(net(CONSUMERS["3x3 padded"])), 9)
+    channels = trace(model.graph)
+    wanted = consumers(model.graph, channels)
+    batches = pictures(model, 24, 10)
+    moments = collect(build(model), batches, list(wanted.values()), 24)
+    group = channels.groups[0]
+    evidence = Evidence(model, channels, channels.all_kept(), wanted, moments)
+    order = CRITERIA["elimination"](evidence, group)
+    losses = []
+    factor = model.weights.layers[1]["scale"] / np.sqrt(model.weights.layers[1]["variance"] + 1e-5)
+    for position in range(8):
+        keep = channels.all_kept()
+        keep[group.atoms[position]] = False
+        cut, whole = linear(compensate_alone(model, channels, keep, wanted, moments)), linear(model)
+        with torch.inference_mode():
+            total = sum(
+                float(
+                    (
+                        ((build(cut)(x, [1])[1] - build(whole)(x, [1])[1]) * torch.from_numpy(factor)[:, None, None])
+                        ** 2
+                    ).sum()
+                )
+                for x in batches
+            )
+        losses.append(total)
+    assert order[0] == int(np.argmin(losses))
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_every_criterion_orders_all_atoms_with_those_gone_first(criterion: str) -> None:
+    model = random_model(graph_of(random_cfg(11)), 11)
+    channels = trace(model.graph)
+    wanted = consumers(model.graph, channels)
+    moments = collect(build(model), pictures(model, 8, 1), list(wanted.values()), 8)
+    keep = channels.all_kept()
+    for group in channels.groups:
+        keep[group.atoms[-1]] = False
+        evidence = Evidence(model, channels, keep, wanted, moments)
+        order = CRITERIA[criterion](evidence, group)
+        assert sorted(order) == list(range(len(group.atoms)))
+        assert order[0] == len(group.atoms) - 1

@@ -1,0 +1,125 @@
+"""Choosing sparsities on made curves with known answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from yoloprune.errors import InputError
+from yoloprune.prune.plan import Limits, Plan, bearable, choose, threshold_for_ratio
+from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup, analyse, grid_counts
+
+SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 10, "l1", "none")
+
+
+def curve(losses: dict[int, float], *, atoms: int = 100, gone: int = 0, producers: tuple[int, ...] = (0,)) -> Curve:
+    points = tuple(Point(dropped, 0.8 - loss) for dropped, loss in losses.items())
+    return Curve(producers, atoms, tuple(range(atoms)), gone, points)
+
+
+def of(*curves: Curve, start: float = 0.8) -> Sensitivity:
+    return Sensitivity(SETUP, 0.8, start, curves)
+
+
+@pytest.mark.parametrize(
+    ("losses", "interpolated", "prefix"),
+    [
+        ({10: 0.005, 20: 0.01, 30: 0.03}, 20, 20),  # monotone, met exactly
+        ({10: 0.005, 20: 0.015, 30: 0.03}, 15, 10),  # monotone, half way
+        ({10: 0.02, 20: 0.04}, 5, 0),  # crossed before the first measurement
+        ({10: 0.02, 20: 0.0, 30: 0.0}, 5, 0),  # a dip further on is not followed
+        ({10: -0.02, 20: -0.01, 30: 0.03}, 25, 20),  # gains
+        ({10: 0.0, 20: 0.0, 90: 0.0}, 90, 90),  # flat: as far as was measured
+        ({10: 0.0, 20: 0.8, 30: 0.8}, 10, 10),  # a cliff
+        ({}, 0, 0),
+    ],
+)
+def test_bearable(losses: dict[int, float], interpolated: int, prefix: int) -> None:
+    sensitivity = of(curve(losses))
+    assert bearable(sensitivity, sensitivity.curves[0], 0.01) == interpolated
+    assert bearable(sensitivity, sensitivity.curves[0], 0.01, "prefix") == prefix
+
+
+def test_a_later_round_counts_from_the_original_and_keeps_what_is_gone() -> None:
+    behind = of(curve({40: 0.03, 50: 0.05}, gone=30), start=0.78)
+    assert bearable(behind, behind.curves[0], 0.01) == 30  # already behind the original by more
+    assert bearable(behind, behind.curves[0], 0.04) == 45
+
+
+@pytest.mark.parametrize(
+    ("limits", "dropped"),
+    [
+        (Limits(), 47),
+        (Limits(multiple=8), 44),  # 53 kept -> 56
+        (Limits(min_keep=60), 40),
+        (Limits(exclude=frozenset({3})), 0),
+        (Limits(multiple=64), 36),
+        (Limits(multiple=1000), 0),
+    ],
+)
+def test_limits(limits: Limits, dropped: int) -> None:
+    sensitivity = of(curve({47: 0.01, 60: 0.5}, producers=(2, 3)))
+    assert choose(sensitivity, 0.01, limits) == {"2+3": dropped}
+
+
+def test_at_least_one_stays() -> None:
+    sensitivity = of(curve({1: 0.0}, atoms=2))
+    assert choose(sensitivity, 1.0, Limits()) == {"0": 1}
+    assert Limits().allowed(sensitivity.curves[0], 2) == 1
+
+
+def test_threshold_for_ratio_is_the_smallest_that_reaches_it() -> None:
+    sensitivity = of(curve({50: 0.05, 90: 0.2}), curve({50: 0.1, 90: 0.3}, producers=(1,)))
+
+    def share(dropped: dict[str, int]) -> float:
+        return (dropped["0"] + dropped["1"]) / 200
+
+    threshold = threshold_for_ratio(sensitivity, Limits(), 0.5, share)
+    assert share(choose(sensitivity, threshold, Limits())) >= 0.5
+    assert share(choose(sensitivity, threshold - 1e-3, Limits())) < 0.5
+    with pytest.raises(InputError, match="at most 0.9000"):
+        threshold_for_ratio(sensitivity, Limits(), 0.95, share)
+
+
+def test_grid_counts_are_new_and_leave_one() -> None:
+    assert grid_counts(curve({}, atoms=4), [0.1, 0.25, 0.5, 0.9, 1.0]) == (1, 2)
+    assert grid_counts(curve({}, atoms=4, gone=1), [0.1, 0.25, 0.5, 0.75]) == (2, 3)
+
+
+def test_analysis_resumes_and_ends_the_same(tmp_path: Path) -> None:
+    start = of(curve({}, atoms=10), curve({}, atoms=6, producers=(1,)))
+    file = tmp_path / "sensitivity.json"
+
+    def accuracy(each: Curve, dropped: int) -> float:
+        return 0.8 - dropped / (each.atoms + 3)
+
+    whole = analyse(start, accuracy, [0.3, 0.6, 0.9], lambda so_far, *_: so_far.save(file))
+    assert Sensitivity.load(file) == whole
+    seen = []
+
+    def interrupted(so_far: Sensitivity, each: Curve, point: Point) -> None:
+        so_far.save(file)
+        seen.append(point)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyse(start, accuracy, [0.3, 0.6, 0.9], interrupted)
+    rest = analyse(Sensitivity.load(file), accuracy, [0.3, 0.6, 0.9], lambda _, each, point: seen.append(point))
+    assert rest == whole
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"yoloprune": "plan", "version": 1}', '{"yoloprune": "sensitivity", "version": 1, "curves": 3}'],
+)
+def test_broken_files_are_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "sensitivity.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"sensitivity\.json: "):
+        Sensitivity.load(file)
+    file.write_text('{"yoloprune": "plan", "version": 1, "cfg": "x", "removed": [], "filters": {}, "chosen_by": {}}')
+    with pytest.raises(InputError):
+        Plan.load(file)
