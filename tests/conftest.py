@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from yoloprune.readers import libdarknet as stock
 
@@ -28,3 +30,12 @@ def libdarknet() -> Path:
     if reason is not None or library is None:
         pytest.skip(f"stock Darknet: {reason}")
     return library
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tiny networks: their layers only wait for a second thread, the longer the busier the machine is."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

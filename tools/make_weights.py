@@ -1,8 +1,8 @@
-"""Make weights/shapes.weights: draw the built-in set, train cfg/shapes.cfg on it from scratch, keep the best.
+"""Train a network from scratch by its cfg, and keep the best: so weights/shapes.weights was made.
 
-    python tools/make_weights.py --out weights/shapes.weights
+    python tools/make_weights.py --cfg cfg/shapes.cfg --out weights/shapes.weights [--data F]
 
-Everything follows from --seed; the cfg says how long and how fast.
+Without --data it draws the built-in set. Everything follows from --seed; the cfg says how long and how fast.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", type=Path, default=ROOT / "cfg" / "shapes.cfg")
     parser.add_argument("--out", type=Path, default=ROOT / "weights" / "shapes.weights")
+    parser.add_argument("--data", type=Path, help="train on this set instead")
     parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "yoloprune-shapes", help="pictures and log")
     parser.add_argument("--train", type=int, default=6000, help="pictures to train on")
     parser.add_argument("--iterations", type=int, default=0, help="updates; 0: the cfg's max_batches")
@@ -39,10 +40,10 @@ def main() -> None:
     args = parser.parse_args()
 
     pictures = args.folder / "pictures"
-    if not (pictures / "shapes.data").exists():
+    if args.data is None and not (pictures / "shapes.data").exists():
         draw_set(pictures, {"train": args.train, "valid": 300}, 160, args.seed, processes=2, force=False)
     graph = load_graph(args.cfg, ALEXEYAB)
-    data = read_data(pictures / "shapes.data")
+    data = read_data(args.data or pictures / "shapes.data")
     images = load_split(data, "train", ALEXEYAB, classes=graph.classes)
     measure = load_measure(graph, data)
     recipe = replace(Recipe.from_graph(graph, iterations=args.iterations, seed=args.seed), evaluate_every=250)

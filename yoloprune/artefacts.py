@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from yoloprune.errors import InputError
 
-
 VERSION: Final = 1
 """Of the JSON files between stages; raised when a reader of the old one would go wrong."""
 

@@ -138,6 +138,13 @@ class Workspace:
         """The last round undone."""
         return replace(self, rounds=self.rounds[:-1])
 
+    def begin(self) -> None:
+        """Write a new workspace; the rounds of the job that lives in its folder, if one does, go."""
+        if (self.folder / _FILE).exists():
+            for old_round in self.folder.glob("round-*"):
+                shutil.rmtree(old_round)
+        self.save()
+
     def save(self) -> None:
         """Write `workspace.json`."""
         payload = {key: value for key, value in asdict(self).items() if key != "folder"}
@@ -167,9 +174,9 @@ class Workspace:
 
     @classmethod
     def start(cls, folder: Path, cfg: Path, weights: Path, data: Path, settings: Settings, *, force: bool) -> Self:
-        """A new workspace, or the one that is there if it was started with the same files and settings.
+        """A new workspace, not written yet, or the one that is there if it was started with the same.
 
-        InputError if another job lives there and `force` is false; with `force` its rounds are gone.
+        InputError if another job lives there and `force` is false.
         """
         new = cls(folder, Input.of(cfg), Input.of(weights), Input.of(data), settings)
         if not force and (folder / _FILE).exists():
@@ -180,9 +187,6 @@ class Workspace:
                     message = f"was started with {key} {expected}, found {found}; --force replaces it, -w names another"
                     raise InputError(message, file=folder)
             return old
-        for old_round in folder.glob("round-*"):
-            shutil.rmtree(old_round)
-        new.save()
         return new
 
 

@@ -56,7 +56,8 @@ def test_edit_touches_only_its_lines_and_moves_a_comment_up() -> None:
 
 
 def test_legal_rewrites_only_what_readers_trip_over() -> None:
-    text = "\ufeff[net]\r\nwidth=32\r\nlearning_rate = 1e-3\r\nscales=.1,1E-05 # two\r\nanchors=1, 2,  3\r\n# 1e-3 stays\r\n"
+    text = "\ufeff[net]\r\nwidth=32\r\nlearning_rate = 1e-3\r\nscales=.1,1E-05 # two\r\n"
+    text += "anchors=1, 2,  3\r\n# 1e-3 stays\r\n"
     legal = cfg_file.dump(cfg_file.legal(cfg_file.parse(text.encode()))).decode()
     expected = "[net]\nwidth=32\nlearning_rate=0.001\n# two\nscales=.1,0.00001\nanchors=1, 2,  3\n# 1e-3 stays\n"
     assert legal == expected

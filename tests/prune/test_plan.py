@@ -19,7 +19,7 @@ def curve(losses: dict[int, float], *, atoms: int = 100, gone: int = 0, producer
 
 
 def of(*curves: Curve, start: float = 0.8) -> Sensitivity:
-    return Sensitivity(SETUP, 0.8, start, curves)
+    return Sensitivity(SETUP, 0.8, start, (0.3, 0.6, 0.9), curves)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_threshold_for_ratio_is_the_smallest_that_reaches_it() -> None:
     threshold = threshold_for_ratio(sensitivity, Limits(), 0.5, share)
     assert share(choose(sensitivity, threshold, Limits())) >= 0.5
     assert share(choose(sensitivity, threshold - 1e-3, Limits())) < 0.5
-    with pytest.raises(InputError, match="at most 0.9000"):
+    with pytest.raises(InputError, match=r"at most 0\.9000"):
         threshold_for_ratio(sensitivity, Limits(), 0.95, share)
 
 
@@ -94,7 +94,7 @@ def test_analysis_resumes_and_ends_the_same(tmp_path: Path) -> None:
     def accuracy(each: Curve, dropped: int) -> float:
         return 0.8 - dropped / (each.atoms + 3)
 
-    whole = analyse(start, accuracy, [0.3, 0.6, 0.9], lambda so_far, *_: so_far.save(file))
+    whole = analyse(start, accuracy, lambda so_far, *_: so_far.save(file))
     assert Sensitivity.load(file) == whole
     seen = []
 
@@ -105,8 +105,8 @@ def test_analysis_resumes_and_ends_the_same(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        analyse(start, accuracy, [0.3, 0.6, 0.9], interrupted)
-    rest = analyse(Sensitivity.load(file), accuracy, [0.3, 0.6, 0.9], lambda _, each, point: seen.append(point))
+        analyse(start, accuracy, interrupted)
+    rest = analyse(Sensitivity.load(file), accuracy, lambda _, each, point: seen.append(point))
     assert rest == whole
     assert len(seen) == 6
 

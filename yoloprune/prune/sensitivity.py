@@ -83,6 +83,8 @@ class Sensitivity:
     """Accuracy of the original network, from which losses count."""
     start: float
     """Accuracy of the weights that are cut here."""
+    sparsities: tuple[float, ...]
+    """Where each curve is to be measured; it is whole when all of these are."""
     curves: tuple[Curve, ...]
 
     def loss(self, point: Point) -> float:
@@ -104,7 +106,8 @@ class Sensitivity:
         try:
             curves = tuple(_curve(each) for each in payload["curves"])
             setup = Setup(**payload["setup"])
-            return cls(setup, float(payload["baseline"]), float(payload["start"]), curves)
+            sparsities = tuple(map(float, payload["sparsities"]))
+            return cls(setup, float(payload["baseline"]), float(payload["start"]), sparsities, curves)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"expected what ana writes, found a file that lacks or garbles {error}", file=path
@@ -126,17 +129,16 @@ def grid_counts(curve: Curve, sparsities: Sequence[float]) -> tuple[int, ...]:
 def analyse(
     sensitivity: Sensitivity,
     accuracy_of: Callable[[Curve, int], float],
-    sparsities: Sequence[float],
     on_point: Callable[[Sensitivity, Curve, Point], None],
 ) -> Sensitivity:
-    """Measure every curve at `sparsities`, each group alone; points that are there already are not measured again.
+    """Measure what is missing of every curve, each group alone.
 
     `accuracy_of(curve, dropped)` cuts and measures; `on_point` hears of every new point and may save.
     """
     for label in [curve.label for curve in sensitivity.curves]:
         curve = next(each for each in sensitivity.curves if each.label == label)
         known = {point.dropped for point in curve.points}
-        for dropped in grid_counts(curve, sparsities):
+        for dropped in grid_counts(curve, sensitivity.sparsities):
             if dropped not in known:
                 point = Point(dropped, accuracy_of(curve, dropped))
                 curve = curve.with_point(point)

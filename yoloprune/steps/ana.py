@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -39,12 +40,12 @@ def ana(
     images: int | None = None,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
-    sparsities: Sequence[float] = GRID,
+    sparsities: Sequence[float] | None = None,
     device: str = "cpu",
     force: bool = False,
     watch: Watch = unwatched,
 ) -> Sensitivity:
-    """Measure the loss of every channel group at `sparsities`, each alone, and write `sensitivity.json`.
+    """Measure the loss of every channel group at `sparsities` (default: GRID), each alone, to `sensitivity.json`.
 
     Starts the workspace, or goes on with the one that was started with the same files and settings: after rounds of
     pruning it measures what is left. images: first so many pictures of the valid list. calibrate: first so many of the
@@ -62,7 +63,7 @@ def analyse_job(
     *,
     criterion: str | None,
     calibrate: int,
-    sparsities: Sequence[float] = GRID,
+    sparsities: Sequence[float] | None = None,
     device: str = "cpu",
     force: bool = False,
     watch: Watch = unwatched,
@@ -72,6 +73,8 @@ def analyse_job(
     if criterion not in CRITERIA:
         raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
     measure = job.measure(device)
+    if calibrate:
+        calibration_paths(job, calibrate)  # what is missing there is said now
     workspace, original = original_figures(job, measure)
     job = job_of(workspace)
     file = workspace.sensitivity_file(job.next_round)
@@ -82,11 +85,15 @@ def analyse_job(
     start = known.start if known else measure.accuracy(network)
     once = time.monotonic() - started
     cut = Cutter(job, calibrate, device)
-    sensitivity = known or Sensitivity(setup, original.accuracy, start, cut.first_curves(criterion))
+    if known:
+        sensitivity = replace(known, sparsities=tuple(sparsities or known.sparsities))
+    else:
+        curves = cut.first_curves(criterion)
+        sensitivity = Sensitivity(setup, original.accuracy, start, tuple(sparsities or GRID), curves)
     sensitivity.save(file)
 
     todo = sum(
-        len(set(grid_counts(curve, sparsities)) - {point.dropped for point in curve.points})
+        len(set(grid_counts(curve, sensitivity.sparsities)) - {point.dropped for point in curve.points})
         for curve in sensitivity.curves
     )
     groups = len(sensitivity.curves)
@@ -105,7 +112,7 @@ def analyse_job(
         share = point.dropped / curve.atoms
         watch(Step("ana", done, todo, f"group {curve.label} at {share:.0%}: {so_far.loss(point):+.4f}"))
 
-    return analyse(sensitivity, accuracy_of, sparsities, on_point)
+    return analyse(sensitivity, accuracy_of, on_point)
 
 
 class Cutter:

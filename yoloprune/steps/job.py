@@ -101,7 +101,7 @@ def job_of(workspace: Workspace) -> Job:
 
 
 def start_job(cfg: Path, weights: Path, data: Path | None, folder: Path, settings: Settings, *, force: bool) -> Job:
-    """Start a workspace, or open the one that was started with the same. The inputs are checked before it is made."""
+    """The job that was started with the same, or a new one, whose workspace `original_figures` will write."""
     dialect = dialect_named(settings.dialect)
     model = load(cfg, weights, dialect)
     found = find_data(cfg, data)
@@ -126,13 +126,13 @@ def data_candidates(cfg: Path) -> list[Path]:
 
 
 def original_figures(job: Job, measure: Measure) -> tuple[Workspace, Figures]:
-    """The original network's figures, measured if they are not known yet, and the workspace that knows them."""
+    """The original network's figures and the workspace that knows them; measured and written if they are not known."""
     workspace = job.workspace
     if workspace.original is None:
         original = load(workspace.cfg.path, workspace.weights.path, job.model.graph.dialect)
         accuracy = measure.accuracy(build(original))
         metric = measure.metric
         workspace = workspace.with_original(figures_of(original.graph, original, metric, accuracy))
-        workspace.save()
+        workspace.begin()
     assert workspace.original is not None
     return workspace, workspace.original

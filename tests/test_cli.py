@@ -1,0 +1,433 @@
+"""Every command from end to end on a small network, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from tests.drawn import Bench, bench, fingerprint, learn
+from tests.helpers import graph_of, random_model
+from yoloprune import cli
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.data import read_data
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import load
+from yoloprune.darknet.network import build
+from yoloprune.detect.measure import DetectionMeasure, load_measure
+from yoloprune.steps.job import Step
+from yoloprune.steps.prune import Pruned
+from yoloprune.workspace import Figures
+
+COMMANDS = ("ana", "prune", "finetune", "export", "run", "status", "map", "detect", "stat", "verify")
+FEW = ["--calibrate", "4"]
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def call(*words: object, status: int = 0) -> Result:
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], prog_name="yoloprune")
+    assert result.exit_code == status, result.output
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def answer(*words: object, status: int = 0) -> dict[str, Any]:
+    """What `--json -` says; nothing else may stand on stdout."""
+    return dict(json.loads(call(*words, "--json", "-", status=status).stdout))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A job after all four steps, and what each step answered."""
+
+    bench: Bench
+    workspace: Path
+    answers: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return learn(bench(tmp_path_factory.mktemp("set") / "set"))
+
+
+@pytest.fixture
+def own(made: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A copy to spoil, and the current folder beside it."""
+    shutil.copytree(made.folder, tmp_path / "set")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return Bench(tmp_path / "set")
+
+
+@pytest.fixture(scope="module")
+def whole(made: Bench, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder = tmp_path_factory.mktemp("whole")
+    space = ["-w", folder / "space"]
+    answers = {
+        "ana": answer("ana", *made.inputs, *FEW, *space),
+        "prune": answer("prune", "--ratio", 0.3, *FEW, *space),
+        "finetune": answer("finetune", "--iterations", 2, *space),
+        "export": answer("export", "-o", folder / "slim", *space),
+        "status": answer("status", *space),
+    }
+    return Whole(made, folder / "space", answers)
+
+
+def test_ana_measures_every_group(whole: Whole) -> None:
+    found = whole.answers["ana"]
+    assert found["start"] == found["baseline"] > 0.03
+    assert {group["group"]: group["channels"] for group in found["groups"]} == {"0+1": 8, "2": 12, "4": 12}
+    for group in found["groups"]:
+        assert len(group["points"]) == min(group["channels"] - 1, 9)
+        assert all(point["loss"] == found["baseline"] - point["accuracy"] for point in group["points"])
+        assert 0 <= group["gain"] < 1
+    plot = cv2.imread(found["files"]["plot"])
+    assert plot is not None
+    assert len(np.unique(plot.reshape(-1, 3), axis=0)) > 50
+
+
+def test_prune_finetune_and_export_say_what_they_did(whole: Whole) -> None:
+    pruned, tuned, slim = (whole.answers[step] for step in ("prune", "finetune", "export"))
+    original = answer("stat", whole.bench.cfg, whole.bench.weights)
+    for key in ("bflops", "parameters", "bytes"):
+        assert pruned["before"][key] == original[key]
+        assert pruned["after"][key] < original[key]
+        assert tuned["before"][key] == tuned["after"][key] == slim["after"][key] == pruned["after"][key]
+    assert 1 - pruned["after"]["bflops"] / original["bflops"] >= 0.3
+    assert pruned["joint_loss"] == pruned["before"]["map50_present"] - pruned["after"]["map50_present"]
+    assert slim["after"]["map50_present"] == tuned["after"]["map50_present"]
+    for files in (pruned["files"], tuned["files"], slim["files"]):
+        assert all(Path(file).is_file() for file in files.values())
+    after = answer("stat", slim["files"]["cfg"], slim["files"]["weights"])
+    assert {key: after[key] for key in ("bflops", "parameters", "bytes")} == {
+        key: slim["after"][key] for key in ("bflops", "parameters", "bytes")
+    }
+    assert Path(slim["files"]["names"]).read_bytes() == (whole.bench.folder / "set.names").read_bytes()
+
+
+def test_slim_files_measure_as_export_says(whole: Whole) -> None:
+    slim = whole.answers["export"]
+    found = answer("map", slim["files"]["cfg"], slim["files"]["weights"], "--data", whole.bench.data)
+    assert found["map50_present"] == pytest.approx(slim["after"]["map50_present"], abs=1e-3)
+
+
+def test_status_shows_the_round(whole: Whole) -> None:
+    (only,) = whole.answers["status"]["rounds"]
+    assert only["number"] == 1
+    assert only["pruned"] == whole.answers["prune"]["after"]
+    assert only["finetuned"] == whole.answers["finetune"]["after"]
+    assert whole.answers["status"]["original"] == whole.answers["prune"]["before"]
+    shown = call("status", "-w", whole.workspace).stdout
+    assert f"{only['finetuned']['map50_present']:.4f}" in shown
+    assert f"{1 - only['pruned']['bflops'] / whole.answers['prune']['before']['bflops']:.1%}" in shown
+
+
+def test_verify_says_yes_to_masked_and_slim(whole: Whole) -> None:
+    slim = whole.answers["export"]["files"]
+    pairs = [whole.bench.cfg, whole.answers["finetune"]["files"]["weights"], slim["cfg"], slim["weights"]]
+    found = answer("verify", *pairs)
+    assert found["verified"]
+    assert {"yoloprune", "opencv"} <= set(found["max_abs_diff"])
+    assert set(found["max_abs_diff"]) | set(found["skipped"]) == {"yoloprune", "opencv", "darknet"}
+    assert max(found["max_relative_diff"].values()) < 1e-4
+    shown = call("verify", *pairs, "--image", whole.bench.image()).stdout
+    assert "same" in shown
+    assert "differs" not in shown
+
+
+def test_verify_says_no_to_other_weights(whole: Whole) -> None:
+    files = whole.answers["finetune"]["files"]
+    pairs = [whole.bench.cfg, whole.bench.weights, whole.bench.cfg, files["weights"]]
+    found = answer("verify", *pairs, status=1)
+    assert not found["verified"]
+    assert found["max_abs_diff"]["yoloprune"] > 0.01
+    assert "differs" in call("verify", *pairs, status=1).stdout
+
+
+def test_run_does_all_rounds(own: Bench) -> None:
+    steps = ["--threshold", 0.1, "--rounds", 2, "--epochs", 1, "--min-keep", 4, *FEW]
+    found = answer("run", *own.inputs, *steps, "-o", "slim", "-w", "space")
+    assert found["after"]["bflops"] < found["before"]["bflops"]
+    assert sorted(Path(file).name for file in found["files"].values()) == [
+        "tiny-slim.cfg", "tiny-slim.names", "tiny-slim.weights",
+    ]  # fmt: skip
+    rounds = answer("status", "-w", "space")["rounds"]
+    assert [each["chosen_by"]["threshold"] for each in rounds] in ([0.05, 0.1], [0.05])
+    assert rounds[-1]["finetuned"] == found["after"]
+    before = fingerprint(Path.cwd())
+    assert "slim.cfg: exists already" in call("run", *own.inputs, *steps, "-o", "slim", "-w", "other", status=2).stderr
+    assert {name: digest for name, digest in fingerprint(Path.cwd()).items() if "other" not in name} == before
+
+
+def test_run_ends_where_nothing_more_can_go(own: Bench) -> None:
+    steps = ["--threshold", 2, "--rounds", 3, "--epochs", 1, "--min-keep", 6, *FEW]
+    result = call("run", *own.inputs, *steps, "-o", "slim", "-w", "space")
+    assert "1 of 3 rounds" in result.stderr
+    assert "tiny-slim.cfg" in result.stdout
+    assert len(answer("status", "-w", "space")["rounds"]) == 1
+
+
+def test_force_starts_a_workspace_anew(whole: Whole, own: Bench) -> None:
+    shutil.copytree(whole.workspace, "space")
+    model = load(own.cfg, own.weights, ALEXEYAB)
+    other = random_model(model.graph, 5)
+    weights_file.write(own.weights, other.weights, other.graph.layers, force=True)
+    assert "--force replaces it" in call("ana", *own.inputs, *FEW, "-w", "space", status=2).stderr
+    call("ana", *own.inputs, *FEW, "-w", "space", "--force")
+    call("prune", "--ratio", 0.2, *FEW, "-w", "space")
+    call("finetune", "--iterations", 1, "-w", "space")
+    assert len(answer("status", "-w", "space")["rounds"]) == 1
+
+
+def test_map_is_the_measure(made: Bench) -> None:
+    found = answer("map", *made.inputs, "--points", 11, "--nms", "greedynms", "--images", 3, "--letterbox")
+    model = load(made.cfg, made.weights, ALEXEYAB)
+    data = read_data(made.data)
+    measure = load_measure(model.graph, data, letterbox=True, limit=3, points=11, nms_kind="greedynms")
+    assert isinstance(measure, DetectionMeasure)
+    assert found == json.loads(json.dumps(measure.report(build(model))))
+    assert found["images"] == 3
+    assert set(found["ap"]) == {"box", "disc"}
+
+
+def test_map_shows_each_class(made: Bench) -> None:
+    found = answer("map", *made.inputs)
+    shown = call("map", *made.inputs).stdout
+    for text in ("box", "disc", "map50_present", "recall", f"{found['ap']['disc']:.4f}", f"{found['map50']:.4f}"):
+        assert text in shown
+
+
+def test_stat_is_darknets_table(made: Bench) -> None:
+    found = answer("stat", made.cfg, made.weights)
+    assert found["bytes"] == made.weights.stat().st_size == 20 + 4 * found["parameters"]
+    assert found["parameters"] == sum(layer["parameters"] for layer in found["layers"])
+    first = found["layers"][0]
+    flops = 2 * 3 * 3 * 3 * 8 * 32 * 32
+    assert first == {
+        "index": 0, "type": "convolutional", "filters": 8, "size": 3, "stride": 2, "from": [-1],
+        "input": [64, 64, 3], "output": [32, 32, 8], "bflops": flops / 1e9, "parameters": 8 * 27 + 4 * 8,
+    }  # fmt: skip
+    shown = call("stat", made.cfg).stdout.splitlines()
+    row = next(line for line in shown if line.strip().startswith("1 "))
+    assert "8/8" in row
+    assert "3x3/1" in row
+    assert f"{found['parameters']:,}" in shown[-2] + shown[-1]
+
+
+def test_stat_warns_of_unread_keys_in_one_line(own: Bench) -> None:
+    own.cfg.write_text(own.cfg.read_text().replace("[maxpool]\n", "[maxpool]\nspeed=9\nhurry=1\n"))
+    result = call("stat", own.cfg)
+    (line,) = result.stderr.splitlines()
+    where = own.cfg.read_text().splitlines().index("speed=9") + 1
+    assert f"speed (line {where}), hurry (line {where + 1})" in line
+    assert "speed" not in result.stdout
+
+
+def test_detect_draws_what_it_finds(own: Bench) -> None:
+    pictures = [own.image(0), own.image(1)]
+    found = answer("detect", own.cfg, own.weights, *pictures, "-o", "boxes", "--data", own.data, "--thresh", 0.1)
+    for image, each in zip(pictures, found["images"], strict=True):
+        assert Path(each["image"]) == image
+        before, after = cv2.imread(str(image)), cv2.imread(each["picture"])
+        assert before.shape == after.shape
+        assert bool((before != after).any()) == bool(each["detections"])
+    every = [one for each in found["images"] for one in each["detections"]]
+    assert every
+    assert {one["class"] for one in every} <= {"box", "disc"}
+    assert min(one["probability"] for one in every) > 0.1
+    assert sorted(path.name for path in Path("boxes").iterdir()) == [image.name for image in pictures]
+    shown = call("detect", own.cfg, own.weights, *pictures, "-o", "more", "--thresh", 0.1).stdout
+    assert "probability" in shown
+
+
+def test_detect_writes_nothing_in_a_dry_run_or_over_its_input(own: Bench) -> None:
+    before = fingerprint(own.folder)
+    words = ["detect", own.cfg, own.weights, own.image(), "-o"]
+    assert answer(*words, "boxes", "--dry-run")["images"]
+    assert not Path("boxes").exists()
+    assert "is a picture to look at" in call(*words, own.folder / "images", "--force", status=2).stderr
+    assert fingerprint(own.folder) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command: str) -> None:
+    shown = " ".join(call(command, "--help").stdout.split())
+    assert f"Example: yoloprune {command} " in shown
+    for option in ("--json", "--quiet", "--config"):
+        assert option in shown
+
+
+def test_help_lists_every_command() -> None:
+    shown = call("--help").stdout
+    assert all(f" {command} " in shown for command in COMMANDS)
+
+
+def test_quiet_says_nothing_and_json_goes_to_a_file_once(own: Bench) -> None:
+    result = call("map", *own.inputs, "--quiet", "--json", "out/map.json")
+    assert result.output == ""
+    assert json.loads(Path("out/map.json").read_text())["images"] == 5
+    assert "out/map.json: exists already" in call("map", *own.inputs, "--json", "out/map.json", status=2).stderr
+    call("map", *own.inputs, "--quiet", "--json", "out/map.json", "--force", "--images", 2)
+    assert json.loads(Path("out/map.json").read_text())["images"] == 2
+
+
+def test_config_gives_options_and_the_command_line_comes_first(own: Bench) -> None:
+    text = f"# as in a script\ncfg = {own.cfg}\nweights={own.weights}\n\nimages=2\nletterbox=1\nquiet=true\n"
+    Path("options").write_text(text + f"data={own.data}\npoints=101\n")
+    assert call("map", "--config", "options").output == ""
+    found = answer("map", "--config", "options", "--images", 4)
+    assert found["images"] == 4
+    expected = answer("map", *own.inputs, "--images", 4, "--letterbox", "--points", 101)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("images=2\nsped=3\n", "options:2: sped: map has no such option"),
+        ("images\n", "options:1: expected key=value"),
+        ("images=\n", "options:1: expected key=value"),
+        ("images=two\n", "--images"),
+    ],
+)
+def test_config_that_is_wrong(own: Bench, text: str, message: str) -> None:
+    Path("options").write_text(text)
+    assert message in call("map", *own.inputs, "--config", "options", status=2).stderr
+
+
+def test_config_reaches_lists_and_flags(own: Bench) -> None:
+    text = f"pictures={own.image(0)},{own.image(1)}\nout=boxes\ndry-run=yes\nthresh=0.1\n"
+    Path("options").write_text(text)
+    found = answer("detect", own.cfg, own.weights, "--config", "options")
+    assert len(found["images"]) == 2
+    assert not Path("boxes").exists()
+
+
+def test_data_is_found_where_only_one_lies(own: Bench) -> None:
+    assert answer("map", own.cfg, own.weights)["images"] == 5
+    shutil.copy(own.data, "other.data")
+    error = call("map", own.cfg, own.weights, status=2).stderr
+    assert "other.data" in error
+    assert "set.data" in error
+
+
+def test_dry_runs_write_nothing(whole: Whole, own: Bench) -> None:
+    ahead = answer("ana", *own.inputs, "-w", "space", "--dry-run")
+    assert (ahead["groups"], ahead["images"]) == (3, 5)
+    assert ahead["points"] == sum(len(group["points"]) for group in whole.answers["ana"]["groups"])
+    assert not Path("space").exists()
+
+    space = ["-w", "space"]
+    call("ana", *own.inputs, *FEW, *space)
+    before = fingerprint(Path("space"))
+    would = answer("prune", "--ratio", 0.3, *FEW, *space, "--dry-run")
+    assert would["after"] == whole.answers["prune"]["after"]
+    assert would["files"] == {}
+    assert fingerprint(Path("space")) == before
+    call("prune", "--ratio", 0.3, *FEW, *space)
+    before = fingerprint(Path.cwd())
+    answer("finetune", "--epochs", 1, *space, "--dry-run")
+    assert answer("export", "-o", "slim", *space, "--dry-run")["files"] == {}
+    assert fingerprint(Path.cwd()) == before
+
+
+def test_prune_warns_where_losses_add_up(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("ana", *own.inputs, *FEW)
+    original = Figures("map50_present", 0.75, 1.0, 100, 420)
+    real = cli.prune
+
+    def dear(*args: Any, **options: Any) -> Pruned:
+        done = real(*args, **options)
+        less = Figures("map50_present", 0.5, 0.5, 50, 220)
+        return Pruned(original, original, less, 0.01, done.channels, done.keep, done.plan, done.weights, False)
+
+    monkeypatch.setattr(cli, "prune", dear)
+    result = call("prune", "--threshold", 1, *FEW, "--dry-run")
+    (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert "0.2500" in warning
+    assert "smaller --threshold" in warning
+    assert "warning" not in call("prune", "--threshold", 1, *FEW, "--dry-run", "--quiet").stderr
+
+
+def interrupt_at(number: int) -> Callable[[Step], None]:
+    def watch(step: Step) -> None:
+        if step.stage == "ana" and step.done == number:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def test_an_interrupted_analysis_goes_on(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["ana", *own.inputs, *FEW, "-w"]
+    call(*words, "whole")
+    real = cli.ana
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "ana", lambda *args, **options: real(*args, **{**options, "watch": interrupt_at(7)}))
+        result = call(*words, "parts", status=130)
+    (line,) = result.stderr.splitlines()
+    assert "goes on" in line
+    file = Path("parts/round-1/sensitivity.json")
+    assert sum(len(curve["points"]) for curve in json.loads(file.read_text())["curves"]) == 7
+    call(*words, "parts")
+    assert file.read_bytes() == Path("whole/round-1/sensitivity.json").read_bytes()
+
+
+def test_ctrl_c_ends_with_130(own: Bench) -> None:
+    words = ["ana", *own.inputs, *FEW, "-w", "space"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "yoloprune", *words], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    deadline = time.monotonic() + 60
+    while not Path("space/round-1/sensitivity.json").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("yoloprune: interrupted")
+    json.loads(Path("space/round-1/sensitivity.json").read_text())
+
+
+def test_a_classifier_is_measured_by_top_k(own: Bench) -> None:
+    cfg = own.cfg.read_text().partition("[route]")[0].replace("stride=2\npad=1\nactivation=leaky\n\n[route]", "")
+    cfg += "[convolutional]\nfilters=2\nsize=1\nstride=1\nactivation=linear\n\n[avgpool]\n\n[softmax]\ngroups=1\n"
+    own.cfg.write_text(cfg)
+    model = random_model(graph_of(cfg), 1)
+    weights_file.write(own.weights, model.weights, model.graph.layers, force=True)
+    for index, name in enumerate(("box", "disc", "box", "box", "disc")):
+        own.image(index).rename(own.folder / "images" / f"{index}_{name}.png")
+    own.data.write_text("classes=2\ntrain=valid.txt\nvalid=valid.txt\nnames=set.names\n")
+    listed = "".join(f"images/{path.name}\n" for path in sorted((own.folder / "images").glob("?_*.png")))
+    (own.folder / "valid.txt").write_text(listed)
+    found = answer("map", *own.inputs)
+    assert found["metric"] == "top1"
+    assert found["top5"] == 1
+    assert found["top1"] in [right / 5 for right in range(6)]
+    assert "--points" in call("map", *own.inputs, "--points", 11, status=2).stderr
+    assert (
+        "expected a detector" in call("detect", own.cfg, own.weights, own.folder / "images", "-o", "x", status=2).stderr
+    )
+
+
+def test_device_must_be_there(made: Bench) -> None:
+    assert "--device" in call("map", *made.inputs, "--device", "abacus", status=2).stderr
+    if not torch.cuda.is_available():
+        assert "--device" in call("map", *made.inputs, "--device", "cuda", status=2).stderr

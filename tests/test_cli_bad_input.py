@@ -1,0 +1,275 @@
+"""What bad input gets: one or two lines that say where and what, status 2, and nothing changed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.drawn import Bench, bench, fingerprint
+from yoloprune import cli
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import load
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def own(one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    made = bench(tmp_path / "set")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return made
+
+
+def refused(own: Bench, words: list[object], *expected: str) -> str:
+    """stderr of a command that must refuse, and leave every file below the test's folder as it is."""
+    before = fingerprint(own.folder.parent)
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], prog_name="yoloprune")
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert 1 <= len(lines) <= 2, result.stderr
+    assert lines[0].startswith("yoloprune: ")
+    for text in expected:
+        assert text in result.stderr, result.stderr
+    assert fingerprint(own.folder.parent) == before
+    return result.stderr
+
+
+def edit(file: Path, old: str, new: str) -> int:
+    """Replace the first `old`; its line, from 1."""
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    return text[: text.index(old)].count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "offset", "expected"),
+    [
+        ("[net]\n", "[nett]\n", 0, ["nett", "[net]"]),
+        ("[maxpool]", "[maxpul]", 0, ["[maxpul]", "layer 3", "expected one of", "maxpool"]),
+        ("activation=relu", "activation=rellu", 0, ["layer 1", "activation=rellu", "expected"]),
+        ("layers=-1", "layers=-17", 0, ["[route] layer 5", "layers=-17", "expected -5..4", "found -17"]),
+        ("layers=-1", "layers=9", 0, ["[route] layer 5", "layers=9", "found 9"]),
+        ("groups=8", "groups=3", 0, ["layer 1", "groups=3"]),
+        ("filters=14", "filters=15", None, ["[yolo] layer 7", "14", "15"]),
+        ("size=3", "size=three", 0, ["layer 0", "size=three"]),
+        ("width=64", "width=0", 0, ["[net]", "width"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["stat", "map", "ana"])
+def test_cfg(own: Bench, command: str, old: str, new: str, offset: int | None, expected: list[str]) -> None:
+    line = edit(own.cfg, old, new)
+    where = f"{own.cfg}:" if offset is None else f"{own.cfg}:{line + offset}:"
+    words = {"stat": [own.cfg], "map": own.inputs, "ana": own.inputs}[command]
+    refused(own, [command, *words], where, *expected)
+
+
+def test_cfg_that_is_not_there_or_no_cfg(own: Bench) -> None:
+    refused(own, ["stat", "no.cfg"], "no.cfg: ")
+    refused(own, ["stat", own.weights], str(own.weights))
+    refused(own, ["stat", own.folder], str(own.folder))
+
+
+@pytest.mark.parametrize("change", [-4, -1, 4, 1])
+def test_weights_of_another_length(own: Bench, change: int) -> None:
+    content = own.weights.read_bytes()
+    own.weights.write_bytes(content[:change] if change < 0 else content + bytes(change))
+    sizes = [f"expected {len(content)} bytes", f"found {len(content) + change}"]
+    where = "layer 6 [convolutional], weight" if change < 0 else "another cfg"
+    for command in ("stat", "map", "ana"):
+        words = [own.cfg, own.weights] if command == "stat" else own.inputs
+        refused(own, [command, *words], str(own.weights), "byte", where, *sizes)
+
+
+def test_weights_of_another_cfg_of_the_same_length(own: Bench) -> None:
+    model = load(own.cfg, own.weights, ALEXEYAB)
+    content = weights_file.dump(model.weights, model.graph.layers)
+    # a negative number in place of layer 0's first variance
+    at = 20 + 4 * (8 * 3)
+    own.weights.write_bytes(content[:at] + b"\x00\x00\x80\xbf" + content[at + 4 :])
+    refused(own, ["map", *own.inputs], f"byte {at}", "layer 0", "found -1", "another cfg")
+
+
+def test_weights_that_are_text(own: Bench) -> None:
+    own.weights.write_text("hello")
+    refused(own, ["map", *own.inputs], str(own.weights), "byte 5", "header")
+
+
+def test_a_declared_size_far_over_the_files(own: Bench) -> None:
+    """Three terabytes: whoever asked for them would fail in another way."""
+    edit(own.cfg, "filters=12\nsize=1", "filters=8000000\nsize=1")
+    edit(own.cfg, "filters=12\nsize=3", "filters=10000\nsize=3")
+    error = refused(own, ["map", *own.inputs], str(own.weights), "ends within", f"found {own.weights.stat().st_size}")
+    needed = re.search(r"expected (\d+) bytes", error)
+    assert needed
+    assert int(needed[1]) > 2.8e12
+
+
+def test_a_declared_size_that_no_darknet_holds(own: Bench) -> None:
+    edit(own.cfg, "filters=12\nsize=1", "filters=2000000000\nsize=1")
+    refused(own, ["map", *own.inputs], f"{own.cfg}:", "layer 2", "output would be")
+
+
+def test_a_large_network_and_small_weights_in_little_memory(own: Bench) -> None:
+    """Half a gigabyte of weights is declared; the process may not grow by it."""
+    edit(own.cfg, "filters=12\nsize=3", "filters=1000000\nsize=3")
+    program = (
+        "import sys, resource\nfrom yoloprune import cli\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    cli.app(sys.argv[1:])\n"
+        "finally:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "map", *own.inputs],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"found {own.weights.stat().st_size}" in done.stderr
+    assert int(done.stdout) < 50_000  # kB
+
+
+def spoil_image(own: Bench) -> None:
+    own.image().write_bytes(b"\x89PNG\r\n and then nothing")
+
+
+def lose_image(own: Bench) -> None:
+    own.image().unlink()
+
+
+@pytest.mark.parametrize("command", ["map", "ana"])
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (spoil_image, ["valid_0.png", "not a picture"]),
+        (lose_image, ["valid.txt:1:", "no such image", "valid_0.png"]),
+        (lambda own: own.label().write_text("0 .5 .5 .1 .1\n2 .5 .5 .1 .1\n"), ["valid_0.txt:2:", "0..1", "found 2"]),
+        (lambda own: own.label().write_text("0 .5 .5 .1\n"), ["valid_0.txt:1:", "expected", "five numbers"]),
+        (lambda own: [own.label(index).unlink() for index in range(5)], ["valid.txt", "no label file", "labels"]),
+        (lambda own: [own.label(index).write_text("") for index in range(5)], ["valid.txt", "empty"]),
+        (lambda own: (own.folder / "valid.txt").write_text("\n\n"), ["valid.txt", "expected one image path"]),
+        (lambda own: (own.folder / "set.names").write_text("a\nb\nc\n"), ["set.names", "expected 2", "found 3"]),
+        (lambda own: edit(own.data, "classes=2", "classes=two"), ["set.data:1:", "classes", "'two'"]),
+        (lambda own: edit(own.data, "valid=valid.txt\n", ""), ["set.data", "valid="]),
+        (lambda own: edit(own.data, "valid=valid", "valid=other"), ["set.data:3:", "other.txt"]),
+    ],
+)
+def test_data(own: Bench, command: str, spoil: Callable[[Bench], object], expected: list[str]) -> None:
+    spoil(own)
+    refused(own, [command, *own.inputs], *expected)
+
+
+def test_data_of_the_calibration_pictures(own: Bench) -> None:
+    edit(own.data, "train=train.txt\n", "")
+    refused(own, ["ana", *own.inputs], "set.data", "train=")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["map"], ["Missing argument"]),
+        (["mop"], ["No such command"]),
+        (["map", "a.cfg", "b.weights", "--speed"], ["--speed"]),
+        (["map", "CFG", "WEIGHTS", "--points", "12"], ["--points", "0, 11, 101", "12"]),
+        (["map", "CFG", "WEIGHTS", "--nms", "soft"], ["--nms", "greedynms", "soft"]),
+        (["map", "CFG", "WEIGHTS", "--metric", "map60"], ["--metric", "map50-95", "map60"]),
+        (["map", "CFG", "WEIGHTS", "--metric", "top1"], ["--metric", "map50", "top1"]),
+        (["map", "CFG", "WEIGHTS", "--dialect", "tf"], ["--dialect", "alexeyab", "tf"]),
+        (["map", "CFG", "WEIGHTS", "--images", "0"], ["--images"]),
+        (["map", "CFG", "WEIGHTS", "--data", "no.data"], ["no.data"]),
+        (["ana", "CFG", "WEIGHTS", "--criterion", "luck"], ["--criterion", "l1", "luck"]),
+        (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1", "--epochs", "1", "--exclude", "a"], ["--exclude"]),
+        (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1"], ["--epochs"]),
+        (["prune", "--threshold", "0.1"], ["yoloprune-workspace", "no workspace", "ana"]),
+        (["status", "-w", "nowhere"], ["nowhere", "no workspace"]),
+        (["finetune", "--epochs", "1"], ["no workspace"]),
+        (["export", "-o", "out"], ["no workspace"]),
+        (["detect", "CFG", "WEIGHTS", "none.jpg", "-o", "out"], ["none.jpg", "no such picture"]),
+        (["detect", "CFG", "WEIGHTS", "CFG", "-o", "out"], ["tiny.cfg", "not a picture"]),
+        (["detect", "CFG", "WEIGHTS", "IMAGE", "CFG", "-o", "out"], ["tiny.cfg", "not a picture"]),
+        (["detect", "CFG", "WEIGHTS", "IMAGE", "-o", "CFG"], ["tiny.cfg"]),
+        (["detect", "CFG", "WEIGHTS", "IMAGE", "IMAGE", "-o", "out"], ["two pictures"]),
+        (["verify", "CFG", "WEIGHTS", "CFG", "CFG"], ["tiny.cfg", "byte"]),
+        (["verify", "CFG", "WEIGHTS", "CFG", "WEIGHTS", "--image", "no.png"], ["no.png"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].islower() else "",
+)
+def test_use(own: Bench, words: list[str], expected: list[str]) -> None:
+    names: dict[str, object] = {"CFG": own.cfg, "WEIGHTS": own.weights, "IMAGE": own.image()}
+    refused(own, [names.get(word, word) for word in words], *expected)
+
+
+@pytest.fixture
+def analysed(own: Bench) -> Bench:
+    result = CliRunner().invoke(cli.app, ["ana", *own.inputs, "--calibrate", "2", "--images", "2"])
+    assert result.exit_code == 0, result.output
+    return own
+
+
+def test_a_workspace_whose_inputs_changed(analysed: Bench) -> None:
+    for file in (analysed.cfg, analysed.weights, analysed.data):
+        content = file.read_bytes()
+        file.write_bytes(content + b"\n")
+        for words in (["prune", "--threshold", 0.1], ["status"], ["finetune", "--epochs", 1], ["export", "-o", "out"]):
+            refused(analysed, words, str(file), "expected the file", "found another")
+        file.write_bytes(content)
+
+
+def test_another_job_in_the_workspace(analysed: Bench) -> None:
+    refused(analysed, ["ana", *analysed.inputs, "--images", 3], "yoloprune-workspace", "settings", "--force")
+    refused(analysed, ["ana", *analysed.inputs, "--images", 2, "--calibrate", 3], "sensitivity.json", "compensation")
+
+
+def test_steps_out_of_order(analysed: Bench) -> None:
+    refused(analysed, ["finetune", "--epochs", 1], "nothing is pruned yet")
+    refused(analysed, ["export", "-o", "out"], "nothing is pruned yet")
+    refused(analysed, ["prune"], "--threshold", "--ratio")
+    refused(analysed, ["prune", "--threshold", 1, "--ratio", 0.5], "--threshold", "--ratio")
+    cut = ["prune", "--calibrate", 2, "--quiet"]
+    refused(analysed, [*cut, "--ratio", 1.5], "--ratio", "1.5")
+    refused(analysed, [*cut, "--ratio", 0.99], "--ratio", "at most")
+    refused(analysed, [*cut, "--threshold", 0.1, "--exclude", "3"], "--exclude", "layer 3", "0, 1, 2, 4")
+    refused(analysed, [*cut, "--threshold", 0.1, "--rule", "guess"], "--rule", "prefix", "guess")
+    refused(analysed, [*cut, "--threshold", -2], "nothing can go")
+
+
+def test_outputs_that_exist(analysed: Bench) -> None:
+    run = CliRunner()
+    assert run.invoke(cli.app, ["prune", "--ratio", "0.2", "--calibrate", "2"]).exit_code == 0
+    refused(analysed, ["prune", "--ratio", 0.3, "--calibrate", 2], "round 1", "--force")
+    assert run.invoke(cli.app, ["export", "-o", "out"]).exit_code == 0
+    refused(analysed, ["export", "-o", "out"], "out/tiny-slim.cfg", "exists already", "--force")
+    Path("out/tiny-slim.cfg").unlink()
+    refused(analysed, ["export", "-o", "out"], "out/tiny-slim.weights", "exists already")
+    words = [analysed.cfg, analysed.weights, analysed.image(), "-o", "out"]
+    assert run.invoke(cli.app, ["detect", *map(str, words)]).exit_code == 0
+    refused(analysed, ["detect", *words], "out/valid_0.png", "exists already", "--force")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("workspace.json", "{"),
+        ("workspace.json", '{"yoloprune": "workspace", "version": 1}'),
+        ("workspace.json", '{"yoloprune": "workspace", "version": 99}'),
+        ("round-1/sensitivity.json", "[]"),
+        ("round-1/sensitivity.json", '{"yoloprune": "sensitivity", "version": 1, "curves": [3]}'),
+    ],
+)
+def test_spoilt_artefacts(analysed: Bench, file: str, text: str) -> None:
+    (Path("yoloprune-workspace") / file).write_text(text)
+    refused(analysed, ["prune", "--threshold", 0.1, "--calibrate", 2], file)

@@ -1,0 +1,106 @@
+"""Imports run one way, and only the layer table knows section types."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
+BOTTOM = {"errors", "artefacts"}
+STAGE = {*BOTTOM, "darknet", "detect"}
+BELOW_STEPS = {*STAGE, "readers", "workspace", "prune", "train"}
+MAY_IMPORT = {
+    "errors": set(),
+    "artefacts": {"errors"},
+    "readers": BOTTOM,
+    "darknet": BOTTOM,
+    "detect": {*BOTTOM, "darknet"},
+    "prune": STAGE,
+    "train": STAGE,
+    "workspace": BOTTOM,
+    "steps": BELOW_STEPS,
+    "report": {*BELOW_STEPS, "steps"},
+    "console": {*BELOW_STEPS, "steps"},
+    "cli": {*BELOW_STEPS, "steps", "report", "console"},
+    "__main__": {*BELOW_STEPS, "steps", "report", "console", "cli"},
+    "__init__": set(),
+}
+"""Room (folder or file under yoloprune/) -> the others that it may import."""
+SECTION_TYPES = {
+    "avgpool", "connected", "convolutional", "maxpool", "region", "reorg", "route", "scale_channels", "shortcut",
+    "upsample", "yolo",
+}  # fmt: skip
+
+
+def imported_rooms(source: str, module: tuple[str, ...]) -> Iterator[str]:
+    """Rooms of yoloprune that `module`, as ("yoloprune", room, ...), imports; also inside functions."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[list[str]] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = list(module[: len(module) - node.level]) if node.level else []
+            base = start + (node.module.split(".") if node.module else [])
+            names = [[*base, alias.name] for alias in node.names]
+        yield from (name[1] for name in names if name[0] == "yoloprune" and len(name) > 1)
+
+
+def section_types_named(source: str) -> list[tuple[int, str]]:
+    """Line and text of every string literal that is a section's type. Names in __all__ are modules, no types."""
+    tree = ast.parse(source)
+    exported = {
+        id(constant)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "__all__" for target in node.targets)
+        for constant in ast.walk(node)
+    }
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in exported)
+    return [(node.lineno, node.value) for node in constants if node.value in SECTION_TYPES]
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", files(), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_run_one_way(file: Path) -> None:
+    room = room_of(file)
+    assert room in MAY_IMPORT, f"say in MAY_IMPORT what the new room {room} may import"
+    module = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    wrong = set(imported_rooms(file.read_text(), module)) - MAY_IMPORT[room] - {room, "__version__"}
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in files() if room_of(file) != "darknet"], ids=lambda file: str(file.relative_to(PACKAGE))
+)
+def test_only_the_layer_table_knows_section_types(file: Path) -> None:
+    assert section_types_named(file.read_text()) == []
+
+
+def test_the_order_has_no_way_back() -> None:
+    for room, below in MAY_IMPORT.items():
+        for other in below:
+            assert room not in MAY_IMPORT[other]
+            assert MAY_IMPORT[other] <= below
+
+
+def test_the_checks_see_what_they_look_for() -> None:
+    source = (
+        "import yoloprune.train.loop\n"
+        "from yoloprune import cli\n"
+        "def late():\n    from ..report import table\n    from . import plan\n"
+        '"""yolo in a text"""\n'
+        '__all__ = ["yolo"]\n'
+        'kind == "yolo"\n'
+    )
+    rooms = set(imported_rooms(source, ("yoloprune", "prune", "slim")))
+    assert rooms == {"train", "cli", "report", "prune"}
+    assert section_types_named(source) == [(8, "yolo")]

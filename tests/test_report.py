@@ -1,0 +1,163 @@
+"""Tables say what was measured; the plot shows every curve."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console, RenderableType
+
+from tests.drawn import CFG
+from tests.helpers import graph_of
+from yoloprune import report
+from yoloprune.detect.boxes import Detections
+from yoloprune.prune.channels import trace
+from yoloprune.prune.sensitivity import GRID, Curve, Point, Sensitivity, Setup
+from yoloprune.steps.look import Found, Stat
+from yoloprune.steps.verify import Verified
+from yoloprune.workspace import Figures, Input, Round, Settings, Workspace
+
+SETUP = Setup("", "", "", "alexeyab", False, "map50", 7, "l1", "none")
+
+
+def shown(part: RenderableType, *, colour: bool = False) -> str:
+    stream = io.StringIO()
+    system = "standard" if colour else None
+    Console(file=stream, width=200, force_terminal=colour, color_system=system).print(part)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def cells(part: RenderableType) -> list[list[str]]:
+    """Rows of a table, split at wide gaps."""
+    return [line.split() for line in shown(part).splitlines() if line.strip() and "──" not in line]
+
+
+def curve(label: int, losses: list[float], atoms: int = 10, gone: int = 0) -> Curve:
+    points = [Point(gone + 1 + index, 0.6 - loss) for index, loss in enumerate(losses)]
+    return Curve((label,), atoms, tuple(range(atoms)), gone, tuple(points))
+
+
+@pytest.fixture
+def sensitivity() -> Sensitivity:
+    return Sensitivity(
+        SETUP, 0.6, 0.58, GRID, (curve(3, [0.005, 0.03, 0.2]), curve(8, [-0.01]), curve(9, [0.1], gone=4))
+    )
+
+
+def test_the_group_with_most_to_win_comes_first(sensitivity: Sensitivity) -> None:
+    rows = cells(report.sensitivity_table(sensitivity, {"3": 0.02, "8": 0.25, "9": 0.1}))
+    assert [row[0] for row in rows[-3:]] == ["8", "9", "3"]
+    assert rows[-3][1:] == ["10", "25.0%", "0.6100"]
+    assert rows[-1][1:] == ["10", "2.0%", "0.5950", "0.5700", "0.4000"]
+
+
+def test_losses_are_coloured(sensitivity: Sensitivity) -> None:
+    text = shown(report.sensitivity_table(sensitivity, {"3": 0.3, "8": 0.2, "9": 0.1}), colour=True)
+    for value, code in (("0.5950", 32), ("0.5700", 33), ("0.4000", 31), ("0.6100", 32)):
+        assert f"\x1b[{code}m{value}" in text
+
+
+def test_a_measurement_stands_under_its_sparsity(sensitivity: Sensitivity) -> None:
+    lines = shown(report.sensitivity_table(sensitivity, {"3": 0.3, "8": 0.2, "9": 0.1})).splitlines()
+    head = next(line for line in lines if "50%" in line)
+    row = next(line for line in lines if line.strip().startswith("9 "))
+    assert row.index("0.5000") + 6 == head.index("50%") + 3
+
+
+def test_the_plot_has_a_curve_a_group(sensitivity: Sensitivity, tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "plot.png"
+    report.plot_sensitivity(sensitivity, file)
+    few = cv2.imread(str(file))
+    many = Sensitivity(SETUP, 0.6, 0.6, GRID, tuple(curve(n, [0.002 * n, 0.004 * n]) for n in range(70)))
+    report.plot_sensitivity(many, file)
+    more = cv2.imread(str(file))
+    assert more.shape[1] > few.shape[1]
+
+    def colours(picture: np.ndarray) -> int:
+        saturated = picture.reshape(-1, 3)[np.ptp(picture.reshape(-1, 3), axis=1) > 120]
+        return len(np.unique(saturated // 32, axis=0))
+
+    assert colours(more) > 2 * colours(few) > 0
+    assert [path.name for path in file.parent.iterdir()] == ["plot.png"]
+
+
+def test_the_plot_of_nothing(tmp_path: Path) -> None:
+    report.plot_sensitivity(Sensitivity(SETUP, 0.6, 0.6, GRID, ()), tmp_path / "plot.png")
+    assert cv2.imread(str(tmp_path / "plot.png")) is not None
+
+
+def test_changes_are_against_the_first() -> None:
+    rows = {
+        "original": Figures("map50_present", 0.75, 2.0, 1000, 4020),
+        "slim": Figures("map50_present", 0.7, 1.5, 400, 1620),
+    }
+    first, second = cells(report.figures_table(rows))[-2:]
+    assert first == ["original", "0.7500", "2.000", "1,000", "0.00"]
+    assert second == ["slim", "0.7000", "1.500", "-25.0%", "400", "-60.0%", "0.00", "-59.7%"]
+
+
+def test_groups_and_what_is_left() -> None:
+    channels = trace(graph_of(CFG))
+    keep = channels.all_kept()
+    keep[channels.groups[1].atoms[:3]] = False
+    rows = cells(report.group_table(channels, keep))
+    assert ["2", "12", "9", "25.0%"] in rows
+    assert ["0+1", "8", "8", "0.0%"] in rows
+
+
+def test_layers_as_darknet_shows_them() -> None:
+    graph = graph_of(CFG)
+    rows = cells(report.layer_table(Stat(graph, 4321)))
+    body = rows[1:]
+    assert [row[:2] for row in body[:-1]] == [[str(layer.index), layer.name] for layer in graph.layers]
+    assert body[1][2:] == ["8/8", "3x3/1", *["32", "x", "32", "x", "8", "32", "x", "32", "x", "8", "0.000", "104"]]
+    assert body[3][2:] == ["2x2/2", *["32", "x", "32", "x", "12", "16", "x", "16", "x", "12"]]
+    assert body[-1] == ["total", "4,321", "bytes", f"{graph.bflops:.3f}", f"{graph.parameters:,}"]
+
+
+def test_rounds() -> None:
+    def figures(accuracy: float, bflops: float) -> Figures:
+        return Figures("map50_present", accuracy, bflops, 1000, 4020)
+
+    nothing = Input("", "")
+    first = Round(1, {"threshold": 0.02}, figures(0.7, 2), figures(0.6, 1.5), figures(0.69, 1.5))
+    second = Round(2, {"threshold": 0.04}, figures(0.69, 1.5), figures(0.5, 1.0))
+    settings = Settings("alexeyab", None, None, None)
+    workspace = Workspace(Path("w"), nothing, nothing, nothing, settings, figures(0.7, 2), (first, second))
+    rows = cells(report.round_table(workspace))
+    assert rows[-2] == ["1", "0.0200", "0.7000", "0.6000", "0.6900", "1.500", "1,000", "25.0%"]
+    assert rows[-1] == ["2", "0.0400", "0.6900", "0.5000", "-", "1.000", "1,000", "50.0%"]
+    assert report.round_dict(workspace)["rounds"][1]["finetuned"] is None
+
+
+def test_readers() -> None:
+    verified = Verified(
+        {"yoloprune": 0.1, "opencv": 3.0}, {"yoloprune": 1e-6, "opencv": 0.2}, {"darknet": "gone"}, 1e-4
+    )
+    text = shown(report.reader_table(verified))
+    assert "same" in next(line for line in text.splitlines() if "yoloprune" in line)
+    assert "differs by more than 0.0001" in next(line for line in text.splitlines() if "opencv" in line)
+    assert "skipped: gone" in text
+
+
+def test_boxes_are_in_pixels() -> None:
+    boxes = np.array([[0.5, 0.25, 0.2, 0.1]], np.float32)
+    found = Detections(boxes, np.array([1]), np.array([0.875], np.float32))
+    nothing = Detections(boxes[:0], found.classes[:0], found.probs[:0])
+    pictures = [Found(Path("a/dog.jpg"), (200, 100), found, Path()), Found(Path("b.png"), (9, 9), nothing, Path())]
+    rows = cells(report.detection_table(pictures, ["cat", "big dog"]))
+    assert ["dog.jpg", "big", "dog", "0.88", "80", "20", "40", "10"] in rows
+    assert ["b.png", "nothing", "found"] in rows
+    payload = report.detection_dict(pictures, ["cat", "big dog"])
+    assert payload["images"][0]["detections"][0]["class"] == "big dog"
+    assert payload["images"][1]["detections"] == []
+
+
+def test_names_are_no_markup() -> None:
+    tables = report.accuracy_tables({"map50": 0.5, "images": 3, "ap": {"x": None, "y": 0.25}})
+    assert cells(tables[0])[-2:] == [["x", "-"], ["y", "0.2500"]]
+    assert cells(tables[1])[-2:] == [["map50", "0.5000"], ["images", "3"]]
+    assert len(report.accuracy_tables({"top1": 0.5})) == 1

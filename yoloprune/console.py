@@ -1,0 +1,283 @@
+"""What all commands share: options, the config file, progress, where answers go, and how a command ends."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import torch
+import typer
+from rich.console import Console, RenderableType
+from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package of their own
+from typer.core import TyperGroup
+
+from yoloprune.artefacts import atomic_path
+from yoloprune.errors import InputError
+from yoloprune.prune.criteria import CRITERIA
+from yoloprune.readers import ReaderError
+from yoloprune.steps.job import Step
+
+BAD_INPUT: Final = 2
+INTERRUPTED: Final = 130
+_UNSEEN_WIDTH: Final = 200
+"""Columns of tables that go to a file or a pipe."""
+_SLOW: Final = 10.0
+"""Seconds between two lines of progress that go to a file or a pipe."""
+
+
+class Commands(TyperGroup):
+    """The commands; every foreseen ending of one becomes a line on stderr and an exit status."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's own name for its context
+        """Run the command that is asked for."""
+        try:
+            return super().invoke(ctx)
+        except (InputError, ReaderError) as error:
+            raise _ended(str(error), BAD_INPUT) from None
+        except typer.TyperException as error:
+            raise _ended(f"{error.format_message()} (--help shows the use)", BAD_INPUT) from None
+        except KeyboardInterrupt:
+            raise _ended("interrupted; the same command goes on from what is done", INTERRUPTED) from None
+
+
+def _ended(message: str, status: int) -> typer.Exit:
+    print(f"yoloprune: {message}", file=sys.stderr)
+    return typer.Exit(status)
+
+
+class Progress:
+    """Follows the steps it is told of on stderr: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._stage = ("", 0)
+        self._bar: Any = None  # a tqdm
+        self._spoken = -math.inf
+
+    def __call__(self, step: Step) -> None:
+        """Show how far a step is; a stage's first text gets a line of its own."""
+        if self._quiet:
+            return
+        if self._stage != (step.stage, step.total):
+            self.close()
+            self._stage = (step.stage, step.total)
+            self._spoken = time.monotonic()
+            if step.text:
+                print(f"{step.stage}: {step.text}", file=sys.stderr)
+            if sys.stderr.isatty():
+                self._bar = tqdm(desc=step.stage, total=step.total, leave=False, file=sys.stderr)
+        if self._bar is not None:
+            self._bar.set_postfix_str(step.text, refresh=False)
+            self._bar.update(step.done - self._bar.n)
+        elif time.monotonic() - self._spoken >= _SLOW:
+            self._spoken = time.monotonic()
+            print(f"{step.stage}: {step.done} of {step.total} {step.text}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._stage = ("", 0)
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class Screen:
+    """Where a command's answers go: JSON where it is wanted, tables to stdout, progress and warnings to stderr."""
+
+    def __init__(self, json_file: str | None, quiet: bool) -> None:
+        self._json = json_file
+        self._quiet = quiet
+        self.watch = Progress(quiet)
+
+    def answer(self, payload: Mapping[str, Any], *parts: RenderableType) -> None:
+        """What was found out, for programs and for people; with `--json -` only for programs."""
+        self.watch.close()
+        text = json.dumps(plain(payload), indent=1, allow_nan=False)
+        if self._json == "-":
+            print(text)
+            return
+        if self._json is not None:
+            with atomic_path(self._json) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        if not self._quiet:
+            width = None if sys.stdout.isatty() else _UNSEEN_WIDTH
+            console = Console(width=width, markup=False, highlight=False, emoji=False)
+            for part in parts:
+                console.print(part)
+
+    def warn(self, text: str) -> None:
+        """A line on stderr that doesn't stop anything."""
+        if not self._quiet:
+            self.watch.close()
+            print(f"yoloprune: warning: {text}", file=sys.stderr)
+
+
+@contextmanager
+def screen_of(json_file: str | None, quiet: bool, force: bool) -> Iterator[Screen]:
+    """A command's screen. InputError, before any work, if the JSON file exists and may not be replaced."""
+    if json_file not in (None, "-") and Path(str(json_file)).exists() and not force:
+        raise InputError("exists already; --force replaces it", file=json_file)
+    screen = Screen(json_file, quiet)
+    try:
+        yield screen
+    finally:
+        screen.watch.close()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: paths as text, numbers that are none (infinite, NaN) as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def layers_of(text: str | None) -> frozenset[int]:
+    """`3,5,8` as numbers. InputError for anything else."""
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"--exclude: expected layer numbers like 3,5,8, found {text!r}")
+    return frozenset(map(int, parts))
+
+
+def _usable(device: str) -> str:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise typer.BadParameter(f"{device!r}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _from_config(ctx: typer.Context, file: Path | None) -> Path | None:
+    """Defaults for this command out of a file of `key=value` lines; what the command line says comes before it."""
+    if file is None:
+        return None
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}", file=file) from error
+    own = {"config", "help"}
+    options = {_key(name): param for param in ctx.command.params for name in param.opts if _key(name) not in own}
+    defaults: dict[str, Any] = {}
+    for number, line in enumerate(lines, start=1):
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not line.strip() or key.startswith(("#", ";")):
+            continue
+        if not equals or not value:
+            raise InputError(f"expected key=value, found {line.strip()!r}", file=file, line=number)
+        if _key(key) not in options:
+            known = ", ".join(sorted(options))
+            raise InputError(
+                f"{key}: {ctx.info_name} has no such option (expected some of {known})", file=file, line=number
+            )
+        param = options[_key(key)]
+        defaults[str(param.name)] = value.split(",") if param.nargs == -1 else value
+    ctx.default_map = defaults
+    return file
+
+
+def _key(name: str) -> str:
+    return name.lstrip("-").replace("-", "_").lower()
+
+
+# Options that several commands have.
+
+CfgArg = Annotated[Path, typer.Argument(metavar="CFG", help="The network's .cfg file.")]
+WeightsArg = Annotated[Path, typer.Argument(metavar="WEIGHTS", help="Its .weights file.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FILE", help="Darknet's .data file; left out, the only one beside the cfg or here."),
+]
+WorkspaceDir = Annotated[
+    Path, typer.Option("-w", "--workspace", metavar="DIR", help="Folder that knows the job: inputs, analysis, rounds.")
+]
+DialectName = Annotated[str, typer.Option("--dialect", metavar="NAME", help="Whose Darknet: alexeyab or pjreddie.")]
+Letterbox = Annotated[
+    bool | None,
+    typer.Option("--letterbox/--stretch", help="Keep a picture's aspect or not; left out, as the cfg and dialect say."),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="NAME", help="map50, map75, map50-95, top1 or top5; left out, map50 or top1."),
+]
+Images = Annotated[
+    int | None, typer.Option("--images", metavar="N", min=1, help="Measure on the first N pictures of the valid list.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", metavar="T", help="Accuracy that each group, cut alone, may lose; 0.01 is a point."),
+]
+Ratio = Annotated[
+    float | None, typer.Option("--ratio", metavar="R", help="Instead: the share of the original's BFLOPs to remove.")
+]
+Relative = Annotated[bool, typer.Option("--relative", help="T is a fraction of the original's accuracy.")]
+Rule = Annotated[
+    str,
+    typer.Option(
+        "--rule", metavar="NAME", help="Between two measurements: interpolated, or prefix for the one before."
+    ),
+]
+Exclude = Annotated[
+    str | None, typer.Option("--exclude", metavar="LAYERS", help="Layers whose channels all stay, like 3,5,8.")
+]
+Multiple = Annotated[
+    int, typer.Option("--multiple", metavar="N", min=1, help="Kept channels of a group are a multiple of N.")
+]
+MinKeep = Annotated[int, typer.Option("--min-keep", metavar="N", min=1, help="Channels of a group that stay at least.")]
+Criterion = Annotated[
+    str | None,
+    typer.Option(
+        "--criterion", metavar="NAME", help=f"What ranks channels: {', '.join(CRITERIA)}; left out, the best there is."
+    ),
+]
+Calibrate = Annotated[
+    int,
+    typer.Option("--calibrate", metavar="N", min=0, help="Train pictures that consumers are refitted on; 0: no refit."),
+]
+Epochs = Annotated[float | None, typer.Option("--epochs", metavar="N", min=0, help="Times through the train list.")]
+NeededThreshold = Annotated[float, typer.Option("--threshold", metavar="T", help="As for prune, of the last round.")]
+NeededEpochs = Annotated[float, typer.Option("--epochs", metavar="N", min=0, help="As for finetune, of each round.")]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", metavar="X", min=0, help="Left out, a share of the cfg's.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch", metavar="N", min=1, help="Pictures of an update; left out, as the cfg says.")
+]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written.")]
+Nms = Annotated[
+    str | None,
+    typer.Option("--nms", metavar="KIND", help="default, greedynms, diounms or cornersnms; left out, the cfg's."),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of all that is random.")]
+Workers = Annotated[
+    int, typer.Option("--workers", metavar="N", min=0, help="Threads that prepare train pictures; 0: none.")
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", callback=_usable, help="As PyTorch names it: cpu, cuda, cuda:1.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and written, and leave it.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
+Json = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Write the answer as JSON; - for stdout and nothing else there."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=_from_config,
+        help="Options as key=value lines; the command line comes first.",
+    ),
+]

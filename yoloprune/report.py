@@ -1,0 +1,299 @@
+"""What commands found out, as tables for a terminal and as plots. Nothing here is measured or printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from yoloprune.artefacts import atomic_path
+from yoloprune.detect.boxes import Detections
+from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.sensitivity import GRID, Curve, Sensitivity
+from yoloprune.steps.look import BEARABLE, Found, Stat
+from yoloprune.steps.verify import Verified
+from yoloprune.workspace import Figures, Workspace
+
+_COLOURS: Final = ((BEARABLE, "green"), (5 * BEARABLE, "yellow"))
+"""Colour of a loss of accuracy up to here; red above."""
+_NONE: Final = "-"
+
+
+def accuracy_tables(report: Mapping[str, Any]) -> list[Table]:
+    """Average precision of each class, if there are any, and the figures over all."""
+    figures = _table("figure", "value")
+    for key, value in report.items():
+        if key != "ap":
+            figures.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+    if "ap" not in report:
+        return [figures]
+    classes = _table("class", "AP")
+    for name, value in report["ap"].items():
+        classes.add_row(name, _number(value))
+    return [classes, figures]
+
+
+def layer_table(stat: Stat) -> Table:
+    """The layers as Darknet's own table shows them, and the totals."""
+    table = _table("layer", "type", "filters", "size/strd", "from", "input", "output", "BFLOPs", "parameters")
+    layers = stat.as_dict()["layers"]
+    for layer, shown in zip(stat.graph.layers, layers, strict=True):
+        filters = _text(shown["filters"]) + (f"/{layer.groups_summed}" if layer.groups_summed > 1 else "")
+        before = layer.sources == (layer.index - 1,)
+        table.add_row(
+            str(layer.index),
+            layer.name,
+            filters,
+            _window(shown["size"], shown["stride"]),
+            "" if before else ",".join(map(str, layer.sources)),
+            _shape(shown["input"]),
+            _shape(shown["output"]),
+            f"{shown['bflops']:.3f}" if shown["bflops"] else "",
+            f"{shown['parameters']:,}" if shown["parameters"] else "",
+        )
+    table.add_section()
+    size = f"{stat.bytes:,} bytes"
+    table.add_row("total", "", "", "", "", "", size, f"{stat.graph.bflops:.3f}", f"{stat.graph.parameters:,}")
+    return table
+
+
+def detection_table(found: Sequence[Found], names: Sequence[str]) -> Table:
+    """Every detection, box in pixels."""
+    table = _table("picture", "class", "probability", "left", "top", "width", "height")
+    for each in found:
+        if not len(each.detections.probs):
+            table.add_row(each.image.name, "nothing found")
+        for name, probability, (x, y, w, h) in boxes_of(each.detections, names):
+            width, height = each.size
+            pixels = ((x - w / 2) * width, (y - h / 2) * height, w * width, h * height)
+            table.add_row(each.image.name, name, f"{probability:.2f}", *(str(round(value)) for value in pixels))
+    return table
+
+
+def detection_dict(found: Sequence[Found], names: Sequence[str]) -> dict[str, Any]:
+    """The same for programs; boxes as in a label file: centre x, y, width, height as fractions."""
+    images = [
+        {
+            "image": each.image,
+            "picture": each.picture,
+            "detections": [
+                {"class": name, "probability": probability, "box": bounds}
+                for name, probability, bounds in boxes_of(each.detections, names)
+            ],
+        }
+        for each in found
+    ]
+    return {"images": images}
+
+
+def file_list(files: Mapping[str, Path]) -> Table:
+    """Files written."""
+    table = _table("file", "path")
+    for name, path in files.items():
+        table.add_row(name, str(path))
+    return table
+
+
+def boxes_of(found: Detections, names: Sequence[str]) -> list[tuple[str, float, list[float]]]:
+    """Class name, probability, and centre x, centre y, width, height as fractions, of each detection."""
+    rows = zip(found.classes.tolist(), found.probs.tolist(), found.boxes.tolist(), strict=True)
+    return [(names[number], probability, bounds) for number, probability, bounds in rows]
+
+
+def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> Table:
+    """Accuracy of each group at each sparsity, coloured by the loss; where most can be won comes first.
+
+    gains: for each group, the share of the BFLOPs that goes at a loss of `BEARABLE`.
+    """
+    columns = (f"{sparsity:.0%}" for sparsity in GRID)
+    table = _table("group", "channels", f"BFLOPs off at loss {BEARABLE:g}", *columns)
+    table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this cut"
+    for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
+        cells = [_accuracy(sensitivity, curve, sparsity) for sparsity in GRID]
+        table.add_row(curve.label, str(curve.atoms), f"{gains[curve.label]:.1%}", *cells)
+    return table
+
+
+def sensitivity_dict(sensitivity: Sensitivity, gains: Mapping[str, float]) -> dict[str, Any]:
+    """The same for programs; `gain` as in the table."""
+    groups = [
+        {
+            "group": curve.label,
+            "channels": curve.atoms,
+            "gain": gains[curve.label],
+            "points": [
+                {"sparsity": point.dropped / curve.atoms, "accuracy": point.accuracy, "loss": sensitivity.loss(point)}
+                for point in curve.points
+            ],
+        }
+        for curve in sensitivity.curves
+    ]
+    return {"baseline": sensitivity.baseline, "start": sensitivity.start, "groups": groups}
+
+
+def group_table(channels: Channels, keep: KeepAtoms) -> Table:
+    """What is left of each group."""
+    table = _table("group", "channels", "kept", "sparsity")
+    for group in channels.groups:
+        kept = int(keep[group.atoms].sum())
+        table.add_row(group.label, str(len(group.atoms)), str(kept), f"{1 - kept / len(group.atoms):.1%}")
+    return table
+
+
+def figures_table(rows: Mapping[str, Figures]) -> Table:
+    """Networks one below the other; shares are of the first."""
+    first = next(iter(rows.values()))
+    table = _table("network", first.metric, "BFLOPs", "", "parameters", "", "MB", "")
+    for name, each in rows.items():
+        table.add_row(
+            name,
+            f"{each.accuracy:.4f}",
+            f"{each.bflops:.3f}",
+            _change(each.bflops, first.bflops),
+            f"{each.parameters:,}",
+            _change(each.parameters, first.parameters),
+            f"{each.bytes / 1e6:.2f}",
+            _change(each.bytes, first.bytes),
+        )
+    return table
+
+
+def round_table(workspace: Workspace) -> Table:
+    """The original network and every round of pruning; what is removed is counted against the original."""
+    columns = ("round", "threshold", "before", "pruned", "finetuned", "BFLOPs", "parameters", "BFLOPs off")
+    table = _table(*columns)
+    original = workspace.original
+    if original is not None:
+        table.title = original.metric
+        sizes = (f"{original.bflops:.3f}", f"{original.parameters:,}")
+        table.add_row("original", "", f"{original.accuracy:.4f}", "", "", *sizes, "")
+    for each in workspace.rounds:
+        table.add_row(
+            str(each.number),
+            _number(each.chosen_by.get("threshold")),
+            f"{each.before.accuracy:.4f}",
+            f"{each.pruned.accuracy:.4f}",
+            _number(each.finetuned.accuracy if each.finetuned else None),
+            f"{each.pruned.bflops:.3f}",
+            f"{each.pruned.parameters:,}",
+            f"{1 - each.pruned.bflops / original.bflops:.1%}" if original else _NONE,
+        )
+    return table
+
+
+def round_dict(workspace: Workspace) -> dict[str, Any]:
+    """The same for programs."""
+
+    def shown(figures: Figures | None) -> dict[str, Any] | None:
+        return figures.as_dict() if figures else None
+
+    rounds = [
+        {
+            "number": each.number,
+            "chosen_by": dict(each.chosen_by),
+            "before": shown(each.before),
+            "pruned": shown(each.pruned),
+            "finetuned": shown(each.finetuned),
+        }
+        for each in workspace.rounds
+    ]
+    return {"original": shown(workspace.original), "rounds": rounds}
+
+
+def reader_table(verified: Verified) -> Table:
+    """How far two networks are apart in each reader."""
+    table = _table("reader", "max difference", "of the largest value", "answer")
+    for name, diff in verified.max_abs_diff.items():
+        relative = verified.max_relative_diff[name]
+        within = relative <= verified.tolerance
+        answer = Text("same", "green") if within else Text(f"differs by more than {verified.tolerance:g}", "red")
+        table.add_row(name, f"{diff:.3g}", f"{relative:.3g}", answer)
+    for name, reason in verified.skipped.items():
+        table.add_row(name, _NONE, _NONE, f"skipped: {reason}")
+    return table
+
+
+def plot_sensitivity(sensitivity: Sensitivity, file: Path) -> None:
+    """Write a picture with a curve of each group: accuracy over sparsity, from the network that is cut."""
+    count = len(sensitivity.curves)
+    columns = max(-(-count // 30), 1)
+    figure = Figure(figsize=(8 + 1.4 * columns, 6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for index, curve in enumerate(sensitivity.curves):
+        sparsities = [curve.gone / curve.atoms, *(point.dropped / curve.atoms for point in curve.points)]
+        accuracies = [sensitivity.start, *(point.accuracy for point in curve.points)]
+        colour = colormaps["turbo"](index / max(count - 1, 1))
+        style = ("-", "--", ":")[index % 3]
+        axes.plot(sparsities, accuracies, style, color=colour, linewidth=1.2, marker=".", label=curve.label)
+    axes.axhline(sensitivity.baseline, color="black", linewidth=0.8)
+    axes.set(xlabel="sparsity of the group, cut alone", ylabel=sensitivity.setup.metric, xlim=(0, 1))
+    axes.set_title(f"{count} groups of channels by the layers that make them; the line is the original")
+    axes.grid(alpha=0.3)
+    if count:
+        figure.legend(loc="outside right upper", ncols=columns, fontsize="x-small", title="layers")
+    with atomic_path(file) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _table(*columns: str) -> Table:
+    """Words to the left, numbers to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    words = {
+        "class",
+        "type",
+        "picture",
+        "figure",
+        "network",
+        "reader",
+        "answer",
+        "group",
+        "round",
+        "from",
+        "file",
+        "path",
+    }
+    for column in columns:
+        table.add_column(column, justify="left" if column in words else "right", overflow="fold")
+    return table
+
+
+def _accuracy(sensitivity: Sensitivity, curve: Curve, sparsity: float) -> Text:
+    """The measurement at a sparsity; empty where there is none."""
+    dropped = round(sparsity * curve.atoms)
+    point = next((each for each in curve.points if each.dropped == dropped), None)
+    if point is None:
+        return Text()
+    loss = sensitivity.loss(point)
+    colour = next((colour for most, colour in _COLOURS if loss <= most), "red")
+    return Text(f"{point.accuracy:.4f}", colour)
+
+
+def _change(value: float, first: float) -> str:
+    return "" if value == first else f"{value / first - 1:+.1%}"
+
+
+def _number(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.4f}"
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _window(size: int | None, stride: int | None) -> str:
+    if size is None:
+        return "" if stride is None else f"/{stride}"
+    return f"{size}x{size}/{stride}"
+
+
+def _shape(whc: Sequence[int]) -> str:
+    w, h, c = whc
+    return f"{w:4} x{h:4} x{c:4}"
