@@ -101,6 +101,15 @@ def test_ana_measures_every_group(whole: Whole) -> None:
     assert len(np.unique(plot.reshape(-1, 3), axis=0)) > 50
 
 
+def test_ana_measures_where_it_is_asked_to(own: Bench) -> None:
+    found = answer("ana", *own.inputs, *FEW, "--sparsities", "0.5,0.25")
+    points = {group["group"]: [point["sparsity"] for point in group["points"]] for group in found["groups"]}
+    assert points == {label: [0.25, 0.5] for label in ("0+1", "2", "4")}
+    shown = call("ana", *own.inputs, *FEW).stdout
+    assert "25%" in shown
+    assert "30%" not in shown
+
+
 def test_prune_finetune_and_export_say_what_they_did(whole: Whole) -> None:
     pruned, tuned, slim = (whole.answers[step] for step in ("prune", "finetune", "export"))
     original = answer("stat", whole.bench.cfg, whole.bench.weights)

@@ -108,8 +108,8 @@ def test_weights_that_are_text(own: Bench) -> None:
 
 def test_a_declared_size_far_over_the_files(own: Bench) -> None:
     """Three terabytes: whoever asked for them would fail in another way."""
-    edit(own.cfg, "filters=12\nsize=1", "filters=8000000\nsize=1")
-    edit(own.cfg, "filters=12\nsize=3", "filters=10000\nsize=3")
+    edit(own.cfg, "filters=12\nsize=1", "filters=2000000\nsize=1")
+    edit(own.cfg, "filters=12\nsize=3", "filters=40000\nsize=3")
     error = refused(own, ["map", *own.inputs], str(own.weights), "ends within", f"found {own.weights.stat().st_size}")
     needed = re.search(r"expected (\d+) bytes", error)
     assert needed
@@ -194,6 +194,8 @@ def test_data_of_the_calibration_pictures(own: Bench) -> None:
         (["ana", "CFG", "WEIGHTS", "--criterion", "luck"], ["--criterion", "l1", "luck"]),
         (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1", "--epochs", "1", "--exclude", "a"], ["--exclude"]),
         (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1"], ["--epochs"]),
+        (["ana", "CFG", "WEIGHTS", "--sparsities", "0.5,1"], ["--sparsities", "between 0 and 1", "0.5,1"]),
+        (["ana", "CFG", "WEIGHTS", "--sparsities", "half"], ["--sparsities", "half"]),
         (["prune", "--threshold", "0.1"], ["yoloprune-workspace", "no workspace", "ana"]),
         (["status", "-w", "nowhere"], ["nowhere", "no workspace"]),
         (["finetune", "--epochs", "1"], ["no workspace"]),

@@ -46,6 +46,7 @@ def ana_command(
     images: console.Images = None,
     criterion: console.Criterion = None,
     calibrate: console.Calibrate = CALIBRATE,
+    sparsities: console.Sparsities = None,
     device: console.Device = "cpu",
     force: console.Force = False,
     dry_run: console.DryRun = False,
@@ -59,8 +60,11 @@ def ana_command(
     """
     with screen_of(json, quiet, force) as screen:
         settings = Settings(dialect, letterbox, metric, images)
+        shares = console.shares_of(sparsities)
         if dry_run:
-            ahead = look.forecast(cfg, weights, data, workspace=workspace, settings=settings, device=device)
+            ahead = look.forecast(
+                cfg, weights, data, workspace=workspace, settings=settings, sparsities=shares, device=device
+            )
             screen.answer(
                 asdict(ahead),
                 f"{ahead.groups} groups, {ahead.points} points of {ahead.images} pictures, "
@@ -75,6 +79,7 @@ def ana_command(
             **asdict(settings),
             criterion=criterion,
             calibrate=calibrate,
+            sparsities=shares,
             device=device,
             force=force,
             watch=screen.watch,

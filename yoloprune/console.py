@@ -149,6 +149,19 @@ def layers_of(text: str | None) -> frozenset[int]:
     return frozenset(map(int, parts))
 
 
+def shares_of(text: str | None) -> tuple[float, ...] | None:
+    """`0.25,0.5` as numbers between 0 and 1; None for None. InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise InputError(f"--sparsities: expected shares between 0 and 1 like 0.25,0.5,0.75, found {text!r}")
+    return tuple(sorted(set(shares)))
+
+
 def _usable(device: str) -> str:
     try:
         torch.zeros(1, device=device)
@@ -256,6 +269,10 @@ Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder fo
 Nms = Annotated[
     str | None,
     typer.Option("--nms", metavar="KIND", help="default, greedynms, diounms or cornersnms; left out, the cfg's."),
+]
+Sparsities = Annotated[
+    str | None,
+    typer.Option("--sparsities", metavar="LIST", help="Where to measure, like 0.25,0.5; left out, 0.1,0.2 to 0.9."),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of all that is random.")]
 Workers = Annotated[

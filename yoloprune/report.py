@@ -16,7 +16,7 @@ from rich.text import Text
 from yoloprune.artefacts import atomic_path
 from yoloprune.detect.boxes import Detections
 from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.sensitivity import GRID, Curve, Sensitivity
+from yoloprune.prune.sensitivity import Curve, Sensitivity
 from yoloprune.steps.look import BEARABLE, Found, Stat
 from yoloprune.steps.verify import Verified
 from yoloprune.workspace import Figures, Workspace
@@ -60,7 +60,7 @@ def layer_table(stat: Stat) -> Table:
         )
     table.add_section()
     size = f"{stat.bytes:,} bytes"
-    table.add_row("total", "", "", "", "", "", size, f"{stat.graph.bflops:.3f}", f"{stat.graph.parameters:,}")
+    table.add_row("total", "", "", "", "", "", size, _short(stat.graph.bflops), f"{stat.graph.parameters:,}")
     return table
 
 
@@ -112,11 +112,11 @@ def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> T
 
     gains: for each group, the share of the BFLOPs that goes at a loss of `BEARABLE`.
     """
-    columns = (f"{sparsity:.0%}" for sparsity in GRID)
+    columns = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
     table = _table("group", "channels", f"BFLOPs off at loss {BEARABLE:g}", *columns)
     table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this cut"
     for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
-        cells = [_accuracy(sensitivity, curve, sparsity) for sparsity in GRID]
+        cells = [_accuracy(sensitivity, curve, sparsity) for sparsity in sensitivity.sparsities]
         table.add_row(curve.label, str(curve.atoms), f"{gains[curve.label]:.1%}", *cells)
     return table
 
@@ -155,11 +155,11 @@ def figures_table(rows: Mapping[str, Figures]) -> Table:
         table.add_row(
             name,
             f"{each.accuracy:.4f}",
-            f"{each.bflops:.3f}",
+            _short(each.bflops),
             _change(each.bflops, first.bflops),
             f"{each.parameters:,}",
             _change(each.parameters, first.parameters),
-            f"{each.bytes / 1e6:.2f}",
+            _short(each.bytes / 1e6),
             _change(each.bytes, first.bytes),
         )
     return table
@@ -172,7 +172,7 @@ def round_table(workspace: Workspace) -> Table:
     original = workspace.original
     if original is not None:
         table.title = original.metric
-        sizes = (f"{original.bflops:.3f}", f"{original.parameters:,}")
+        sizes = (_short(original.bflops), f"{original.parameters:,}")
         table.add_row("original", "", f"{original.accuracy:.4f}", "", "", *sizes, "")
     for each in workspace.rounds:
         table.add_row(
@@ -181,7 +181,7 @@ def round_table(workspace: Workspace) -> Table:
             f"{each.before.accuracy:.4f}",
             f"{each.pruned.accuracy:.4f}",
             _number(each.finetuned.accuracy if each.finetuned else None),
-            f"{each.pruned.bflops:.3f}",
+            _short(each.pruned.bflops),
             f"{each.pruned.parameters:,}",
             f"{1 - each.pruned.bflops / original.bflops:.1%}" if original else _NONE,
         )
@@ -282,6 +282,11 @@ def _change(value: float, first: float) -> str:
 
 def _number(value: float | None) -> str:
     return _NONE if value is None else f"{value:.4f}"
+
+
+def _short(value: float) -> str:
+    """Three decimals, or as many digits where that says more."""
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.3g}"
 
 
 def _text(value: object) -> str:

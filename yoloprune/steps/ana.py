@@ -13,7 +13,8 @@ from torch import Tensor
 from yoloprune.darknet.data import load_classes, load_split
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
-from yoloprune.detect.measure import Measure, Pictures, fit_for
+from yoloprune.detect.front import Front
+from yoloprune.detect.measure import Measure, Pictures, fit_for, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import KeepAtoms
 from yoloprune.prune.compensate import RIDGE, compensate_alone
@@ -80,7 +81,7 @@ def analyse_job(
     file = workspace.sensitivity_file(job.next_round)
     setup = setup_of(job, measure, criterion, calibrate)
     known = resumable(file, setup) if file.exists() and not force else None
-    network = build(job.model, device)
+    network = network_for_measuring(job.model, device)
     started = time.monotonic()
     start = known.start if known else measure.accuracy(network)
     once = time.monotonic() - started
@@ -100,10 +101,13 @@ def analyse_job(
     text = f"{groups} groups, {todo} points of {len(measure.pictures)} pictures"
     watch(Step("ana", 0, todo, f"{text}, about {once * todo / 60:.1f} min" if not known else f"{text} left"))
     done = 0
+    front = Front(measure, network)
+    variant = network_for_measuring(job.model, device)
 
     def accuracy_of(curve: Curve, dropped: int) -> float:
-        network.set_weights(cut.alone(curve.keep(job.channels, job.keep, dropped)).weights)
-        return measure.accuracy(network)
+        front.advance(curve.producers[0])
+        variant.set_weights(cut.alone(curve.keep(job.channels, job.keep, dropped)).weights)
+        return front.accuracy(variant)
 
     def on_point(so_far: Sensitivity, curve: Curve, point: Point) -> None:
         nonlocal done

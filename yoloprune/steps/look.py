@@ -178,6 +178,7 @@ def forecast(
     *,
     workspace: Path = DEFAULT,
     settings: Settings,
+    sparsities: Sequence[float] | None = None,
     device: str = "cpu",
 ) -> Forecast:
     """What `ana` would measure from the start, and how long one measurement takes; nothing is written."""
@@ -189,7 +190,7 @@ def forecast(
     measure.accuracy(network)
     once = time.monotonic() - started
     curves = Cutter(job, calibrate=0).first_curves(default_criterion(calibrated=False))  # any criterion: same counts
-    points = sum(len(grid_counts(curve, GRID)) for curve in curves)
+    points = sum(len(grid_counts(curve, sparsities or GRID)) for curve in curves)
     return Forecast(len(curves), points, len(measure.pictures), once * points)
 
 
