@@ -162,23 +162,19 @@ def test_elimination_beats_any_other_single_choice() -> None:
     group = channels.groups[0]
     evidence = Evidence(model, channels, channels.all_kept(), wanted, moments)
     order = CRITERIA["elimination"](evidence, group)
+    arrays = model.weights.layers[1]
+    factor = arrays["scale"] / np.sqrt(arrays["variance"] + 1e-5)
+    with torch.inference_mode():
+        network = build(model)
+        inputs = [network(x, [0])[0] for x in batches]
+        columns = torch.cat([network.layers[1].columns(x)[0].T for x in inputs]).double().numpy()  # [M, 8 * 9]
+    target = columns @ arrays["weight"].reshape(6, -1).T.astype(np.float64) * factor
     losses = []
-    factor = model.weights.layers[1]["scale"] / np.sqrt(model.weights.layers[1]["variance"] + 1e-5)
     for position in range(8):
-        keep = channels.all_kept()
-        keep[group.atoms[position]] = False
-        cut, whole = linear(compensate_alone(model, channels, keep, wanted, moments)), linear(model)
-        with torch.inference_mode():
-            total = sum(
-                float(
-                    (
-                        ((build(cut)(x, [1])[1] - build(whole)(x, [1])[1]) * torch.from_numpy(factor)[:, None, None])
-                        ** 2
-                    ).sum()
-                )
-                for x in batches
-            )
-        losses.append(total)
+        left = np.delete(columns, np.s_[position * 9 : position * 9 + 9], 1)
+        left = np.concatenate([left, np.ones((len(left), 1))], 1)
+        fitted = np.linalg.lstsq(left, target, rcond=None)[0]
+        losses.append(float(((left @ fitted - target) ** 2).sum()))
     assert order[0] == int(np.argmin(losses))
 
 

@@ -17,7 +17,7 @@ class Options:
     """Reader of one section that remembers which keys were asked for.
 
     `index` is the layer's (sections after [net] count from 0), or None for [net]. Numbers are read as atoi/atof do,
-    except that text which is no number at all is an error instead of a silent 0.
+    but anything else than a number, apart from a comment behind it, is an error instead of a silent 0 or half a text.
     """
 
     def __init__(self, cfg: Cfg, section: Section, index: int | None) -> None:

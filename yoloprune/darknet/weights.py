@@ -125,7 +125,7 @@ def write(path: str | Path, weights: Weights, layers: Sequence[Layer], *, force:
 
 
 def initial(layers: Sequence[Layer], seed: int) -> Weights:
-    """Weights as Darknet starts them: uniform within sqrt(2/fan-in), biases 0, scales 1, mean and variance 0."""
+    """Weights as AlexeyAB's Darknet starts them: uniform in sqrt(2/fan-in), biases, means, variances 0, scales 1."""
     rng = np.random.default_rng(seed)
     made = [{spec.name: _start(spec, rng) for spec in layer.tensors()} for layer in layers]
     return Weights(Header(), tuple(made))

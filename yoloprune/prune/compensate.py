@@ -2,11 +2,13 @@
 
 Least squares on a few pictures, no labels, no training: Luo et al. 2017 (ThiNet, eq. 7) over all weights and a
 constant, with the second moments of Optimal Brain Surgeon (Hassibi and Stork 1993). With z = (columns, 1) of the kept
-inputs and the target t = W x of the unpruned consumer,
+inputs and the target t of the unpruned consumer, its weights times its inputs,
 
-    min over (W', c) of  sum |W' z + c - t|^2 + |(W' - W_kept) L|^2,   L^2 = RIDGE * diag(sum z z^T);
+    min over V = (W', c) of  sum |V z - t|^2 + ridge |(V - (W_kept, 0)) L|^2,   L^2 = diag(sum z z^T).
 
-the ridge pulls toward the plain cut, not toward 0, so what the pictures say nothing about stays as it was.
+The ridge pulls toward the plain cut, not toward 0, so what the pictures say nothing about stays as it was. How hard it
+pulls, the pictures say too (Hoerl, Kennard and Baldwin 1975): columns times what stays unexplained, over samples times
+what the change explains. With many pictures, or targets that can be met, it goes to 0.
 """
 
 from __future__ import annotations
@@ -28,10 +30,9 @@ from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.moments import SAMPLES_PER_COLUMN, Consumer, Moments, consumers, matrix, sampled
 from yoloprune.prune.slim import mask
 
-RIDGE: Final = 1e-6
-"""Share of a column's own second moment. Far under what pictures vary by; enough for dead and repeated channels."""
-_WEAKEST: Final = 1e-3
-"""The ridge is raised tenfold up to here where rounding makes the equations unsolvable."""
+LEAST_RIDGE: Final = 1e-9
+MOST_RIDGE: Final = 0.1
+"""Bounds of the ridge; the lower one is enough for dead and repeated channels."""
 
 
 @dataclass(frozen=True)
@@ -44,34 +45,43 @@ class Fit:
     """[groups, N/groups] float64, to add to every output."""
 
 
-def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_], ridge: float = RIDGE) -> Fit:
+def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
     """Weights [groups, n, D] refitted on the columns `keep` [D] to give what `moments.cross` [groups, D+1, n] asks for.
 
-    Moments over the inputs as they will be. Float64.
+    Moments over the inputs as they will be. Float64. Where they can't be solved for, the plain cut.
     """
     kept = torch.from_numpy(np.flatnonzero(keep)).to(weight.device)
     rows = torch.cat([kept, torch.tensor([len(keep)], device=weight.device)])  # the last is the constant
     a = moments.gram[:, rows][:, :, rows]
     start = torch.cat([weight[:, :, kept], torch.zeros_like(weight[:, :, :1])], 2)
     b = moments.cross[:, rows] - a @ start.mT
+    change = _solved(a, b, LEAST_RIDGE)
+    ridge = _ridge(a, start.mT + change, change, moments.cross[:, rows], moments.energy)
     change = _solved(a, b, ridge).mT
     fitted = torch.zeros_like(weight)
     fitted[:, :, kept] = start[:, :, :-1] + change[:, :, :-1]
     return Fit(fitted, change[:, :, -1])
 
 
+def _ridge(a: Tensor, fitted: Tensor, change: Tensor, cross: Tensor, energy: Tensor) -> float:
+    """Hoerl, Kennard and Baldwin's choice; a [G, K, K], fitted, change and cross [G, K, n], energy [G, n]."""
+    unexplained = energy.sum() - 2 * (fitted * cross).sum() + (fitted * (a @ fitted)).sum()
+    explained = (change[:, :-1] ** 2 * a.diagonal(dim1=1, dim2=2)[:, :-1, None]).sum()
+    columns, samples = a.shape[1] - 1, float(a[0, -1, -1])
+    ridge = columns * float(unexplained) / max(samples * float(explained), 1e-300)
+    return min(max(ridge, LEAST_RIDGE), MOST_RIDGE)
+
+
 def _solved(a: Tensor, b: Tensor, ridge: float) -> Tensor:
     """(a + ridge)^-1 b; a [G, K, K] positive semidefinite, its last row and column the constant's."""
-    own = a.diagonal(dim1=1, dim2=2).clone()
+    own = a.diagonal(dim1=1, dim2=2)
     floor = own[:, :-1].mean(1, keepdim=True) * 1e-6 + torch.finfo(own.dtype).tiny
-    while True:
-        weights = ridge * (own + floor)
-        factor, failed = torch.linalg.cholesky_ex(a + torch.diag_embed(weights))
+    while ridge <= MOST_RIDGE:
+        factor, failed = torch.linalg.cholesky_ex(a + torch.diag_embed(ridge * (own + floor)))
         if not failed.any():
             return torch.cholesky_solve(b, factor)
-        if ridge > _WEAKEST:
-            return torch.zeros_like(b)  # nothing can be learned from such moments: the plain cut
-        ridge *= 10
+        ridge *= 10  # rounding made the equations indefinite
+    return torch.zeros_like(b)
 
 
 def compensate_alone(
@@ -80,8 +90,6 @@ def compensate_alone(
     keep: KeepAtoms,
     wanted: Mapping[int, Consumer],
     moments: Mapping[int, Moments],
-    *,
-    ridge: float = RIDGE,
 ) -> Model:
     """Masked and refitted from moments of the uncut network, without a picture: right for the cut of one group.
 
@@ -94,7 +102,7 @@ def compensate_alone(
         if kept.all():
             continue
         weight = matrix(model, wanted[layer]).to(observed.gram.device)
-        fit = refit(weight, observed.asking_for(weight), kept, ridge)
+        fit = refit(weight, observed.asking_for(weight), kept)
         plain = masked.weights.layers[layer]
         changed[layer] = _only_kept(_fitted(plain, fit), plain, channels.kept_outputs(layer, keep))
     return _replaced(masked, changed)
@@ -106,7 +114,6 @@ def compensate(
     keep: KeepAtoms,
     batches: Iterable[Tensor],
     *,
-    ridge: float = RIDGE,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Model:
@@ -129,7 +136,7 @@ def compensate(
             if consumer is not None and any(new[source] is not old[source] for old, new in states):
                 moments = _observed(original, pruned, consumer, source, states, images, generator)
                 weight = matrix(model, consumer).to(device)
-                fit = refit(weight, moments, keep[consumer.atoms[0]], ridge)
+                fit = refit(weight, moments, keep[consumer.atoms[0]])
                 arrays = _fitted(masked.weights.layers[layer.index], fit)
                 arrays = _only_kept(
                     arrays, masked.weights.layers[layer.index], channels.kept_outputs(layer.index, keep)

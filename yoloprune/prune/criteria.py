@@ -35,9 +35,12 @@ Criterion = Callable[[Evidence, Group], tuple[int, ...]]
 
 
 def elimination(evidence: Evidence, group: Group) -> tuple[int, ...]:
-    """What the consumers miss least once refitted (see `elimination`): the default."""
+    """What the consumers miss least once refitted (elimination.py): the default; weight sum where no moments tell."""
     if not evidence.moments:
         raise InputError("--criterion elimination: expected calibration pictures, found --calibrate 0")
+    read_by = [each for each in evidence.consumers.values() if np.isin(group.atoms, each.atoms).any()]
+    if not any(each.layer in evidence.moments for each in read_by):
+        return weight_sum(evidence, group)  # its consumers are too large for moments, or there are none
     return elimination_order(
         evidence.model, evidence.channels, group, evidence.keep, evidence.consumers, evidence.moments
     )

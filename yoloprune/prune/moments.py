@@ -61,6 +61,16 @@ def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
     return found
 
 
+def affordable(wanted: Iterable[Consumer], memory: int = MEMORY) -> list[Consumer]:
+    """Of these, the smallest ones whose moments fit in `memory` together; the others can only be cut plainly."""
+    chosen = []
+    for each in sorted(wanted, key=lambda each: each.bytes):
+        memory -= each.bytes
+        if memory >= 0:
+            chosen.append(each)
+    return chosen
+
+
 def matrix(model: Model, consumer: Consumer) -> Tensor:
     """A consumer's weights as [groups, N/groups, D], float64."""
     weight = model.weights.layers[consumer.layer]["weight"]
@@ -75,13 +85,16 @@ class Moments:
     """Sum of z z^T [groups, D+1, D+1]."""
     cross: Tensor
     """Sum of z t^T [groups, D+1, n]."""
+    energy: Tensor
+    """Sum of t^2 [groups, n]."""
 
     @classmethod
     def zero(cls, consumer: Consumer, targets: int, device: torch.device) -> Self:
         """No sample yet."""
         size = (consumer.groups, consumer.columns + 1)
         gram = torch.zeros(*size, consumer.columns + 1, dtype=torch.float64, device=device)
-        return cls(gram, torch.zeros(*size, targets, dtype=torch.float64, device=device))
+        cross = torch.zeros(*size, targets, dtype=torch.float64, device=device)
+        return cls(gram, cross, torch.zeros(consumer.groups, targets, dtype=torch.float64, device=device))
 
     def add(self, columns: Tensor, targets: Tensor | None = None) -> None:
         """In place: columns [groups, D, M] of M samples, and what should come out of them [groups, n, M]."""
@@ -89,10 +102,12 @@ class Moments:
         self.gram.baddbmm_(z, z.mT)
         if targets is not None:
             self.cross.baddbmm_(z, targets.double().mT)
+            self.energy.add_(targets.double().square().sum(2))
 
     def asking_for(self, weight: Tensor) -> Self:
         """The same inputs, and as targets what `weight` [groups, n, D] makes of them."""
-        return replace(self, cross=self.gram[:, :, :-1] @ weight.mT)
+        cross = self.gram[:, :, :-1] @ weight.mT
+        return replace(self, cross=cross, energy=(weight * cross[:, :-1].mT).sum(2))
 
 
 def sampled(columns: Tensor, most: int, generator: torch.Generator) -> Tensor | slice:

@@ -27,9 +27,9 @@ class Limits:
     exclude: frozenset[int] = frozenset()
     """Layers whose groups stay as they are."""
     multiple: int = 1
-    """Kept channels of a group are a multiple of this, where it has as many."""
+    """Kept atoms of a group are a multiple of this, where it has as many."""
     min_keep: int = 1
-    """Channels of a group that stay at the least."""
+    """Atoms of a group that stay at the least."""
 
     def most_dropped(self, curve: Curve) -> int:
         """How many atoms may be gone at the most."""

@@ -24,7 +24,7 @@ class Setup:
     weights: str
     """SHA-256 of the weights that are cut."""
     data: str
-    """SHA-256 of the .data file's list, names and the measured part of it."""
+    """SHA-256 of the measured pictures' file names and their truth (`Measure.digest`)."""
     dialect: str
     letterbox: bool
     metric: str

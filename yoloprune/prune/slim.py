@@ -58,7 +58,7 @@ def mask(model: Model, channels: Channels, keep: KeepAtoms) -> Model:
 
 
 def slim_graph(graph: Graph, channels: Channels, keep: KeepAtoms) -> Graph:
-    """The graph without the dropped channels: its cfg says the new `filters` and `groups`, and nothing else changes."""
+    """The graph without the dropped channels: its cfg has new `filters`, `groups`, `output`; all else stays."""
     everything = narrow(graph, channels, channels.all_kept())
     changes = {}
     for layer, before, after in zip(graph.layers, everything, narrow(graph, channels, keep), strict=True):

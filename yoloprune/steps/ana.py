@@ -17,9 +17,9 @@ from yoloprune.detect.front import Front
 from yoloprune.detect.measure import Measure, Pictures, fit_for, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import KeepAtoms
-from yoloprune.prune.compensate import RIDGE, compensate_alone
+from yoloprune.prune.compensate import compensate_alone
 from yoloprune.prune.criteria import CRITERIA, Evidence, default_criterion
-from yoloprune.prune.moments import Moments, collect, consumers
+from yoloprune.prune.moments import Moments, affordable, collect, consumers
 from yoloprune.prune.sensitivity import GRID, Curve, Point, Sensitivity, Setup, analyse, grid_counts
 from yoloprune.prune.slim import mask
 from yoloprune.steps.job import Job, Step, Watch, job_of, original_figures, start_job, unwatched
@@ -76,16 +76,19 @@ def analyse_job(
     measure = job.measure(device)
     if calibrate:
         calibration_paths(job, calibrate)  # what is missing there is said now
-    workspace, original = original_figures(job, measure)
+    workspace, original = original_figures(job, measure, device)
     job = job_of(workspace)
     file = workspace.sensitivity_file(job.next_round)
     setup = setup_of(job, measure, criterion, calibrate)
     known = resumable(file, setup) if file.exists() and not force else None
     network = network_for_measuring(job.model, device)
-    started = time.monotonic()
     start = known.start if known else measure.accuracy(network)
-    once = time.monotonic() - started
     cut = Cutter(job, calibrate, device)
+    if calibrate:
+        watch(Step("ana", 0, 1, f"looking at {calibrate} calibration pictures"))
+        left_out = [str(layer) for layer in cut.evidence.consumers if layer not in cut.evidence.moments]
+        if left_out:
+            watch(Step("ana", 0, 1, f"too large to refit within memory, cut plainly: layers {', '.join(left_out)}"))
     if known:
         sensitivity = replace(known, sparsities=tuple(sparsities or known.sparsities))
     else:
@@ -93,13 +96,13 @@ def analyse_job(
         sensitivity = Sensitivity(setup, original.accuracy, start, tuple(sparsities or GRID), curves)
     sensitivity.save(file)
 
-    todo = sum(
-        len(set(grid_counts(curve, sensitivity.sparsities)) - {point.dropped for point in curve.points})
+    missing = [
+        (curve, count)
         for curve in sensitivity.curves
-    )
+        for count in set(grid_counts(curve, sensitivity.sparsities)) - {point.dropped for point in curve.points}
+    ]
+    todo = len(missing)
     groups = len(sensitivity.curves)
-    text = f"{groups} groups, {todo} points of {len(measure.pictures)} pictures"
-    watch(Step("ana", 0, todo, f"{text}, about {once * todo / 60:.1f} min" if not known else f"{text} left"))
     done = 0
     front = Front(measure, network)
     variant = network_for_measuring(job.model, device)
@@ -108,6 +111,14 @@ def analyse_job(
         front.advance(curve.producers[0])
         variant.set_weights(cut.alone(curve.keep(job.channels, job.keep, dropped)).weights)
         return front.accuracy(variant)
+
+    # A trial cut from the middle, refit and all, says what a point costs; it tells nothing else.
+    started = time.monotonic()
+    if missing:
+        accuracy_of(*missing[todo // 2])
+    minutes = (time.monotonic() - started) * todo / 60
+    text = f"{groups} groups, {todo} points of {len(measure.pictures)} pictures, about {minutes:.1f} min"
+    watch(Step("ana", 0, todo, text))
 
     def on_point(so_far: Sensitivity, curve: Curve, point: Point) -> None:
         nonlocal done
@@ -134,7 +145,7 @@ class Cutter:
         if self.calibrate:
             batches = calibration(job, self.calibrate, self.device)
             images = sum(len(batch) for batch in batches)
-            moments = collect(build(job.model, self.device), batches, list(wanted.values()), images)
+            moments = collect(build(job.model, self.device), batches, affordable(wanted.values()), images)
         return Evidence(job.model, job.channels, job.keep, wanted, moments)
 
     def alone(self, keep: KeepAtoms) -> Model:
@@ -182,7 +193,7 @@ def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int) -> Setu
         metric=measure.metric,
         images=len(measure.pictures),
         criterion=criterion,
-        compensation=f"least squares, {calibrate} pictures, ridge {RIDGE:g}" if calibrate else "none",
+        compensation=f"least squares, {calibrate} pictures" if calibrate else "none",
     )
 
 
@@ -192,5 +203,5 @@ def resumable(file: Path, setup: Setup) -> Sensitivity:
     for key, expected in vars(setup).items():
         found = getattr(known.setup, key)
         if found != expected:
-            raise InputError(f"was made with {key} {found}, expected {expected}; --force measures anew", file=file)
+            raise InputError(f"was made with {key} {found}, expected {expected}; -w names another workspace", file=file)
     return known

@@ -14,6 +14,7 @@ from yoloprune.steps.job import Step, Watch, job_of, open_job, unwatched
 from yoloprune.train.loop import CHECKPOINT, train
 from yoloprune.train.progress import Progress
 from yoloprune.train.recipe import Recipe
+from yoloprune.train.unsupported import unsupported
 from yoloprune.workspace import DEFAULT, Figures
 
 MEASUREMENTS = 10
@@ -64,12 +65,15 @@ def finetune(
         job = job_of(job.workspace.with_round(last))
     graph = job.model.graph
     images = load_split(job.data, "train", graph.dialect, classes=graph.classes)
-    recipe = Recipe.for_finetuning(graph, iterations or 1, learning_rate=learning_rate, batch=batch)
+    letterbox = job.workspace.settings.letterbox
+
+    def recipe_for(updates: int) -> Recipe:
+        return Recipe.for_finetuning(graph, updates, learning_rate=learning_rate, batch=batch, letterbox=letterbox)
+
     if iterations is None:
         assert epochs is not None
-        updates = max(1, math.ceil(epochs * len(images.images) / recipe.images))
-        recipe = Recipe.for_finetuning(graph, updates, learning_rate=learning_rate, batch=batch)
-    recipe = replace(recipe, evaluate_every=math.ceil(recipe.iterations / MEASUREMENTS))
+        iterations = max(1, math.ceil(epochs * len(images.images) / recipe_for(1).images))
+    recipe = replace(recipe_for(iterations), evaluate_every=math.ceil(iterations / MEASUREMENTS))
     best = job.workspace.finetuned_file(last.number)
     folder = job.workspace.training_folder(last.number)
     final = folder / "last.weights"
@@ -80,6 +84,9 @@ def finetune(
     if force:
         (folder / CHECKPOINT).unlink(missing_ok=True)
     watch(Step("finetune", 0, recipe.iterations, f"{recipe.iterations} iterations of {recipe.images} pictures"))
+    left_out = unsupported(graph)
+    if left_out:
+        watch(Step("finetune", 0, recipe.iterations, "; ".join(left_out)))
 
     def progress(now: Progress) -> None:
         record = now.record

@@ -125,12 +125,12 @@ def data_candidates(cfg: Path) -> list[Path]:
     return sorted({path.resolve() for folder in (cfg.parent, Path()) for path in folder.glob("*.data")})
 
 
-def original_figures(job: Job, measure: Measure) -> tuple[Workspace, Figures]:
+def original_figures(job: Job, measure: Measure, device: str = "cpu") -> tuple[Workspace, Figures]:
     """The original network's figures and the workspace that knows them; measured and written if they are not known."""
     workspace = job.workspace
     if workspace.original is None:
         original = load(workspace.cfg.path, workspace.weights.path, job.model.graph.dialect)
-        accuracy = measure.accuracy(build(original))
+        accuracy = measure.accuracy(build(original, device))
         metric = measure.metric
         workspace = workspace.with_original(figures_of(original.graph, original, metric, accuracy))
         workspace.begin()

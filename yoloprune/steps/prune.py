@@ -105,7 +105,7 @@ def prune(
     measure = job.measure(device)
     after = job.figures(measure.accuracy(build(cut, device)), keep)
     number = job.next_round
-    before = job.figures(sensitivity.start, job.keep)
+    before = _before(job, original, sensitivity)
     chosen_by: dict[str, Any] = {
         "threshold": threshold,
         "ratio": ratio,
@@ -117,6 +117,7 @@ def prune(
     plan = Plan.of(job.workspace.cfg.sha256, job.channels, keep, chosen_by, _accuracies(original, before, after))
     files = (job.workspace.plan_file(number), job.workspace.pruned_file(number))
     if not dry_run:
+        shutil.rmtree(job.workspace.training_folder(number), ignore_errors=True)  # of an earlier cut, with force
         plan.save(files[0])
         weights_file.write(files[1], cut.weights.with_seen(0), cut.graph.layers, force=True)
         job.workspace.with_round(Round(number, chosen_by, before, after)).save()
@@ -131,9 +132,15 @@ def _open_for_cut(folder: Path, *, force: bool) -> Job:
         if not force:
             number = workspace.last.number
             raise InputError(f"round {number} is pruned and not finetuned; --force cuts it anew", file=folder)
-        shutil.rmtree(workspace.training_folder(workspace.last.number), ignore_errors=True)
         workspace = workspace.without_last()
     return job_of(workspace)
+
+
+def _before(job: Job, original: Figures, sensitivity: Sensitivity) -> Figures:
+    """Of the weights that are cut. The analysis measured them, unless it is the round before's (reuse_analysis)."""
+    if sensitivity.setup.weights == job.weights_sha:
+        return job.figures(sensitivity.start, job.keep)
+    return (job.workspace.last.finetuned or job.workspace.last.pruned) if job.workspace.rounds else original
 
 
 def _with_original(job: Job) -> tuple[Job, Figures]:

@@ -44,8 +44,11 @@ class Augmentation:
     """pjreddie's way: jitter the aspect, fit the picture and put it anywhere on a grey canvas."""
 
     @classmethod
-    def from_graph(cls, graph: Graph) -> Augmentation:
-        """What the cfg asks for in its dialect. (detector.c train_detector takes jitter from the last layer.)"""
+    def from_graph(cls, graph: Graph, letterbox: bool | None = None) -> Augmentation:
+        """What the cfg asks for in its dialect. (detector.c train_detector takes jitter from the last layer.)
+
+        letterbox: what is to hold instead of the cfg's letter_box.
+        """
         net, heads = graph.net, graph.detection_heads
         training = getattr(heads[-1], "training", None) if heads else None
         return cls(
@@ -55,7 +58,7 @@ class Augmentation:
             saturation=net.saturation,
             exposure=net.exposure,
             flip=net.flip,
-            letterbox=bool(net.letter_box),
+            letterbox=bool(net.letter_box) if letterbox is None else letterbox,
             canvas=graph.dialect.letterbox,
         )
 

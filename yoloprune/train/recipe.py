@@ -53,7 +53,7 @@ class Recipe:
         return self.mini_batch * self.subdivisions
 
     @classmethod
-    def from_graph(cls, graph: Graph, *, iterations: int = 0, seed: int = 0) -> Recipe:
+    def from_graph(cls, graph: Graph, *, iterations: int = 0, seed: int = 0, letterbox: bool | None = None) -> Recipe:
         """Darknet's own training: what [net] says, for `iterations`, 0: max_batches. InputError if both are 0."""
         net = graph.net
         if not iterations and not net.max_batches:
@@ -63,7 +63,7 @@ class Recipe:
             batch=net.batch,
             subdivisions=min(net.subdivisions, net.batch),
             schedule=Schedule.from_net(net, seed),
-            augmentation=Augmentation.from_graph(graph),
+            augmentation=Augmentation.from_graph(graph, letterbox),
             momentum=net.momentum,
             decay=net.decay,
             ema_alpha=net.ema_alpha,
@@ -71,7 +71,13 @@ class Recipe:
 
     @classmethod
     def for_finetuning(
-        cls, graph: Graph, iterations: int, *, learning_rate: float | None = None, batch: int | None = None
+        cls,
+        graph: Graph,
+        iterations: int,
+        *,
+        learning_rate: float | None = None,
+        batch: int | None = None,
+        letterbox: bool | None = None,
     ) -> Recipe:
         """To win back accuracy after pruning, whatever policy the cfg was trained with.
 
@@ -92,7 +98,7 @@ class Recipe:
             sgdr_cycle=iterations,
         )
         return replace(
-            cls.from_graph(graph, iterations=iterations),
+            cls.from_graph(graph, iterations=iterations, letterbox=letterbox),
             batch=images,
             subdivisions=images // mini_batch,
             schedule=schedule,

@@ -77,7 +77,7 @@ def _check_channels(options: Options, shape: Shape, anchors: int, classes: int) 
 
 
 def _anchor_pairs(options: Options, count: int) -> list[tuple[float, float]]:
-    """`count` pairs; Darknet fills up with .5 and ignores what is too much."""
+    """`count` pairs; Darknet fills up with .5. What is too much is ignored (pjreddie writes past its array)."""
     values = list(options.numbers("anchors"))[: 2 * count]
     values += [0.5] * (2 * count - len(values))
     return list(zip(values[::2], values[1::2], strict=True))

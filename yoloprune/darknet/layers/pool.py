@@ -33,7 +33,8 @@ class Maxpool(Layer):
         """Defaults as parse_maxpool: stride 1, size = stride, padding = size-1."""
         stride = options.integer("stride", 1, 1, 1024)
         options.refuse(
-            {"maxpool_depth": 0, "antialiasing": 0, "stride_x": stride, "stride_y": stride}, "is not supported"
+            {"maxpool_depth": 0, "maxpool_zero_nonmax": 0, "antialiasing": 0, "stride_x": stride, "stride_y": stride},
+            "is not supported",
         )
         size = options.integer("size", stride, 1, 1024)
         return cls(
