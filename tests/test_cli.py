@@ -31,7 +31,7 @@ from yoloprune.darknet.network import build
 from yoloprune.detect.measure import DetectionMeasure, load_measure
 from yoloprune.steps.job import Step
 from yoloprune.steps.prune import Pruned
-from yoloprune.workspace import Figures
+from yoloprune.workspace import Figures, Workspace
 
 COMMANDS = ("ana", "prune", "finetune", "export", "run", "status", "map", "detect", "stat", "verify")
 FEW = ["--calibrate", "4"]
@@ -369,8 +369,18 @@ def test_prune_warns_where_losses_add_up(own: Bench, monkeypatch: pytest.MonkeyP
     result = call("prune", "--threshold", 1, *FEW, "--dry-run")
     (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
     assert "0.2500" in warning
-    assert "smaller --threshold" in warning
+    assert "--total-loss" in warning
     assert "warning" not in call("prune", "--threshold", 1, *FEW, "--dry-run", "--quiet").stderr
+
+
+def test_total_loss_is_the_joint_loss_as_measured(own: Bench) -> None:
+    call("ana", *own.inputs, *FEW)
+    result = answer("prune", "--total-loss", 0.1, *FEW)
+    assert result["joint_loss"] <= 0.1
+    assert result["after"]["bflops"] < result["before"]["bflops"]
+    lost = result["before"]["map50_present"] - result["after"]["map50_present"]
+    assert lost == pytest.approx(result["joint_loss"])
+    assert Workspace.load(Path("yoloprune-workspace")).last.chosen_by["total_loss"] == 0.1
 
 
 def interrupt_at(number: int) -> Callable[[Step], None]:

@@ -98,6 +98,7 @@ def ana_command(
 def prune_command(
     threshold: console.Threshold = None,
     ratio: console.Ratio = None,
+    total_loss: console.TotalLoss = None,
     relative: console.Relative = False,
     rule: console.Rule = "interpolated",
     exclude: console.Exclude = None,
@@ -118,12 +119,14 @@ def prune_command(
 ) -> None:
     """Choose how much of each group goes, cut all together, and measure before and after.
 
-    Writes plan.json and masked weights of unchanged shape to the workspace. Give one of --threshold and --ratio.
+    Writes plan.json and masked weights of unchanged shape to the workspace. Give one of --threshold, --ratio
+    and --total-loss.
     """
     with screen_of(json, quiet, force) as screen:
         pruned = prune(
             threshold,
             ratio=ratio,
+            total_loss=total_loss,
             relative=relative,
             rule=rule,
             exclude=console.layers_of(exclude),
@@ -151,10 +154,10 @@ def prune_command(
             report.figures_table(networks),
             f"all groups together lose {pruned.joint_loss:.4f}; each alone was allowed {pruned.threshold:.4f}",
         )
-        if pruned.joint_loss > pruned.threshold:
+        if total_loss is None and pruned.joint_loss > pruned.threshold:
             screen.warn(
                 f"many small losses add up to {pruned.joint_loss:.4f}, over the threshold of {pruned.threshold:.4f}; "
-                "prune --force with a smaller --threshold loses less, finetune wins back"
+                "prune --force --total-loss holds all of it within a bound, finetune wins back"
             )
 
 

@@ -233,6 +233,10 @@ Ratio = Annotated[
     float | None, typer.Option("--ratio", metavar="R", help="Instead: the share of the original's BFLOPs to remove.")
 ]
 Relative = Annotated[bool, typer.Option("--relative", help="T is a fraction of the original's accuracy.")]
+TotalLoss = Annotated[
+    float | None,
+    typer.Option("--total-loss", metavar="L", help="Instead: accuracy that all groups together may lose, measured."),
+]
 Rule = Annotated[
     str,
     typer.Option(

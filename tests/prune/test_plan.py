@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from yoloprune.errors import InputError
-from yoloprune.prune.plan import Limits, Plan, bearable, choose, threshold_for_ratio
+from yoloprune.prune.plan import Limits, Plan, bearable, choose, threshold_for_ratio, threshold_for_total
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup, analyse, grid_counts
 
 SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 10, "l1", "none")
@@ -80,6 +81,25 @@ def test_threshold_for_ratio_is_the_smallest_that_reaches_it() -> None:
     assert share(choose(sensitivity, threshold - 1e-3, Limits())) < 0.5
     with pytest.raises(InputError, match=r"at most 0\.9000"):
         threshold_for_ratio(sensitivity, Limits(), 0.95, share)
+
+
+@pytest.mark.parametrize(
+    ("joint", "total", "expected"),
+    [
+        (lambda t: 3 * t, 0.03, 0.01),  # many losses add up
+        (lambda t: t / 3, 0.03, 0.09),  # they hide each other
+        (lambda t: 0.0, 0.03, 0.5),  # all can go
+        (lambda t: 0.0 if t < 0.004 else 0.2, 0.03, 0.004),  # a cliff
+    ],
+)
+def test_threshold_for_total(joint: Callable[[float], float], total: float, expected: float) -> None:
+    found = threshold_for_total(joint, total, 0.5, steps=12)
+    assert found == pytest.approx(expected, rel=1e-2)
+    assert joint(found) <= total + 1e-9
+
+
+def test_no_threshold_for_total() -> None:
+    assert threshold_for_total(lambda t: 0.1, 0.03, 0.5) is None
 
 
 def test_grid_counts_are_new_and_leave_one() -> None:

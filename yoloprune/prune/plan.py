@@ -106,6 +106,34 @@ def threshold_for_ratio(
     return high
 
 
+def threshold_for_total(
+    joint_loss: Callable[[float], float], total: float, most: float, steps: int = 8
+) -> float | None:
+    """The largest threshold found at which `joint_loss(threshold)`, as measured, is at most `total`; None without one.
+
+    Doubled from `total` on while it holds, up to `most`, where nothing more can go; then bisected in `steps`. Joint
+    losses are noisy: what comes back was itself measured to hold.
+    """
+    good: float | None = None
+    bad: float | None = None
+    trial = min(total, most)
+    while bad is None:
+        if joint_loss(trial) > total + _ROUNDING:
+            bad = trial
+        elif trial >= most:
+            return trial
+        else:
+            good, trial = trial, min(2 * trial, most)
+    low = 0.0 if good is None else good
+    for _ in range(steps):
+        middle = (low + bad) / 2
+        if joint_loss(middle) > total + _ROUNDING:
+            bad = middle
+        else:
+            low = good = middle
+    return good
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is pruned, from the first round on, in the original network's channel numbers."""

@@ -83,12 +83,7 @@ def analyse_job(
     known = resumable(file, setup) if file.exists() and not force else None
     network = network_for_measuring(job.model, device)
     start = known.start if known else measure.accuracy(network)
-    cut = Cutter(job, calibrate, device)
-    if calibrate:
-        watch(Step("ana", 0, 1, f"looking at {calibrate} calibration pictures"))
-        left_out = [str(layer) for layer in cut.evidence.consumers if layer not in cut.evidence.moments]
-        if left_out:
-            watch(Step("ana", 0, 1, f"too large to refit within memory, cut plainly: layers {', '.join(left_out)}"))
+    cut = Cutter(job, calibrate, device, watch)
     if known:
         sensitivity = replace(known, sparsities=tuple(sparsities or known.sparsities))
     else:
@@ -117,8 +112,9 @@ def analyse_job(
     if missing:
         accuracy_of(*missing[todo // 2])
     minutes = (time.monotonic() - started) * todo / 60
-    text = f"{groups} groups, {todo} points of {len(measure.pictures)} pictures, about {minutes:.1f} min"
-    watch(Step("ana", 0, todo, text))
+    if missing:
+        text = f"{groups} groups, {todo} points of {len(measure.pictures)} pictures, about {minutes:.1f} min"
+        watch(Step("ana", 0, todo, text))
 
     def on_point(so_far: Sensitivity, curve: Curve, point: Point) -> None:
         nonlocal done
@@ -133,8 +129,8 @@ def analyse_job(
 class Cutter:
     """Cuts of a job's network: masked, and refitted if there are calibration pictures."""
 
-    def __init__(self, job: Job, calibrate: int, device: str = "cpu") -> None:
-        self.job, self.calibrate, self.device = job, calibrate, device
+    def __init__(self, job: Job, calibrate: int, device: str = "cpu", watch: Watch = unwatched) -> None:
+        self.job, self.calibrate, self.device, self.watch = job, calibrate, device, watch
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -143,9 +139,13 @@ class Cutter:
         wanted = consumers(job.model.graph, job.channels)
         moments: dict[int, Moments] = {}
         if self.calibrate:
+            self.watch(Step("ana", 0, 1, f"looking at {self.calibrate} calibration pictures"))
             batches = calibration(job, self.calibrate, self.device)
             images = sum(len(batch) for batch in batches)
             moments = collect(build(job.model, self.device), batches, affordable(wanted.values()), images)
+            left_out = ", ".join(str(layer) for layer in wanted if layer not in moments)
+            if left_out:
+                self.watch(Step("ana", 0, 1, f"too large to refit within memory, cut plainly: layers {left_out}"))
         return Evidence(job.model, job.channels, job.keep, wanted, moments)
 
     def alone(self, keep: KeepAtoms) -> Model:

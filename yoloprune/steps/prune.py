@@ -5,17 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Model
-from yoloprune.darknet.network import build
+from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.compensate import compensate
 from yoloprune.prune.criteria import default_criterion
-from yoloprune.prune.plan import RULES, Limits, Plan, choose, keep_atoms, threshold_for_ratio
+from yoloprune.prune.plan import RULES, Limits, Plan, choose, keep_atoms, threshold_for_ratio, threshold_for_total
 from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.prune.slim import mask, slim_graph
 from yoloprune.steps.ana import CALIBRATE, analyse_job, calibration, resumable, setup_of
@@ -54,6 +57,7 @@ def prune(
     threshold: float | None = None,
     *,
     ratio: float | None = None,
+    total_loss: float | None = None,
     relative: bool = False,
     rule: str = "interpolated",
     exclude: Collection[int] = (),
@@ -70,13 +74,14 @@ def prune(
 ) -> Pruned:
     """Choose each group's sparsity, cut all groups together, measure, and write `plan.json` and masked weights.
 
-    Exactly one of threshold (accuracy that each group alone may lose against the original, a fraction of the original's
-    with `relative`) and ratio (share of the original's BFLOPs to remove). exclude: layers whose channels all stay.
-    multiple, min_keep: of the channels a group keeps. The analysis is finished or made where it is missing;
-    reuse_analysis takes the round before's. force: cut the last round anew.
+    Exactly one of threshold (accuracy that each group alone may lose against the original), ratio (share of the
+    original's BFLOPs to remove) and total_loss (accuracy that all groups together may lose against the original, as
+    measured; the largest cut that was found). relative: losses are fractions of the original's accuracy. exclude:
+    layers whose channels all stay. multiple, min_keep: of the channels a group keeps. The analysis is finished or made
+    where it is missing; reuse_analysis takes the round before's. force: cut the last round anew.
     """
-    if (threshold is None) == (ratio is None):
-        raise InputError("expected one of --threshold and --ratio")
+    if [threshold, ratio, total_loss].count(None) != 2:
+        raise InputError("expected one of --threshold, --ratio and --total-loss")
     if rule not in RULES:
         raise InputError(f"--rule: expected one of {', '.join(RULES)}, found {rule!r}")
     if multiple < 1 or min_keep < 1:
@@ -89,26 +94,36 @@ def prune(
     limits = Limits(frozenset(exclude), multiple, min_keep)
     sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, device, watch)
     job, original = _with_original(job)
-    if threshold is None:
-        assert ratio is not None
+    scale = original.accuracy if relative else 1.0
+    cuts = _Cuts(job, sensitivity, limits, rule, calibrate, device)
+    if ratio is not None:
         threshold = threshold_for_ratio(
             sensitivity, limits, ratio, lambda dropped: _removed(job, sensitivity, dropped, original), rule
         )
-    elif relative:
-        threshold *= original.accuracy
-    keep = keep_atoms(sensitivity, job.channels, choose(sensitivity, threshold, limits, rule)) & job.keep
+    elif total_loss is not None:
+
+        def joint_loss(trial: float) -> float:
+            watch(Step("prune", 0, 1, f"all together at {trial:.4f} each"))
+            return original.accuracy - cuts.at(trial).accuracy
+
+        threshold = threshold_for_total(joint_loss, total_loss * scale, cuts.most())
+        if threshold is None:
+            raise NothingGoesError(f"no cut was found that loses at most {total_loss:g} in all")
+    else:
+        assert threshold is not None
+        threshold *= scale
+    watch(Step("prune", 0, 1, "refitting and measuring"))
+    done = cuts.at(threshold)
+    keep, cut = done.keep, done.model
     if keep.sum() == job.keep.sum():
         raise NothingGoesError(f"nothing can go at a loss of {threshold:g} a group; a larger --threshold cuts more")
-
-    watch(Step("prune", 0, 1, "refitting and measuring"))
-    cut = _cut(job, keep, calibrate, device)
-    measure = job.measure(device)
-    after = job.figures(measure.accuracy(build(cut, device)), keep)
+    after = job.figures(done.accuracy, keep)
     number = job.next_round
     before = _before(job, original, sensitivity)
     chosen_by: dict[str, Any] = {
         "threshold": threshold,
         "ratio": ratio,
+        "total_loss": total_loss,
         "rule": rule,
         "multiple": multiple,
         "min_keep": min_keep,
@@ -170,10 +185,54 @@ def _analysis(job: Job, criterion: str, calibrate: int, reuse: bool, device: str
     return analyse_job(job, criterion=criterion, calibrate=calibrate, device=device, watch=watch)
 
 
-def _cut(job: Job, keep: KeepAtoms, calibrate: int, device: str) -> Model:
-    if not calibrate:
-        return mask(job.model, job.channels, keep)
-    return compensate(job.model, job.channels, keep, calibration(job, calibrate, device), device=device)
+@dataclass(frozen=True)
+class _Cut:
+    """All groups cut together."""
+
+    keep: KeepAtoms
+    model: Model
+    accuracy: float
+
+
+class _Cuts:
+    """Joint cuts by threshold, each refitted and measured once."""
+
+    def __init__(
+        self, job: Job, sensitivity: Sensitivity, limits: Limits, rule: str, calibrate: int, device: str
+    ) -> None:
+        self.job, self.sensitivity, self.limits, self.rule = job, sensitivity, limits, rule
+        self.calibrate, self.device = calibrate, device
+        self._measured: dict[bytes, _Cut] = {}
+
+    def at(self, threshold: float) -> _Cut:
+        """The cut of the threshold's choice; the network as it is where nothing goes."""
+        choice = choose(self.sensitivity, threshold, self.limits, self.rule)
+        keep = keep_atoms(self.sensitivity, self.job.channels, choice) & self.job.keep
+        known = self._measured.get(keep.tobytes())
+        if known is None:
+            model = self._cut(keep)
+            known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.device)))
+            self._measured[keep.tobytes()] = known
+        return known
+
+    def most(self) -> float:
+        """A threshold beyond which no more goes."""
+        curves = self.sensitivity.curves
+        return max([0.0, *(self.sensitivity.loss(point) for curve in curves for point in curve.points)])
+
+    @cached_property
+    def _measure(self) -> Measure:
+        return self.job.measure(self.device)
+
+    @cached_property
+    def _pictures(self) -> list[Tensor]:
+        return calibration(self.job, self.calibrate, self.device)
+
+    def _cut(self, keep: KeepAtoms) -> Model:
+        model, channels = self.job.model, self.job.channels
+        if not self.calibrate or keep.sum() == self.job.keep.sum():
+            return mask(model, channels, keep)
+        return compensate(model, channels, keep, self._pictures, device=self.device)
 
 
 def _removed(job: Job, sensitivity: Sensitivity, dropped: Mapping[str, int], original: Figures) -> float:
