@@ -145,7 +145,7 @@ class Cutter:
             moments = collect(build(job.model, self.device), batches, affordable(wanted.values()), images)
             left_out = ", ".join(str(layer) for layer in wanted if layer not in moments)
             if left_out:
-                self.watch(Step("ana", 0, 1, f"too large to refit within memory, cut plainly: layers {left_out}"))
+                self.watch(Step("cut plainly", 0, 1, f"layers {left_out}, too large to refit within memory"))
         return Evidence(job.model, job.channels, job.keep, wanted, moments)
 
     def alone(self, keep: KeepAtoms) -> Model:

@@ -83,10 +83,10 @@ def finetune(
     measure = job.measure(device)
     if force:
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    watch(Step("finetune", 0, recipe.iterations, f"{recipe.iterations} iterations of {recipe.images} pictures"))
     left_out = unsupported(graph)
     if left_out:
-        watch(Step("finetune", 0, recipe.iterations, "; ".join(left_out)))
+        watch(Step("left out", 0, 1, "; ".join(left_out)))
+    watch(Step("finetune", 0, recipe.iterations, f"{recipe.iterations} iterations of {recipe.images} pictures"))
 
     def progress(now: Progress) -> None:
         record = now.record

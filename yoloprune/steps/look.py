@@ -23,7 +23,7 @@ from yoloprune.detect.boxes import Detections, NmsKind
 from yoloprune.detect.draw import draw
 from yoloprune.detect.evaluate import Points
 from yoloprune.detect.image import network_input, read_pixels, write_pixels
-from yoloprune.detect.measure import Batch, detections, fit_for, load_measure
+from yoloprune.detect.measure import Batch, detections, fit_for, load_measure, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import KeepAtoms
 from yoloprune.prune.criteria import default_criterion
@@ -115,7 +115,8 @@ def accuracy(
     measure = load_measure(
         model.graph, found, metric=metric, letterbox=letterbox, limit=images, device=device, **options
     )
-    return measure.summary(_watched(measure.run(build(model, device)), len(measure.pictures), watch))
+    outputs = measure.run(network_for_measuring(model, device))
+    return measure.summary(_watched(outputs, len(measure.pictures), watch))
 
 
 def detect(

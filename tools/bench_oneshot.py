@@ -1,0 +1,152 @@
+"""BFLOPs that go at a joint loss of 1, 2, 5 and 10 points, without any training: ours against simpler ways.
+
+    python tools/bench_oneshot.py CFG WEIGHTS --data F [--choose N] [--calibrate N]
+
+The first N pictures of the valid list choose; the loss is that of the other pictures, which chose nothing. For each way
+cuts of growing size are made and measured; printed is the largest share of BFLOPs whose loss, there and at every
+smaller cut, stays within the points.
+
+ours            loss curves with refitting, elimination order, joint refit
+unrefitted      loss curves of plain cuts, L1 order, plain cut
+uniform-l1      the same sparsity for every group, L1 order, plain cut
+uniform-scale   the same sparsity for every group, batch-norm scale, plain cut
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from yoloprune.darknet.data import Split, load_split, read_data
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import Model, load
+from yoloprune.detect.front import Front
+from yoloprune.detect.measure import DetectionMeasure, Pictures, fit_for, network_for_measuring
+from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.compensate import compensate, compensate_alone
+from yoloprune.prune.criteria import CRITERIA, Evidence
+from yoloprune.prune.moments import collect, consumers
+from yoloprune.prune.plan import Limits, choose, keep_atoms
+from yoloprune.prune.sensitivity import GRID, Curve, Sensitivity, Setup, analyse
+from yoloprune.prune.slim import mask, slim_graph
+
+POINTS = (0.01, 0.02, 0.05, 0.10)
+THRESHOLDS = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05)
+SPARSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+
+
+def main() -> None:
+    """Cut in every way, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cfg", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--choose", type=int, default=36, help="pictures of the valid list that choose")
+    parser.add_argument("--calibrate", type=int, default=64, help="pictures of the train list to refit on")
+    args = parser.parse_args()
+
+    model = load(args.cfg, args.weights, ALEXEYAB)
+    data = read_data(args.data)
+    valid = load_split(data, "valid", ALEXEYAB, classes=model.graph.classes)
+    train = load_split(data, "train", ALEXEYAB, classes=model.graph.classes, limit=args.calibrate, labels=False)
+    choosing, fresh = (measure_of(model, part(valid, cut)) for cut in (slice(args.choose), slice(args.choose, None)))
+    batches = [batch.inputs for batch in Pictures(train.images, model.graph, fit_for(model.graph, None))]
+    bench = Bench(model, choosing, batches)
+    original = fresh.accuracy(network_for_measuring(model))
+    table = Table(title=f"share of BFLOPs off; {len(fresh.pictures)} pictures, mAP@0.50 {original:.4f}")
+    for heading in ("way", *(f"{points:.0%}" for points in POINTS), "minutes"):
+        table.add_column(heading, justify="right")
+    ways: dict[str, Callable[[], Iterator[tuple[KeepAtoms, Model]]]] = {
+        "ours": lambda: bench.by_curves("elimination", refitted=True),
+        "unrefitted": lambda: bench.by_curves("l1", refitted=False),
+        "uniform-l1": lambda: bench.uniform("l1"),
+        "uniform-scale": lambda: bench.uniform("bn-scale"),
+    }
+    for name, way in ways.items():
+        started = time.monotonic()
+        best = dict.fromkeys(POINTS, 0.0)
+        holding = set(POINTS)
+        for keep, cut in way():
+            loss = original - fresh.accuracy(network_for_measuring(cut))
+            share = 1 - slim_graph(model.graph, bench.channels, keep).bflops / model.graph.bflops
+            holding = {points for points in holding if loss <= points}
+            best.update(dict.fromkeys(holding, share))
+            if not holding:
+                break
+        minutes = (time.monotonic() - started) / 60
+        table.add_row(name, *(f"{best[points]:.1%}" for points in POINTS), f"{minutes:.1f}")
+    Console().print(table)
+
+
+def part(split: Split, cut: slice) -> Split:
+    """Some of a split's pictures."""
+    return replace(split, images=split.images[cut], truths=split.truths[cut], difficult=split.difficult[cut])
+
+
+def measure_of(model: Model, split: Split) -> DetectionMeasure:
+    """mAP@0.50 on these pictures."""
+    return DetectionMeasure(model.graph, split, Pictures(split.images, model.graph, fit_for(model.graph, None)))
+
+
+class Bench:
+    """One network and the cuts of it."""
+
+    def __init__(self, model: Model, choosing: DetectionMeasure, batches: list[Tensor]) -> None:
+        self.model, self.choosing, self.batches = model, choosing, batches
+        self.channels: Channels = trace(model.graph)
+        wanted = consumers(model.graph, self.channels)
+        images = sum(map(len, batches))
+        moments = collect(network_for_measuring(model), batches, list(wanted.values()), images)
+        self.evidence = Evidence(model, self.channels, self.channels.all_kept(), wanted, moments)
+
+    def by_curves(self, criterion: str, *, refitted: bool) -> Iterator[tuple[KeepAtoms, Model]]:
+        """Every group alone on the grid, then joint cuts at growing thresholds."""
+        network, variant = network_for_measuring(self.model), network_for_measuring(self.model)
+        baseline = self.choosing.accuracy(network)
+        front = Front(self.choosing, network)
+
+        def accuracy_of(curve: Curve, dropped: int) -> float:
+            front.advance(curve.producers[0])
+            variant.set_weights(self._alone(curve.keep(self.channels, self.evidence.keep, dropped), refitted).weights)
+            return front.accuracy(variant)
+
+        setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, str(refitted))
+        start = Sensitivity(setup, baseline, baseline, GRID, tuple(self._curves(criterion)))
+        sensitivity = analyse(start, accuracy_of, lambda *_: None)
+        for threshold in THRESHOLDS:
+            keep = keep_atoms(sensitivity, self.channels, choose(sensitivity, threshold, Limits()))
+            if refitted:
+                yield keep, compensate(self.model, self.channels, keep, self.batches)
+            else:
+                yield keep, mask(self.model, self.channels, keep)
+
+    def uniform(self, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
+        """The same share of every group."""
+        curves = list(self._curves(criterion))
+        for sparsity in SPARSITIES:
+            keep = self.channels.all_kept()
+            for curve in curves:
+                keep = curve.keep(self.channels, keep, int(sparsity * curve.atoms))
+            yield keep, mask(self.model, self.channels, keep)
+
+    def _alone(self, keep: KeepAtoms, refitted: bool) -> Model:
+        if refitted:
+            return compensate_alone(self.model, self.channels, keep, self.evidence.consumers, self.evidence.moments)
+        return mask(self.model, self.channels, keep)
+
+    def _curves(self, criterion: str) -> Iterator[Curve]:
+        for group in self.channels.groups:
+            if len(group.atoms) > 1:
+                order = CRITERIA[criterion](self.evidence, group)
+                yield Curve(group.producers, len(group.atoms), order, 0)
+
+
+if __name__ == "__main__":
+    main()
