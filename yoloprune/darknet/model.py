@@ -79,13 +79,11 @@ def understand(cfg: Cfg, dialect: Dialect) -> Graph:
     net = Net.read(options, dialect)
     unused = list(options.unused())
     shapes: dict[int, Shape] = {-1: net.input}
-    in_shapes: dict[int, Shape] = {}
     layers: list[Layer] = []
     for index, section in enumerate(cfg.sections[1:]):
         options = Options(cfg, section, index)
-        layer = read_layer(options, Context(index, shapes, in_shapes, dialect, net.input.w, net.input.h))
+        layer = read_layer(options, Context(index, shapes, dialect, net.input.w, net.input.h))
         shapes[index] = layer.out
-        in_shapes[index] = layer.source_shapes[0]
         layers.append(layer)
         unused.extend(options.unused())
     if not layers:
@@ -106,7 +104,6 @@ def load(cfg: str | Path, weights: str | Path, dialect: Dialect) -> Model:
 
 def hazards(layers: Sequence[Layer]) -> list[str]:
     """Where a stock reader would compute garbage on a legal cfg."""
-    shapes = {layer.index: layer.out for layer in layers}
     in_shapes = {layer.index: layer.source_shapes[0] for layer in layers}
-    found = ((layer, layer.hazard(shapes, in_shapes)) for layer in layers)
+    found = ((layer, layer.hazard(in_shapes)) for layer in layers)
     return [f"{layer}: {reason}" for layer, reason in found if reason]

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yoloprune.darknet.layers.base import Keep
 from yoloprune.darknet.layers.convolution import Affine
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network, build
@@ -103,8 +104,7 @@ def compensate_alone(
             continue
         weight = matrix(model, wanted[layer]).to(observed.gram.device)
         fit = refit(weight, observed.asking_for(weight), kept)
-        plain = masked.weights.layers[layer]
-        changed[layer] = _only_kept(_fitted(plain, fit), plain, channels.kept_outputs(layer, keep))
+        changed[layer] = _fitted(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
     return _replaced(masked, changed)
 
 
@@ -137,10 +137,7 @@ def compensate(
                 moments = _observed(original, pruned, consumer, source, states, images, generator)
                 weight = matrix(model, consumer).to(device)
                 fit = refit(weight, moments, keep[consumer.atoms[0]])
-                arrays = _fitted(masked.weights.layers[layer.index], fit)
-                arrays = _only_kept(
-                    arrays, masked.weights.layers[layer.index], channels.kept_outputs(layer.index, keep)
-                )
+                arrays = _fitted(masked.weights.layers[layer.index], fit, channels.kept_outputs(layer.index, keep))
                 changed[layer.index] = arrays
                 for name, array in arrays.items():
                     getattr(pruned.layers[layer.index], name).copy_(torch.from_numpy(array))
@@ -187,23 +184,23 @@ def _observed(
     return moments
 
 
-def _fitted(arrays: Arrays, fit: Fit) -> Arrays:
-    """The arrays with refitted weights; the constant goes where every dialect computes the same."""
-    result = dict(arrays)
-    result["weight"] = fit.weight.cpu().numpy().reshape(arrays["weight"].shape).astype(np.float32)
+def _fitted(masked: Arrays, fit: Fit, keep: Keep) -> Arrays:
+    """The arrays with refitted weights for the filters in `keep` [N]; the others stay as masks have them.
+
+    The constant goes where every dialect computes the same.
+    """
+    weight = fit.weight.cpu().numpy().reshape(masked["weight"].shape)
     constant = fit.constant.cpu().numpy().reshape(-1)
-    if "mean" in arrays:
-        result["mean"] = (arrays["mean"] - constant).astype(np.float32)
+    refitted = {"weight": weight}
+    if "mean" in masked:
+        refitted["mean"] = masked["mean"] - constant
     else:
-        result["bias"] = (arrays["bias"] + constant).astype(np.float32)
+        refitted["bias"] = masked["bias"] + constant
+    result = dict(masked)
+    for name, array in refitted.items():
+        rows = keep.reshape(-1, *[1] * (array.ndim - 1))
+        result[name] = np.where(rows, array.astype(np.float32), masked[name])
     return result
-
-
-def _only_kept(arrays: Arrays, masked: Arrays, keep: NDArray[np.bool_]) -> Arrays:
-    """Masked filters stay as masks have them."""
-    return {
-        name: np.where(keep.reshape(-1, *[1] * (array.ndim - 1)), array, masked[name]) for name, array in arrays.items()
-    }
 
 
 def _replaced(model: Model, changed: Mapping[int, Arrays]) -> Model:

@@ -107,12 +107,10 @@ def analyse_job(
         variant.set_weights(cut.alone(curve.keep(job.channels, job.keep, dropped)).weights)
         return front.accuracy(variant)
 
-    # A trial cut from the middle, refit and all, says what a point costs; it tells nothing else.
-    started = time.monotonic()
-    if missing:
+    if missing:  # a trial cut from the middle, refit and all, says what a point costs; it tells nothing else
+        started = time.monotonic()
         accuracy_of(*missing[todo // 2])
-    minutes = (time.monotonic() - started) * todo / 60
-    if missing:
+        minutes = (time.monotonic() - started) * todo / 60
         text = f"{groups} groups, {todo} points of {len(measure.pictures)} pictures, about {minutes:.1f} min"
         watch(Step("ana", 0, todo, text))
 

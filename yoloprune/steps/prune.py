@@ -21,7 +21,7 @@ from yoloprune.prune.criteria import default_criterion
 from yoloprune.prune.plan import RULES, Limits, Plan, choose, keep_atoms, threshold_for_ratio, threshold_for_total
 from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.prune.slim import mask, slim_graph
-from yoloprune.steps.ana import CALIBRATE, analyse_job, calibration, resumable, setup_of
+from yoloprune.steps.ana import CALIBRATE, analyse_job, calibration
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
@@ -179,9 +179,6 @@ def _analysis(job: Job, criterion: str, calibrate: int, reuse: bool, device: str
     number = job.next_round
     if reuse and number > 1:
         return Sensitivity.load(job.workspace.sensitivity_file(number - 1))
-    file = job.workspace.sensitivity_file(number)
-    if file.exists():
-        resumable(file, setup_of(job, job.measure(device), criterion, calibrate))
     return analyse_job(job, criterion=criterion, calibrate=calibrate, device=device, watch=watch)
 
 

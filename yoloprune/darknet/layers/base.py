@@ -96,8 +96,6 @@ class Context:
     index: int
     shapes: Mapping[int, Shape]
     """Outputs of the layers before, and of -1, the network's input."""
-    in_shapes: Mapping[int, Shape]
-    """What each of these layers read first."""
     dialect: Dialect
     net_width: int
     net_height: int
@@ -160,8 +158,11 @@ class Layer(ABC):
         """What is left when these channels of each source and of the output stay. Here: nothing changes."""
         return Narrowed()
 
-    def hazard(self, shapes: Mapping[int, Shape], in_shapes: Mapping[int, Shape]) -> str | None:
-        """Why a stock reader would compute garbage here although the section is legal, if so."""
+    def hazard(self, in_shapes: Mapping[int, Shape]) -> str | None:
+        """Why a stock reader would compute garbage here although the section is legal, if so.
+
+        in_shapes: for each layer, the shape of what it reads first.
+        """
         return None
 
     @property

@@ -134,7 +134,7 @@ class Shortcut(Layer):
             book.tie(first[:both], ids[:both])
         return first
 
-    def hazard(self, shapes: Mapping[int, Shape], in_shapes: Mapping[int, Shape]) -> str | None:
+    def hazard(self, in_shapes: Mapping[int, Shape]) -> str | None:
         """AlexeyAB's fast path looks at the from-layer's input, and adds memory past the end of a narrower output."""
         for source, shape in zip(self.sources[1:], self.source_shapes[1:], strict=True):
             if in_shapes[source] == self.out and shape.c < self.out.c:
