@@ -115,7 +115,7 @@ class Bench:
         def accuracy_of(curve: Curve, dropped: int) -> float:
             front.advance(curve.producers[0])
             variant.set_weights(self._alone(curve.keep(self.channels, self.evidence.keep, dropped), refitted).weights)
-            return front.accuracy(variant)
+            return front.outcome(variant).accuracy
 
         setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, str(refitted))
         start = Sensitivity(setup, baseline, baseline, GRID, tuple(self._curves(criterion)))

@@ -18,9 +18,10 @@ from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import Network, build
 from yoloprune.detect.boxes import NMS_THRESH, Correction, Detections, letterbox_correction, postprocess
-from yoloprune.detect.classify import evaluate_classes
-from yoloprune.detect.evaluate import MAP_THRESH, MapResult, Points, evaluate
+from yoloprune.detect.classify import ClassOutcome, evaluate_classes, hits
+from yoloprune.detect.evaluate import MAP_THRESH, DetectionOutcome, MapResult, Matches, Points, match, summarize
 from yoloprune.detect.image import Fit, load_batches
+from yoloprune.detect.outcome import Outcome
 from yoloprune.errors import InputError
 
 BATCH: Final = 8
@@ -84,31 +85,31 @@ class Measure(ABC):
         """What is looked at."""
 
     @abstractmethod
-    def summary(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Mapping[str, Any]:
-        """All figures, as `map` reports them, from the network's outputs for each batch."""
+    def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
+        """What the network's outputs for a batch say of each of its pictures."""
+
+    @abstractmethod
+    def outcome(self, found: Sequence[Any]) -> Outcome:
+        """What steers pruning, from what `look` found in the first `len(found)` pictures."""
+
+    @abstractmethod
+    def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
+        """All figures, as `map` reports them, from what `look` found in all pictures."""
 
     @abstractmethod
     def digest(self) -> str:
         """SHA-256 of what is measured on: the pictures' names and their truth."""
 
-    def steering(self, summary: Mapping[str, Any]) -> float:
-        """The figure that steers pruning, of a summary."""
-        return float(summary[steering_key(self.metric)])
-
-    def run(self, network: Network) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
-        """The network's outputs, batch by batch."""
+    def run(self, network: Network) -> Iterator[list[Any]]:
+        """What a network finds, batch by batch."""
         network = network.eval()
         with torch.inference_mode():
             for batch in self.pictures:
-                yield batch, network(batch.inputs)
-
-    def report(self, network: Network) -> Mapping[str, Any]:
-        """All figures of a network."""
-        return self.summary(self.run(network))
+                yield self.look(batch, network(batch.inputs))
 
     def accuracy(self, network: Network) -> float:
         """The figure that steers pruning, of a network."""
-        return self.steering(self.report(network))
+        return self.outcome([each for found in self.run(network) for each in found]).accuracy
 
 
 class DetectionMeasure(Measure):
@@ -130,20 +131,24 @@ class DetectionMeasure(Measure):
     def pictures(self) -> Pictures:
         return self._pictures
 
-    def summary(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Mapping[str, Any]:
-        found: list[Detections] = []
-        for batch, output in outputs:
-            found += detections(
-                self.graph, output, batch, self.pictures.fit == "letterbox", MAP_THRESH, nms_kind=self.nms_kind
-            )
-        result = evaluate(
-            found, self.split.truths, self.graph.classes, difficult=self.split.difficult, points=self.points
-        )
-        return _as_dict(result, self.split.names, self.metric)
+    def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
+        letterboxed = self.pictures.fit == "letterbox"
+        return list(detections(self.graph, output, batch, letterboxed, MAP_THRESH, nms_kind=self.nms_kind))
+
+    def outcome(self, found: Sequence[Any]) -> DetectionOutcome:
+        metric: Any = self.metric
+        return DetectionOutcome(self._matches(found), metric, self.points)
+
+    def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
+        return _as_dict(summarize(self._matches(found), self.points), self.split.names, self.metric)
 
     def digest(self) -> str:
         truths = (truth.tobytes() for truth in (*self.split.truths, *self.split.difficult))
         return _digest(self.split.images, truths)
+
+    def _matches(self, found: Sequence[Any]) -> Matches:
+        truths, difficult = (each[: len(found)] for each in (self.split.truths, self.split.difficult))
+        return match(found, truths, self.graph.classes, difficult)
 
 
 class ClassMeasure(Measure):
@@ -157,14 +162,22 @@ class ClassMeasure(Measure):
     def pictures(self) -> Pictures:
         return self._pictures
 
-    def summary(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Mapping[str, Any]:
-        head = self.graph.outputs[-1]
-        scores = np.concatenate([output[head].flatten(1).cpu().numpy() for _, output in outputs])
-        result = evaluate_classes([(scores, np.array(self.split.classes, np.int64))])
+    def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
+        return list(output[self.graph.outputs[-1]].flatten(1).cpu().numpy())
+
+    def outcome(self, found: Sequence[Any]) -> ClassOutcome:
+        k = 1 if self.metric == "top1" else 5
+        return ClassOutcome(hits(np.stack(found), self._classes(found), k))
+
+    def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
+        result = evaluate_classes([(np.stack(found), self._classes(found))])
         return {"top1": result.top1, "top5": result.top5, "metric": self.metric, "images": result.images}
 
     def digest(self) -> str:
         return _digest(self.split.images, (str(number).encode() for number in self.split.classes))
+
+    def _classes(self, found: Sequence[Any]) -> np.typing.NDArray[np.int64]:
+        return np.array(self.split.classes[: len(found)], np.int64)
 
 
 def detections(

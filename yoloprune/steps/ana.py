@@ -105,7 +105,7 @@ def analyse_job(
     def accuracy_of(curve: Curve, dropped: int) -> float:
         front.advance(curve.producers[0])
         variant.set_weights(cut.alone(curve.keep(job.channels, job.keep, dropped)).weights)
-        return front.accuracy(variant)
+        return front.outcome(variant).accuracy
 
     if missing:  # a trial cut from the middle, refit and all, says what a point costs; it tells nothing else
         started = time.monotonic()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import torch
-from torch import Tensor
 
 from yoloprune.darknet.data import load_names, read_data
 from yoloprune.darknet.dialect import dialect_named
@@ -111,12 +110,15 @@ def accuracy(
     _expect("--points", points, get_args(Points))
     _expect("--nms", nms, get_args(NmsKind))
     options: Any = {"points": points or 0, "nms_kind": nms}
-    found = read_data(find_data(cfg, data))
+    file = read_data(find_data(cfg, data))
     measure = load_measure(
-        model.graph, found, metric=metric, letterbox=letterbox, limit=images, device=device, **options
+        model.graph, file, metric=metric, letterbox=letterbox, limit=images, device=device, **options
     )
-    outputs = measure.run(network_for_measuring(model, device))
-    return measure.summary(_watched(outputs, len(measure.pictures), watch))
+    found: list[Any] = []
+    for batch in measure.run(network_for_measuring(model, device)):
+        found += batch
+        watch(Step("map", len(found), len(measure.pictures)))
+    return measure.summary(found)
 
 
 def detect(
@@ -225,16 +227,6 @@ def _appearing(out: Path) -> Iterator[Path]:
     finally:
         if not existed and not any(out.iterdir()):
             out.rmdir()
-
-
-def _watched(
-    outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]], total: int, watch: Watch
-) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
-    done = 0
-    for batch, output in outputs:
-        yield batch, output
-        done += len(batch.sizes)
-        watch(Step("map", done, total))
 
 
 def _pictures(images: Sequence[Path], out: Path, *, force: bool) -> list[Path]:
