@@ -29,13 +29,11 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.front import Front
 from yoloprune.detect.measure import DetectionMeasure, Pictures, fit_for, network_for_measuring
-from yoloprune.prune.channels import Channels, KeepAtoms, trace
-from yoloprune.prune.compensate import compensate, compensate_alone
-from yoloprune.prune.criteria import CRITERIA, Evidence
-from yoloprune.prune.moments import collect, consumers
+from yoloprune.prune.channels import KeepAtoms, trace
+from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.plan import Limits, choose, keep_atoms
 from yoloprune.prune.sensitivity import GRID, Curve, Sensitivity, Setup, analyse
-from yoloprune.prune.slim import mask, slim_graph
+from yoloprune.prune.slim import slim_graph
 
 POINTS = (0.01, 0.02, 0.05, 0.10)
 THRESHOLDS = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05)
@@ -64,8 +62,8 @@ def main() -> None:
     for heading in ("way", *(f"{points:.0%}" for points in POINTS), "minutes"):
         table.add_column(heading, justify="right")
     ways: dict[str, Callable[[], Iterator[tuple[KeepAtoms, Model]]]] = {
-        "ours": lambda: bench.by_curves("elimination", refitted=True),
-        "unrefitted": lambda: bench.by_curves("l1", refitted=False),
+        "ours": lambda: bench.by_curves(bench.refitted, "elimination"),
+        "unrefitted": lambda: bench.by_curves(bench.plain, "l1"),
         "uniform-l1": lambda: bench.uniform("l1"),
         "uniform-scale": lambda: bench.uniform("bn-scale"),
     }
@@ -99,14 +97,13 @@ class Bench:
     """One network and the cuts of it."""
 
     def __init__(self, model: Model, choosing: DetectionMeasure, batches: list[Tensor]) -> None:
-        self.model, self.choosing, self.batches = model, choosing, batches
-        self.channels: Channels = trace(model.graph)
-        wanted = consumers(model.graph, self.channels)
-        images = sum(map(len, batches))
-        moments = collect(network_for_measuring(model), batches, list(wanted.values()), images)
-        self.evidence = Evidence(model, self.channels, self.channels.all_kept(), wanted, moments)
+        self.model, self.choosing = model, choosing
+        self.channels = trace(model.graph)
+        keep = self.channels.all_kept()
+        self.refitted = Cutter(model, self.channels, keep, lambda: batches)
+        self.plain = Cutter(model, self.channels, keep)
 
-    def by_curves(self, criterion: str, *, refitted: bool) -> Iterator[tuple[KeepAtoms, Model]]:
+    def by_curves(self, cutter: Cutter, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
         """Every group alone on the grid, then joint cuts at growing thresholds."""
         network, variant = network_for_measuring(self.model), network_for_measuring(self.model)
         baseline = self.choosing.accuracy(network)
@@ -114,38 +111,24 @@ class Bench:
 
         def accuracy_of(curve: Curve, dropped: int) -> float:
             front.advance(curve.producers[0])
-            variant.set_weights(self._alone(curve.keep(self.channels, self.evidence.keep, dropped), refitted).weights)
+            variant.set_weights(cutter.alone(curve.keep(self.channels, cutter.keep, dropped)).weights)
             return front.outcome(variant).accuracy
 
-        setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, str(refitted))
-        start = Sensitivity(setup, baseline, baseline, GRID, tuple(self._curves(criterion)))
+        setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
+        start = Sensitivity(setup, baseline, baseline, GRID, cutter.first_curves(criterion))
         sensitivity = analyse(start, accuracy_of, lambda *_: None)
         for threshold in THRESHOLDS:
             keep = keep_atoms(sensitivity, self.channels, choose(sensitivity, threshold, Limits()))
-            if refitted:
-                yield keep, compensate(self.model, self.channels, keep, self.batches)
-            else:
-                yield keep, mask(self.model, self.channels, keep)
+            yield keep, cutter.together(keep)
 
     def uniform(self, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
         """The same share of every group."""
-        curves = list(self._curves(criterion))
+        curves = self.plain.first_curves(criterion)
         for sparsity in SPARSITIES:
             keep = self.channels.all_kept()
             for curve in curves:
                 keep = curve.keep(self.channels, keep, int(sparsity * curve.atoms))
-            yield keep, mask(self.model, self.channels, keep)
-
-    def _alone(self, keep: KeepAtoms, refitted: bool) -> Model:
-        if refitted:
-            return compensate_alone(self.model, self.channels, keep, self.evidence.consumers, self.evidence.moments)
-        return mask(self.model, self.channels, keep)
-
-    def _curves(self, criterion: str) -> Iterator[Curve]:
-        for group in self.channels.groups:
-            if len(group.atoms) > 1:
-                order = CRITERIA[criterion](self.evidence, group)
-                yield Curve(group.producers, len(group.atoms), order, 0)
+            yield keep, self.plain.together(keep)
 
 
 if __name__ == "__main__":

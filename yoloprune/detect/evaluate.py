@@ -187,7 +187,8 @@ class DetectionOutcome:
         for thresh in thresholds:
             for number, (image, true) in _by_class(self.matches, thresh).items():
                 total += _resampled_precision(image, true, counts, there[:, number])
-        return total / (present * len(thresholds))
+        mean: _Floats = total / (present * len(thresholds))
+        return mean
 
 
 def _best(
@@ -261,7 +262,7 @@ def _resampled_precision(
     if not found.size:
         return np.zeros(len(counts))
     # Behind the last true one nothing counts; before, a detection counts for every true one that comes after it.
-    place = np.cumsum(true[: found[-1] + 1]) - true[: found[-1] + 1]
+    place: _Indices = np.cumsum(true[: found[-1] + 1]) - true[: found[-1] + 1]
     shown = np.zeros((found.size, counts.shape[1]), np.float32)
     np.add.at(shown, (place, image[: found[-1] + 1]), 1)
     before = counts @ np.cumsum(shown, 0).T  # [R, J]: detections up to each true one

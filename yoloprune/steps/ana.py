@@ -5,23 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
 from yoloprune.darknet.data import load_classes, load_split
-from yoloprune.darknet.model import Model
-from yoloprune.darknet.network import build
 from yoloprune.detect.front import Front
 from yoloprune.detect.measure import Measure, Pictures, fit_for, network_for_measuring
 from yoloprune.errors import InputError
-from yoloprune.prune.channels import KeepAtoms
-from yoloprune.prune.compensate import compensate_alone
-from yoloprune.prune.criteria import CRITERIA, Evidence, default_criterion
-from yoloprune.prune.moments import Moments, affordable, collect, consumers
+from yoloprune.prune.criteria import CRITERIA, default_criterion
+from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.sensitivity import GRID, Curve, Point, Sensitivity, Setup, analyse, grid_counts
-from yoloprune.prune.slim import mask
 from yoloprune.steps.job import Job, Step, Watch, job_of, original_figures, start_job, unwatched
 from yoloprune.workspace import DEFAULT, Settings
 
@@ -83,7 +77,12 @@ def analyse_job(
     known = resumable(file, setup) if file.exists() and not force else None
     network = network_for_measuring(job.model, device)
     start = known.start if known else measure.accuracy(network)
-    cut = Cutter(job, calibrate, device, watch)
+    cut = cutter_of(job, calibrate, device)
+    if calibrate:
+        watch(Step("ana", 0, 1, f"looking at {calibrate} calibration pictures"))
+    if calibrate and cut.not_refitted:
+        layers = ", ".join(map(str, cut.not_refitted))
+        watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
     if known:
         sensitivity = replace(known, sparsities=tuple(sparsities or known.sparsities))
     else:
@@ -124,43 +123,13 @@ def analyse_job(
     return analyse(sensitivity, accuracy_of, on_point)
 
 
-class Cutter:
-    """Cuts of a job's network: masked, and refitted if there are calibration pictures."""
+def cutter_of(job: Job, calibrate: int, device: str = "cpu") -> Cutter:
+    """Cuts of a job's network, refitted on the first `calibrate` train pictures; plain ones for 0."""
 
-    def __init__(self, job: Job, calibrate: int, device: str = "cpu", watch: Watch = unwatched) -> None:
-        self.job, self.calibrate, self.device, self.watch = job, calibrate, device, watch
+    def pictures() -> list[Tensor]:
+        return calibration(job, calibrate, device) if calibrate else []
 
-    @cached_property
-    def evidence(self) -> Evidence:
-        """What the calibration pictures tell."""
-        job = self.job
-        wanted = consumers(job.model.graph, job.channels)
-        moments: dict[int, Moments] = {}
-        if self.calibrate:
-            self.watch(Step("ana", 0, 1, f"looking at {self.calibrate} calibration pictures"))
-            batches = calibration(job, self.calibrate, self.device)
-            images = sum(len(batch) for batch in batches)
-            moments = collect(build(job.model, self.device), batches, affordable(wanted.values()), images)
-            left_out = ", ".join(str(layer) for layer in wanted if layer not in moments)
-            if left_out:
-                self.watch(Step("cut plainly", 0, 1, f"layers {left_out}, too large to refit within memory"))
-        return Evidence(job.model, job.channels, job.keep, wanted, moments)
-
-    def alone(self, keep: KeepAtoms) -> Model:
-        """The cut of one group."""
-        if not self.calibrate:
-            return mask(self.job.model, self.job.channels, keep)
-        return compensate_alone(self.job.model, self.job.channels, keep, self.evidence.consumers, self.evidence.moments)
-
-    def first_curves(self, criterion: str) -> tuple[Curve, ...]:
-        """Curves without points, each with the order in which its atoms go. A group of one atom can't be cut."""
-        curves = []
-        for group in self.job.channels.groups:
-            gone = int((~self.job.keep[group.atoms]).sum())
-            if len(group.atoms) - gone > 1:
-                order = CRITERIA[criterion](self.evidence, group)
-                curves.append(Curve(group.producers, len(group.atoms), order, gone))
-        return tuple(curves)
+    return Cutter(job.model, job.channels, job.keep, pictures, device=device)
 
 
 def calibration(job: Job, count: int, device: str = "cpu") -> list[Tensor]:

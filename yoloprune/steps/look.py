@@ -29,7 +29,7 @@ from yoloprune.prune.criteria import default_criterion
 from yoloprune.prune.plan import bearable
 from yoloprune.prune.sensitivity import GRID, Sensitivity, grid_counts
 from yoloprune.prune.slim import slim_graph
-from yoloprune.steps.ana import Cutter
+from yoloprune.steps.ana import cutter_of
 from yoloprune.steps.job import Job, Step, Watch, data_candidates, find_data, job_of, unwatched
 from yoloprune.workspace import DEFAULT, Input, Settings, Workspace
 
@@ -192,7 +192,7 @@ def forecast(
     started = time.monotonic()
     measure.accuracy(network)
     once = time.monotonic() - started
-    curves = Cutter(job, calibrate=0).first_curves(default_criterion(calibrated=False))  # any criterion: same counts
+    curves = cutter_of(job, calibrate=0).first_curves(default_criterion(calibrated=False))  # any criterion: same counts
     points = sum(len(grid_counts(curve, sparsities or GRID)) for curve in curves)
     return Forecast(len(curves), points, len(measure.pictures), once * points)
 

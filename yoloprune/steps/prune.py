@@ -9,19 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Model
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.compensate import compensate
 from yoloprune.prune.criteria import default_criterion
 from yoloprune.prune.plan import RULES, Limits, Plan, choose, keep_atoms, threshold_for_ratio, threshold_for_total
 from yoloprune.prune.sensitivity import Sensitivity
-from yoloprune.prune.slim import mask, slim_graph
-from yoloprune.steps.ana import CALIBRATE, analyse_job, calibration
+from yoloprune.prune.slim import slim_graph
+from yoloprune.steps.ana import CALIBRATE, analyse_job, cutter_of
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
@@ -198,7 +195,8 @@ class _Cuts:
         self, job: Job, sensitivity: Sensitivity, limits: Limits, rule: str, calibrate: int, device: str
     ) -> None:
         self.job, self.sensitivity, self.limits, self.rule = job, sensitivity, limits, rule
-        self.calibrate, self.device = calibrate, device
+        self.device = device
+        self.cutter = cutter_of(job, calibrate, device)
         self._measured: dict[bytes, _Cut] = {}
 
     def at(self, threshold: float) -> _Cut:
@@ -207,7 +205,7 @@ class _Cuts:
         keep = keep_atoms(self.sensitivity, self.job.channels, choice) & self.job.keep
         known = self._measured.get(keep.tobytes())
         if known is None:
-            model = self._cut(keep)
+            model = self.cutter.together(keep)
             known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.device)))
             self._measured[keep.tobytes()] = known
         return known
@@ -220,16 +218,6 @@ class _Cuts:
     @cached_property
     def _measure(self) -> Measure:
         return self.job.measure(self.device)
-
-    @cached_property
-    def _pictures(self) -> list[Tensor]:
-        return calibration(self.job, self.calibrate, self.device)
-
-    def _cut(self, keep: KeepAtoms) -> Model:
-        model, channels = self.job.model, self.job.channels
-        if not self.calibrate or keep.sum() == self.job.keep.sum():
-            return mask(model, channels, keep)
-        return compensate(model, channels, keep, self._pictures, device=self.device)
 
 
 def _removed(job: Job, sensitivity: Sensitivity, dropped: Mapping[str, int], original: Figures) -> float:

@@ -1,0 +1,85 @@
+"""All cuts of one network: which channels go first, one group alone, all together; refitted where pictures tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from yoloprune.darknet.model import Model
+from yoloprune.darknet.network import build
+from yoloprune.prune.channels import Channels, Group, KeepAtoms
+from yoloprune.prune.compensate import compensate, compensate_alone
+from yoloprune.prune.criteria import CRITERIA, Evidence
+from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers
+from yoloprune.prune.sensitivity import Curve
+from yoloprune.prune.slim import mask
+
+
+@dataclass(frozen=True)
+class Cutter:
+    """A network, what is left of it, and how it is cut."""
+
+    model: Model
+    channels: Channels
+    keep: KeepAtoms
+    """Atoms that are still there."""
+    pictures: Callable[[], Sequence[Tensor]] = field(default=list)
+    """Calibration pictures as network input, batches [B,C,H,W]; called once, when they are needed. None: plain cuts."""
+    refits: bool = True
+    """False: pictures only serve the criteria, and all cuts are plain."""
+    device: str | torch.device = "cpu"
+
+    @cached_property
+    def batches(self) -> Sequence[Tensor]:
+        """The calibration pictures."""
+        return self.pictures()
+
+    @cached_property
+    def consumers(self) -> Mapping[int, Consumer]:
+        """What reads channels that can go."""
+        return consumers(self.model.graph, self.channels)
+
+    @cached_property
+    def not_refitted(self) -> tuple[int, ...]:
+        """Consumers whose moments are too large: criteria know nothing of them, and `alone` cuts them plainly."""
+        within = {each.layer for each in affordable(self.consumers.values())}
+        return tuple(layer for layer in self.consumers if layer not in within)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the pictures tell the criteria."""
+        moments: dict[int, Moments] = {}
+        if self.batches:
+            images = sum(map(len, self.batches))
+            wanted = [each for each in self.consumers.values() if each.layer not in self.not_refitted]
+            moments = collect(build(self.model, self.device), self.batches, wanted, images)
+        return Evidence(self.model, self.channels, self.keep, self.consumers, moments)
+
+    def order(self, criterion: str, group: Group) -> tuple[int, ...]:
+        """Positions in the group in the order they go; those gone already first."""
+        return CRITERIA[criterion](self.evidence, group)
+
+    def first_curves(self, criterion: str) -> tuple[Curve, ...]:
+        """Curves without points, each with the order in which its atoms go. A group of one atom can't be cut."""
+        curves = []
+        for group in self.channels.groups:
+            gone = int((~self.keep[group.atoms]).sum())
+            if len(group.atoms) - gone > 1:
+                curves.append(Curve(group.producers, len(group.atoms), self.order(criterion, group), gone))
+        return tuple(curves)
+
+    def alone(self, keep: KeepAtoms) -> Model:
+        """The cut of one group; no picture is looked at again."""
+        if not (self.refits and self.batches):
+            return mask(self.model, self.channels, keep)
+        return compensate_alone(self.model, self.channels, keep, self.consumers, self.evidence.moments)
+
+    def together(self, keep: KeepAtoms) -> Model:
+        """The cut of several groups at once, front to back."""
+        if not (self.refits and self.batches) or keep.sum() == self.keep.sum():
+            return mask(self.model, self.channels, keep)
+        return compensate(self.model, self.channels, keep, self.batches, device=self.device)
