@@ -81,35 +81,8 @@ def keep_atoms(sensitivity: Sensitivity, channels: Channels, dropped: Mapping[st
     return keep
 
 
-def threshold_for_ratio(
-    sensitivity: Sensitivity,
-    limits: Limits,
-    ratio: float,
-    removed_share: Callable[[Mapping[str, int]], float],
-    rule: str = "interpolated",
-) -> float:
-    """The smallest threshold at which `removed_share(choice)`, the share of BFLOPs that goes, reaches `ratio`.
-
-    Found by bisection; choices grow with the threshold. InputError if even the largest cut removes less.
-    """
-    losses = [sensitivity.loss(point) for curve in sensitivity.curves for point in curve.points]
-    low, high = sensitivity.baseline - sensitivity.start, max([0.0, *losses])
-    most = removed_share(choose(sensitivity, high, limits, rule))
-    if most < ratio:
-        raise InputError(f"--ratio {ratio:g}: at most {most:.4f} of the BFLOPs can go within what was measured")
-    for _ in range(40):
-        middle = (low + high) / 2
-        if removed_share(choose(sensitivity, middle, limits, rule)) >= ratio:
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def threshold_for_total(
-    joint_loss: Callable[[float], float], total: float, most: float, steps: int = 8
-) -> float | None:
-    """The largest threshold found at which `joint_loss(threshold)`, as measured, is at most `total`; None without one.
+def loss_for_total(joint_loss: Callable[[float], float], total: float, most: float, steps: int = 8) -> float | None:
+    """The largest tolerable loss found whose `joint_loss(loss)`, as measured, is at most `total`; None without one.
 
     Doubled from `total` on while it holds, up to `most`, where nothing more can go; then bisected in `steps`. Joint
     losses are noisy: what comes back was itself measured to hold.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,14 @@ from yoloprune.darknet.model import Model
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.cost import Costs
 from yoloprune.prune.criteria import default_criterion
-from yoloprune.prune.plan import RULES, Limits, Plan, choose, keep_atoms, threshold_for_ratio, threshold_for_total
+from yoloprune.prune.plan import RULES, Limits, Plan, keep_atoms, loss_for_total
 from yoloprune.prune.sensitivity import Sensitivity
-from yoloprune.prune.slim import slim_graph
+from yoloprune.prune.trade import Choice, Market, Thresholds, Way, added_loss, economical
 from yoloprune.steps.ana import CALIBRATE, analyse_job, cutter_of
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
+from yoloprune.steps.objective import check_objective, costs_for
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
 
@@ -35,7 +37,7 @@ class Pruned:
     before: Figures
     after: Figures
     threshold: float
-    """What each group alone was allowed to lose against the original."""
+    """What each group alone was allowed to lose against the original; the most that one does by ratio or total loss."""
     channels: Channels
     keep: KeepAtoms
     """What is left, in the original's channels."""
@@ -57,6 +59,8 @@ def prune(
     total_loss: float | None = None,
     relative: bool = False,
     rule: str = "interpolated",
+    objective: str = "bflops",
+    reader: str | None = None,
     exclude: Collection[int] = (),
     multiple: int = 1,
     min_keep: int = 1,
@@ -72,10 +76,11 @@ def prune(
     """Choose each group's sparsity, cut all groups together, measure, and write `plan.json` and masked weights.
 
     Exactly one of threshold (accuracy that each group alone may lose against the original), ratio (share of the
-    original's BFLOPs to remove) and total_loss (accuracy that all groups together may lose against the original, as
-    measured; the largest cut that was found). relative: losses are fractions of the original's accuracy. exclude:
-    layers whose channels all stay. multiple, min_keep: of the channels a group keeps. The analysis is finished or made
-    where it is missing; reuse_analysis takes the round before's. force: cut the last round anew.
+    objective to remove) and total_loss (accuracy that all groups together may lose against the original, as measured;
+    the largest cut that was found). relative: losses are fractions of the original's accuracy. objective: what a cut is
+    to save: bflops, parameters or latency, the time in `reader` (darknet or opencv; left out, the first that runs the
+    network). exclude: layers whose channels all stay. multiple, min_keep: of the channels a group keeps. The analysis
+    is finished or made where it is missing; reuse_analysis takes the round before's. force: cut the last round anew.
     """
     if [threshold, ratio, total_loss].count(None) != 2:
         raise InputError("expected one of --threshold, --ratio and --total-loss")
@@ -85,6 +90,7 @@ def prune(
         raise InputError("--multiple and --min-keep: expected at least 1")
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio: expected a share between 0 and 1, found {ratio:g}")
+    check_objective(objective, reader)
     criterion = criterion or default_criterion(bool(calibrate))
     job = _open_for_cut(workspace, force=force)
     _check_layers(job, exclude)
@@ -92,28 +98,31 @@ def prune(
     sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, device, watch)
     job, original = _with_original(job)
     scale = original.accuracy if relative else 1.0
-    cuts = _Cuts(job, sensitivity, limits, rule, calibrate, device)
+    costs = costs_for(job, objective, reader, watch)
+    thresholds = Thresholds(sensitivity, job.channels, limits, costs, rule)
+    way: Way = thresholds if rule == "prefix" else Market(sensitivity, job.channels, limits, costs)
+    cuts = _Cuts(job, sensitivity, limits, costs, calibrate, device)
     if ratio is not None:
-        threshold = threshold_for_ratio(
-            sensitivity, limits, ratio, lambda dropped: _removed(job, sensitivity, dropped, original), rule
-        )
+        choice = way.for_ratio(ratio)
     elif total_loss is not None:
 
         def joint_loss(trial: float) -> float:
-            watch(Step("prune", 0, 1, f"all together at {trial:.4f} each"))
-            return original.accuracy - cuts.at(trial).accuracy
+            watch(Step("prune", 0, 1, f"all together at {trial:.4f}"))
+            return original.accuracy - cuts.at(way.at(trial)).accuracy
 
-        threshold = threshold_for_total(joint_loss, total_loss * scale, cuts.most())
-        if threshold is None:
+        loss = loss_for_total(joint_loss, total_loss * scale, way.most())
+        if loss is None:
             raise NothingGoesError(f"no cut was found that loses at most {total_loss:g} in all")
+        choice = way.at(loss)
     else:
         assert threshold is not None
-        threshold *= scale
+        choice = thresholds.at(threshold * scale)
     watch(Step("prune", 0, 1, "refitting and measuring"))
-    done = cuts.at(threshold)
+    done = cuts.at(choice)
     keep, cut = done.keep, done.model
     if keep.sum() == job.keep.sum():
-        raise NothingGoesError(f"nothing can go at a loss of {threshold:g} a group; a larger --threshold cuts more")
+        raise NothingGoesError("nothing can go within that loss; a larger one cuts more")
+    threshold = _largest(sensitivity, choice) if threshold is None else threshold * scale
     after = job.figures(done.accuracy, keep)
     number = job.next_round
     before = _before(job, original, sensitivity)
@@ -122,6 +131,8 @@ def prune(
         "ratio": ratio,
         "total_loss": total_loss,
         "rule": rule,
+        "objective": objective,
+        "reader": reader,
         "multiple": multiple,
         "min_keep": min_keep,
     }
@@ -189,20 +200,20 @@ class _Cut:
 
 
 class _Cuts:
-    """Joint cuts by threshold, each refitted and measured once."""
+    """Joint cuts, each refitted and measured once."""
 
     def __init__(
-        self, job: Job, sensitivity: Sensitivity, limits: Limits, rule: str, calibrate: int, device: str
+        self, job: Job, sensitivity: Sensitivity, limits: Limits, costs: Costs, calibrate: int, device: str
     ) -> None:
-        self.job, self.sensitivity, self.limits, self.rule = job, sensitivity, limits, rule
+        self.job, self.sensitivity, self.limits, self.costs = job, sensitivity, limits, costs
         self.device = device
         self.cutter = cutter_of(job, calibrate, device)
         self._measured: dict[bytes, _Cut] = {}
 
-    def at(self, threshold: float) -> _Cut:
-        """The cut of the threshold's choice; the network as it is where nothing goes."""
-        choice = choose(self.sensitivity, threshold, self.limits, self.rule)
-        keep = keep_atoms(self.sensitivity, self.job.channels, choice) & self.job.keep
+    def at(self, choice: Choice) -> _Cut:
+        """The cut of a choice, less what saves nothing; the network as it is where nothing goes."""
+        useful = economical(self.sensitivity, self.job.channels, self.limits, self.costs, choice)
+        keep = keep_atoms(self.sensitivity, self.job.channels, useful) & self.job.keep
         known = self._measured.get(keep.tobytes())
         if known is None:
             model = self.cutter.together(keep)
@@ -210,19 +221,15 @@ class _Cuts:
             self._measured[keep.tobytes()] = known
         return known
 
-    def most(self) -> float:
-        """A threshold beyond which no more goes."""
-        curves = self.sensitivity.curves
-        return max([0.0, *(self.sensitivity.loss(point) for curve in curves for point in curve.points)])
-
     @cached_property
     def _measure(self) -> Measure:
         return self.job.measure(self.device)
 
 
-def _removed(job: Job, sensitivity: Sensitivity, dropped: Mapping[str, int], original: Figures) -> float:
-    keep = keep_atoms(sensitivity, job.channels, dropped) & job.keep
-    return 1 - slim_graph(job.model.graph, job.channels, keep).bflops / original.bflops
+def _largest(sensitivity: Sensitivity, choice: Choice) -> float:
+    """The most that one of the groups loses against the original, as its curve has it."""
+    added = (float(added_loss(sensitivity, curve, [choice[curve.label]])[0]) for curve in sensitivity.curves)
+    return sensitivity.baseline - sensitivity.start + max(added, default=0.0)
 
 
 def _accuracies(original: Figures, before: Figures, after: Figures) -> dict[str, float]:

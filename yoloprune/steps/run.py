@@ -11,6 +11,7 @@ from yoloprune.steps.ana import CALIBRATE
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step, Watch, original_figures, start_job, unwatched
+from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
@@ -43,6 +44,8 @@ def run(
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
     relative: bool = False,
+    objective: str = "bflops",
+    reader: str | None = None,
     exclude: Collection[int] = (),
     multiple: int = 1,
     min_keep: int = 1,
@@ -62,6 +65,7 @@ def run(
     if rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {rounds}")
     job = start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
+    check_objective(objective, reader)
     targets(job, out, force=force)  # refused now, not after hours
     original_figures(job, job.measure(device))
     for number in range(1, rounds + 1):
@@ -72,6 +76,8 @@ def run(
                 prune(
                     threshold * number / rounds,
                     relative=relative,
+                    objective=objective,
+                    reader=reader,
                     exclude=exclude,
                     multiple=multiple,
                     min_keep=min_keep,
