@@ -7,7 +7,7 @@ written back byte for byte, and an edit touches the lines it must.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -126,6 +126,21 @@ def edit(cfg: Cfg, changes: Mapping[int, Mapping[str, str]]) -> Cfg:
         out.append(raw if not new or _line_end(raw) else raw + end)
         out.extend(text + end for text in new)
     return parse("".join(out).encode("utf-8", "surrogateescape"), cfg.file)
+
+
+def without(cfg: Cfg, numbers: Collection[int]) -> Cfg:
+    """The cfg without these sections, counted from 0 = [net]: their lines from the name to the last entry.
+
+    What stands around them stays: comments and blank lines before the name and after the last entry.
+    """
+    if not numbers:
+        return cfg
+    gone: set[int] = set()
+    for number in numbers:
+        section = cfg.sections[number]
+        gone.update(range(section.line, max([section.line, *(entry.line for entry in section.entries)]) + 1))
+    left = "".join(raw for line, raw in enumerate(cfg.lines, 1) if line not in gone)
+    return parse(left.encode("utf-8", "surrogateescape"), cfg.file)
 
 
 def legal(cfg: Cfg) -> Cfg:

@@ -35,7 +35,7 @@ class Costs:
 
     def __init__(self, graph: Graph, channels: Channels, price: Price) -> None:
         self.channels, self._price = channels, price
-        self._layers = range(len(graph.layers))
+        self._layers = [layer.index for layer in graph.layers if layer.index not in channels.removed]
         self._known: dict[tuple[int, tuple[int, ...], int], float] = {}
         self._touched: dict[str, tuple[int, ...]] = {}
 

@@ -12,7 +12,9 @@ import numpy as np
 
 from yoloprune.artefacts import load_json, save_json
 from yoloprune.errors import InputError
-from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.darknet.model import Graph
+from yoloprune.prune.branches import branches_named
+from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.sensitivity import Curve, Sensitivity
 
 RULES = ("interpolated", "prefix")
@@ -121,6 +123,8 @@ class Plan:
     """Threshold or ratio, rule and limits, for the reader."""
     accuracy: Mapping[str, float]
     """Measured: `original`, `before` this cut and `after` it."""
+    branches: tuple[int, ...] = ()
+    """Residual branches that are gone, each by the layer that adds it."""
 
     @classmethod
     def of(
@@ -134,7 +138,12 @@ class Plan:
             filters={layer: _positions(~channels.kept_outputs(layer, keep)) for layer in makers},
             chosen_by=dict(chosen_by),
             accuracy=dict(accuracy),
+            branches=tuple(branch.sum for branch in channels.branches),
         )
+
+    def channels(self, graph: Graph) -> Channels:
+        """The channels that the plan counts: those of the graph without its branches."""
+        return trace(graph, branches_named(graph, self.branches))
 
     def keep(self, channels: Channels) -> KeepAtoms:
         """The keep-set. InputError if the plan is not for these channels."""
@@ -151,8 +160,9 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write `plan.json`."""
-        payload = {"cfg": self.cfg, "chosen_by": self.chosen_by, "accuracy": self.accuracy}
-        save_json(path, "plan", {**payload, "removed": self.removed, "filters": self.filters})
+        payload: dict[str, Any] = {"cfg": self.cfg, "chosen_by": self.chosen_by, "accuracy": self.accuracy}
+        payload |= {"branches": self.branches, "removed": self.removed, "filters": self.filters}
+        save_json(path, "plan", payload)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -165,6 +175,7 @@ class Plan:
                 filters={int(layer): _numbers(value) for layer, value in payload["filters"].items()},
                 chosen_by=dict(payload["chosen_by"]),
                 accuracy={str(key): float(value) for key, value in payload["accuracy"].items()},
+                branches=_numbers(payload["branches"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(

@@ -128,6 +128,12 @@ class Shortcut(Layer):
         return self.source_shapes[0]
 
     @property
+    def adds_only(self) -> bool:
+        """Two sources of one shape, no factors, no activation."""
+        plain = self.activation == "linear" and self.alpha == self.beta == 1
+        return plain and len(set(self.sources)) == len(self.sources) == 2 and len(set(self.source_shapes)) == 1
+
+    @property
     def links(self) -> Mapping[str, tuple[int, ...]]:
         """`from`."""
         return {"from": self.sources[1:]}
