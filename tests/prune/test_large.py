@@ -9,19 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from tests.helpers import graph_of, random_model, worst
 from tests.prune.test_compensate import entering_heads, net, pictures, small_connected
 from yoloprune.darknet.model import Model
-from yoloprune.darknet.network import build
 from yoloprune.prune import moments as moments_file
 from yoloprune.prune.channels import trace
 from yoloprune.prune.compensate import compensate
-from yoloprune.prune.criteria import Evidence
 from yoloprune.prune.cutter import Cutter
-from yoloprune.prune.elimination import elimination_order
-from yoloprune.prune.moments import LARGEST, affordable, collect, consumers
+from yoloprune.prune.moments import LARGEST, affordable, consumers
 from yoloprune.prune.slim import mask
 
 CONSUMERS = {
