@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -142,7 +142,8 @@ class Sensitivity:
 
     def save(self, path: Path) -> None:
         """Write `sensitivity.json`."""
-        save_json(path, "sensitivity", asdict(self))
+        curves = [{**vars(curve), "points": [vars(point) for point in curve.points]} for curve in self.curves]
+        save_json(path, "sensitivity", {**vars(self), "setup": vars(self.setup), "curves": curves})
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from yoloprune.detect.front import Front
 from yoloprune.detect.measure import Measure, network_for_measuring
@@ -36,11 +37,15 @@ class Trials:
         """Accuracy of the original on all pictures."""
         return self._of_first(len(self._original)).outcome.accuracy
 
+    @cached_property
+    def _before(self) -> list[Tensor]:
+        return self._front.entering(self._base)
+
     def drift(self, curve: Curve, dropped: int) -> float:
         """Mean squared change of what enters the heads, over its variance; on the first batch of pictures."""
         self._cut(curve, dropped)
-        before, after = self._front.entering(self._base), self._front.entering(self._variant)
-        shares = [(b - a).square().mean() / b.var().clamp(min=1e-30) for a, b in zip(after, before, strict=True)]
+        after = self._front.entering(self._variant)
+        shares = [(b - a).square().mean() / b.var().clamp(min=1e-30) for a, b in zip(after, self._before, strict=True)]
         return float(torch.stack(shares).mean())
 
     def point(self, curve: Curve, dropped: int, most: float = float("inf")) -> Point:
