@@ -52,8 +52,11 @@ class Cfg:
     sections: tuple[Section, ...]
 
 
-def parse(data: bytes, file: str = "<cfg>") -> Cfg:
-    """Bytes of a cfg -> Cfg. InputError for what no Darknet reads: no [net] first, a key before it, a NUL byte."""
+def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
+    """Bytes of a cfg -> Cfg. InputError for what no Darknet reads: no [net] first, a key before it, a NUL byte.
+
+    lenient: passes over a key before [net] and a comment behind `]`, which some readers do too.
+    """
     text = data.decode("utf-8", "surrogateescape")
     lines = tuple(re.findall(r"[^\n]*\n|[^\n]+", text))
     sections: list[tuple[str, int, list[Entry]]] = []
@@ -64,12 +67,16 @@ def parse(data: bytes, file: str = "<cfg>") -> Cfg:
         if not line or line[0] in "#;":
             continue
         if line[0] == "[":
+            if lenient:
+                line = line[: line.find("]") + 1] or line
             if not line.endswith("]"):
                 found = f"expected [section] and nothing after it, found {_shown(line)}"
                 raise InputError(f"{found}; a comment stands on its own line", file=file, line=number)
             sections.append((line[1:-1], number, []))
             continue
         if not sections:
+            if lenient:
+                continue
             raise InputError(f"expected [net] first, found {_shown(line)}", file=file, line=number)
         key, equals, value = line.partition("=")
         if equals and value:  # Darknet takes `key` and `key=` for an absent key
@@ -87,10 +94,10 @@ def dump(cfg: Cfg) -> bytes:
     return "".join(cfg.lines).encode("utf-8", "surrogateescape")
 
 
-def read(path: str | Path) -> Cfg:
+def read(path: str | Path, *, lenient: bool = False) -> Cfg:
     """Parse the file at `path`."""
     try:
-        return parse(Path(path).read_bytes(), str(path))
+        return parse(Path(path).read_bytes(), str(path), lenient=lenient)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
 
