@@ -12,6 +12,7 @@ from yoloprune import console, report
 from yoloprune.console import screen_of
 from yoloprune.steps import look
 from yoloprune.steps.ana import CALIBRATE, ana
+from yoloprune.steps.check import check
 from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
@@ -404,6 +405,29 @@ def stat_command(
             keys = ", ".join(f"{entry.key} (line {entry.line})" for entry in stat.graph.unused)
             screen.warn(f"{cfg}: nothing reads {keys}")
         screen.answer(stat.as_dict(), report.layer_table(stat))
+
+
+@app.command("check", epilog="Example: yoloprune check yolo.cfg yolo.weights --for opencv")
+def check_command(
+    cfg: console.CfgArg,
+    weights: Annotated[
+        Path | None, typer.Argument(metavar="[WEIGHTS]", help="Its header and length, if given.")
+    ] = None,
+    reader: console.ForReader = None,
+    force: console.Force = False,
+    quiet: console.Quiet = False,
+    json: console.Json = None,
+    config: console.Config = None,
+) -> None:
+    """Say what breaks or silently differs in which reader, by line; exit status 1 if something breaks.
+
+    Runs none of them: what they do is known. Also for a cfg that yoloprune itself refuses.
+    """
+    with screen_of(json, quiet, force) as screen:
+        checked = check(cfg, weights, reader=reader)
+        screen.answer(checked.as_dict(), report.finding_table(checked))
+        if checked.broken:
+            raise typer.Exit(1)
 
 
 @app.command("verify", epilog="Example: yoloprune verify yolo.cfg masked.weights yolo-slim.cfg yolo-slim.weights")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from yoloprune.darknet.cfg import Cfg
 from yoloprune.darknet.compat import files, layers, text, values
@@ -19,13 +20,11 @@ def check(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile | None = Non
     """What every rule finds for the readers, by line; remarks on the weights file stand at the end."""
     subject = understood(cfg, weights)
     found = [finding for reader in readers for finding in _for_reader(reader, subject)]
-    if subject.refusal is not None and subject.graph is not None:
+    if subject.refusal is not None:
         left = len(subject.layers)
+        at = Node(readers[0], subject, cfg.sections[left + 1 if subject.input else 0], left if subject.input else None)
         message = f"from here on shapes are unknown, and what depends on them isn't checked: {subject.refusal}"
-        found.append(Finding(cfg.sections[left + 1].line, left, None, "yoloprune", "note", message))
-    elif subject.refusal is not None:
-        message = f"shapes are unknown, and what depends on them isn't checked: {subject.refusal}"
-        found.append(Finding(cfg.sections[0].line, None, None, "yoloprune", "note", message))
+        found.append(replace(_located(at, Remark("note", message)), reader="yoloprune"))
     return sorted(found, key=lambda finding: (finding.line is None, finding.line or 0))
 
 
@@ -45,18 +44,17 @@ def _for_reader(reader: Reader, subject: Subject) -> Iterator[Finding]:
 
 
 def _located(node: Node, remark: Remark) -> Finding:
-    line = remark.line
-    layer = node.index
+    line, layer = remark.line, node.index
     if line is None:
         entry = None if remark.key is None else node.reader.entry(node.section, remark.key)
         line = node.section.line if entry is None else entry.line
-    elif node.index is None:  # a rule on the whole file: the layer is that of the line
-        layer = sum(section.line <= line for section in node.subject.cfg.sections) - 2
-    return Finding(
-        line,
-        layer if layer is not None and layer >= 0 else None,
-        remark.key,
-        node.reader.name,
-        remark.severity,
-        remark.message,
-    )
+    elif layer is None:  # a rule on the whole file: the layer is that of the line
+        layer = max(sum(section.line <= line for section in node.subject.cfg.sections) - 2, -1)
+    layer = None if layer == -1 else layer
+    key = None if remark.key is None else _printable(remark.key)
+    return Finding(line, layer, key, node.reader.name, remark.severity, _printable(remark.message))
+
+
+def _printable(text: str) -> str:
+    """Bytes of a file that are no UTF-8, made visible."""
+    return text.encode("utf-8", "backslashreplace").decode()

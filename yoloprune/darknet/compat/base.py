@@ -12,6 +12,8 @@ from yoloprune.darknet.compat.facts import Reader, full_name, number
 from yoloprune.darknet.dialect import DIALECTS, Dialect
 from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.model import Graph, understand
+from yoloprune.darknet.net import Net
+from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
 
 Severity = Literal["break", "differs", "ignored", "note"]
@@ -59,6 +61,8 @@ class Subject:
     """A network's files as far as they could be understood."""
 
     cfg: Cfg
+    input: Shape | None
+    """What [net] says, if that is understood."""
     graph: Graph | None
     """Of as many layers, counted from the first, as one of our dialects takes."""
     refusal: str | None
@@ -68,9 +72,8 @@ class Subject:
     @cached_property
     def shapes(self) -> Mapping[int, Shape]:
         """Output shapes by layer index, -1 the network's input; only what is understood."""
-        if self.graph is None:
-            return {}
-        return {-1: self.graph.net.input, **{layer.index: layer.out for layer in self.graph.layers}}
+        given = {} if self.input is None else {-1: self.input}
+        return {**given, **{layer.index: layer.out for layer in self.layers}}
 
     @cached_property
     def inputs(self) -> Mapping[int, Shape]:
@@ -168,8 +171,11 @@ def understood(cfg: Cfg, weights: WeightsFile | None = None) -> Subject:
         refusals.append(refusal)
         if graph is not None and (best is None or len(graph.layers) > len(best.layers)):
             best = graph
-    refusal = None if None in refusals else refusals[0]
-    return Subject(cfg, best, refusal, weights)
+    try:
+        size = Net.read(Options(cfg, cfg.sections[0], None), next(iter(DIALECTS.values()))).input
+    except InputError:
+        size = None
+    return Subject(cfg, size, best, None if None in refusals else refusals[0], weights)
 
 
 def _beginning(cfg: Cfg, dialect: Dialect) -> tuple[Graph | None, str | None]:

@@ -51,7 +51,7 @@ class Reader:
     title: str
     """Whose it is, for messages."""
     dialect: Dialect
-    """What it computes by, as near as a dialect of ours comes."""
+    """Whose sections and arrays it reads, as near as a dialect of ours comes."""
     keys: keys.Keys
     net_keys: frozenset[str]
     aliases: frozenset[str]
@@ -195,7 +195,7 @@ HANK_AI: Final = Reader(
 OPENCV: Final = Reader(
     name="opencv",
     title="OpenCV",
-    dialect=PJREDDIE_DIALECT,
+    dialect=ALEXEYAB_DIALECT,
     keys=keys.OPENCV,
     net_keys=keys.OPENCV_NET,
     aliases=frozenset(),

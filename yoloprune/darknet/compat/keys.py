@@ -156,7 +156,7 @@ OPENCV: Final = _keys(
         "route": "layers groups group_id",
         "dropout": "",
         "cost": "",
-        "crop": "crop_height crop_width",
+        "crop": "crop_height crop_width noadjust",
         "reorg": "stride",
         "region": "thresh coords classes num classfix softmax tree anchors",
         "shortcut": "from alpha beta",

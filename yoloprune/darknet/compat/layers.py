@@ -22,6 +22,15 @@ def first_layer(node: Node) -> Iterator[Remark]:
         yield Remark("break", "looks at the layer before it, and there is none")
 
 
+def nothing_left(node: Node) -> Iterator[Remark]:
+    """A stride, filters or outputs under 1."""
+    for key in {"convolutional": ("filters", "stride"), "connected": ("output",), "maxpool": ("stride",)}.get(
+        node.kind, ()
+    ):
+        if node.integer(key, 1) < 1:
+            yield Remark("break", f"expected 1 or more for {key}", key)
+
+
 def pointwise(node: Node) -> Iterator[Remark]:
     """A 1x1 convolution with stride or padding."""
     if node.kind != "convolutional" or node.integer("size", 1) != 1:
@@ -86,9 +95,9 @@ def softmax(node: Node) -> Iterator[Remark]:
 
 
 def crop(node: Node) -> Iterator[Remark]:
-    """OpenCV reads [crop] and then can't run it."""
-    if node.kind == "crop" and not node.reader.trains:
-        yield Remark("break", "loads, and fails when it is run")
+    """OpenCV scales in a layer of its own, which its reading of the weights doesn't count."""
+    if node.kind == "crop" and not node.reader.trains and not node.integer("noadjust", 0):
+        yield Remark("break", "without noadjust=1 the weights behind it are lost: fails when it is run")
 
 
 def flipped(node: Node) -> Iterator[Remark]:
@@ -228,6 +237,7 @@ def _sources(node: Node, key: str) -> list[int]:
 
 RULES: Final[tuple[Rule, ...]] = (
     first_layer,
+    nothing_left,
     pointwise,
     conv_groups,
     depth_of_reorg,

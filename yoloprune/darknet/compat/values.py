@@ -33,7 +33,9 @@ def unknown_keys(node: Node) -> Iterator[Remark]:
         elif node.reader.unknown_key_refused:
             yield Remark("break", f"unknown key {entry.key[:40]}{_hint(node, entry.key)}", entry.key, entry.line)
         elif _has_effect(node, entry):
-            yield Remark("differs", f"{entry.key} is unknown and passed over", entry.key, entry.line)
+            yield Remark(
+                "differs", f"unknown key {entry.key}, passed over where it has an effect", entry.key, entry.line
+            )
         elif node.reader.trains or not _known_to(node.kind, entry.key):
             yield Remark("ignored", f"unknown key {entry.key[:40]}{_hint(node, entry.key)}", entry.key, entry.line)
 
