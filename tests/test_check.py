@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
+from tests.drawn import bench
+from tests.helpers import worst
 from yoloprune import cli
+from yoloprune.darknet.compat import READERS
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import load
+from yoloprune.darknet.network import build
 
 CFG = "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=2\nsize=1\nactivation=mish\n"
 
@@ -81,3 +89,38 @@ def test_bytes_that_are_no_text(cfg: Path) -> None:
     cfg.write_bytes(CFG.encode() + b"\xff=1\n[\xfe]\n")
     assert run(cfg).exit_code == 1
     assert run(cfg, "--json", "-").exit_code == 1
+
+
+def test_export_for_a_reader(one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bench(tmp_path / "set")
+    monkeypatch.chdir(tmp_path)
+    invoke = CliRunner().invoke
+    for words in (
+        ["ana", *made.inputs, "--calibrate", "0", "--images", "2"],
+        ["prune", "--ratio", "0.2", "--calibrate", "0"],
+    ):
+        assert invoke(cli.app, [*words, "--quiet"]).exit_code == 0
+    plain = files(invoke(cli.app, ["export", "-o", "plain", "--json", "-"]))
+    x = torch.from_numpy(np.random.default_rng(1).random((2, 3, 64, 64), np.float32))
+    expected = run_net(*plain, x)
+    for reader in READERS:
+        cfg, weights = files(invoke(cli.app, ["export", "-o", reader, "--for", reader, "--fold-bn", "--json", "-"]))
+        checked = run(cfg, weights, "--for", reader, "--json", "-")
+        assert checked.exit_code == 0
+        assert not [each for each in json.loads(checked.stdout)["findings"] if each["severity"] != "ignored"]
+        assert worst(run_net(cfg, weights, x), expected) < 1e-5  # float32 weights, folded
+    refused = invoke(cli.app, ["export", "-o", "out", "--for", "tensorflow"])
+    assert (refused.exit_code, Path("out").exists()) == (2, False)
+    assert "--for: expected one of" in refused.stderr
+
+
+def files(answer: Result) -> tuple[Path, Path]:
+    assert answer.exit_code == 0, answer.output
+    written = json.loads(answer.stdout)["files"]
+    return Path(written["cfg"]), Path(written["weights"])
+
+
+def run_net(cfg: Path, weights: Path, x: torch.Tensor) -> np.ndarray:
+    model = load(cfg, weights, ALEXEYAB)
+    with torch.inference_mode():
+        return build(model)(x, want=model.graph.entering)[model.graph.entering[0]].numpy()

@@ -203,9 +203,13 @@ def finetune_command(
         screen.answer(_figures(tuned.before, tuned.after, files, tuned.written), report.figures_table(networks))
 
 
-@app.command("export", epilog="Example: yoloprune export -o slim")
+@app.command("export", epilog="Example: yoloprune export -o slim --for opencv --fold-bn")
 def export_command(
     out: console.Out,
+    reader: console.ForReader = None,
+    fold_bn: Annotated[
+        bool, typer.Option("--fold-bn", help="Batch norm within the weights, so that all readers compute the same.")
+    ] = False,
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Keep the count of images trained on; else 0, so that training starts.")
     ] = False,
@@ -216,9 +220,20 @@ def export_command(
     json: console.Json = None,
     config: console.Config = None,
 ) -> None:
-    """Write the slim network as .cfg, .weights and .names that stock Darknet runs."""
+    """Write the slim network as .cfg, .weights and .names that stock Darknet runs.
+
+    With --for, in the words of that reader; refuses what it would compute otherwise.
+    """
     with screen_of(json, quiet, force) as screen:
-        done = export(out, workspace=workspace, keep_seen=keep_seen, force=force, dry_run=dry_run)
+        done = export(
+            out,
+            reader=reader,
+            fold_bn=fold_bn,
+            workspace=workspace,
+            keep_seen=keep_seen,
+            force=force,
+            dry_run=dry_run,
+        )
         files = {"cfg": done.cfg, "weights": done.weights} | ({"names": done.names} if done.names else {})
         networks = {"original": done.before, "slim": done.after}
         answer = _figures(done.before, done.after, files, done.written)

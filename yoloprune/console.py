@@ -272,7 +272,7 @@ BatchSize = Annotated[
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written.")]
 ForReader = Annotated[
     str | None,
-    typer.Option("--for", metavar="READER", help="pjreddie, alexeyab, hank-ai or opencv; left out, all of them."),
+    typer.Option("--for", metavar="READER", help="Who reads it: pjreddie, alexeyab, hank-ai or opencv; left out, all."),
 ]
 Nms = Annotated[
     str | None,

@@ -146,6 +146,8 @@ CASES: list[tuple[str, str, str, int, str, tuple[str, ...]]] = [
     ("softmax groups", NET + conv() + "[softmax]\ngroups=2\n", "break", 11, "one group", ("opencv",)),
     ("upsample", NET + conv() + "[upsample]\nstride=-2\n", "break", 11, "over 0", ("opencv",)),
     ("upsample scale", NET + conv() + "[upsample]\nstride=2\nscale=3\n", "differs", 12, "passed over", ("opencv",)),
+    ("tree", NET + conv(18, 1) + "[region]\nclasses=1\nnum=3\nanchors=1,1,2,2,3,3\ntree=a\n", "break", 14, "tree",
+     ("opencv",)),
     ("crop", NET + "[crop]\ncrop_height=8\ncrop_width=8\n" + conv(), "break", 5, "without noadjust=1", ("opencv",)),
 ]  # fmt: skip
 

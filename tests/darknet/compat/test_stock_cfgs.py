@@ -31,6 +31,7 @@ FAILS_WHEN_RUN: Mapping[str, str] = {
         "adds maps of two sizes",
     ),
     "vgg-16": "without noadjust=1",
+    "yolo9000": "a tree of classes",
 }
 """Cfgs that OpenCV loads, as the table says, but can't run, as `check` does: what it says."""
 

@@ -88,6 +88,8 @@ class Reader:
     """exact: another length than the cfg needs is refused."""
     weights_ending: str | None = None
     """A weights file with another ending is silently not loaded."""
+    connected_norm_first: bool = False
+    """Reads the batch norm of [connected] before its weights, where Darknet writes it behind."""
     transposed: Literal["read", "shifted", "refused"] = "read"
     """What becomes of a weights file of version over 1000."""
     shortcut_same_size: bool = True
@@ -223,6 +225,7 @@ OPENCV: Final = Reader(
     anchors={"yolo": "exact", "region": "exact"},
     trains=False,
     bn_formula="(x - mean) / sqrt(variance + 1e-6)",
+    connected_norm_first=True,
     transposed="refused",
 )
 READERS: Final = {reader.name: reader for reader in (PJREDDIE, ALEXEYAB, HANK_AI, OPENCV)}

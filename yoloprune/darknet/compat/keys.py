@@ -238,3 +238,14 @@ EFFECTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """Keys that change what a network computes, with the value that changes nothing (`=key`: that of another key; `*`:
 none). To pass over any other key costs training or display only."""
+
+DEFAULTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "convolutional": {"filters": "1", "size": "1", "activation": "logistic"},
+    "connected": {"activation": "logistic"},
+    "maxpool": {"stride": "1", "size": "=stride"},
+    "upsample": {"stride": "2"},
+    "reorg": {"stride": "1"},
+    "yolo": {"classes": "20", "num": "1"},
+    "region": {"classes": "20", "num": "1"},
+}
+"""Darknet's own defaults, where a reader has others or none."""

@@ -94,10 +94,24 @@ def softmax(node: Node) -> Iterator[Remark]:
         yield Remark("break", "expected one group", "groups")
 
 
+def tree(node: Node) -> Iterator[Remark]:
+    """A tree of classes in OpenCV's [region]."""
+    if node.kind == "region" and not node.reader.trains and node.has("tree"):
+        yield Remark("break", "a tree of classes is not implemented", "tree")
+
+
 def crop(node: Node) -> Iterator[Remark]:
     """OpenCV scales in a layer of its own, which its reading of the weights doesn't count."""
     if node.kind == "crop" and not node.reader.trains and not node.integer("noadjust", 0):
         yield Remark("break", "without noadjust=1 the weights behind it are lost: fails when it is run")
+
+
+def connected_norm(node: Node) -> Iterator[Remark]:
+    """Batch norm of [connected], read at the wrong place."""
+    if node.kind == "connected" and node.reader.connected_norm_first and node.integer("batch_normalize", 0):
+        yield Remark(
+            "differs", "arrays are read in another order than Darknet writes (--fold-bn helps)", "batch_normalize"
+        )
 
 
 def flipped(node: Node) -> Iterator[Remark]:
@@ -244,7 +258,9 @@ RULES: Final[tuple[Rule, ...]] = (
     maxpool_at_stride_1,
     upsample,
     softmax,
+    tree,
     crop,
+    connected_norm,
     flipped,
     references,
     route,

@@ -29,10 +29,10 @@ def unknown_keys(node: Node) -> Iterator[Remark]:
     """A key that the reader doesn't have, or that it reads under another policy only."""
     for entry in _counting(node):
         if node.reader.knows(node.kind, entry.key):
-            yield from _out_of_season(node, entry)
+            yield from out_of_season(node, entry)
         elif node.reader.unknown_key_refused:
             yield Remark("break", f"unknown key {entry.key[:40]}{_hint(node, entry.key)}", entry.key, entry.line)
-        elif _has_effect(node, entry):
+        elif has_effect(node, entry):
             yield Remark(
                 "differs", f"unknown key {entry.key}, passed over where it has an effect", entry.key, entry.line
             )
@@ -125,7 +125,7 @@ def _counting(node: Node) -> Iterator[Entry]:
             yield entry
 
 
-def _out_of_season(node: Node, entry: Entry) -> Iterator[Remark]:
+def out_of_season(node: Node, entry: Entry) -> Iterator[Remark]:
     """A reader that refuses keys which nobody asked for asks for some under one policy only."""
     if node.kind != "net" or not node.reader.unknown_key_refused:
         return
@@ -136,7 +136,8 @@ def _out_of_season(node: Node, entry: Entry) -> Iterator[Remark]:
         yield Remark("break", f"{entry.key} is unknown without adam=1", entry.key, entry.line)
 
 
-def _has_effect(node: Node, entry: Entry) -> bool:
+def has_effect(node: Node, entry: Entry) -> bool:
+    """Whether the entry changes what a network computes: a key that does, with another value than its neutral one."""
     neutral = keys.EFFECTS.get(node.kind, {}).get(entry.key)
     if neutral is None:
         return False
