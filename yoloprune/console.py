@@ -270,6 +270,10 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch", metavar="N", min=1, help="Pictures of an update; left out, as the cfg says.")
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written.")]
+ForReader = Annotated[
+    str | None,
+    typer.Option("--for", metavar="READER", help="Who reads it: pjreddie, alexeyab, hank-ai or opencv; left out, all."),
+]
 Nms = Annotated[
     str | None,
     typer.Option("--nms", metavar="KIND", help="default, greedynms, diounms or cornersnms; left out, the cfg's."),
