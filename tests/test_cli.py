@@ -33,7 +33,7 @@ from yoloprune.steps.job import Step
 from yoloprune.steps.prune import Pruned
 from yoloprune.workspace import Figures, Workspace
 
-COMMANDS = ("ana", "prune", "finetune", "export", "run", "status", "map", "detect", "stat", "verify")
+COMMANDS = ("ana", "prune", "finetune", "export", "run", "status", "map", "detect", "stat", "verify", "check")
 FEW = ["--calibrate", "4"]
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,8 +93,11 @@ def test_ana_measures_every_group(whole: Whole) -> None:
     assert found["start"] == found["baseline"] > 0.03
     assert {group["group"]: group["channels"] for group in found["groups"]} == {"0+1": 8, "2": 12, "4": 12}
     for group in found["groups"]:
-        assert len(group["points"]) == min(group["channels"] - 1, 9)
+        assert list(group["may_go"]) == ["0.005", "0.01", "0.02", "0.05"]
         assert all(point["loss"] == found["baseline"] - point["accuracy"] for point in group["points"])
+        for loss, share in group["may_go"].items():
+            held = [point for point in group["points"] if point["sparsity"] == share]
+            assert share == 0 or held[0]["loss"] <= float(loss)
         assert 0 <= group["gain"] < 1
     plot = cv2.imread(found["files"]["plot"])
     assert plot is not None

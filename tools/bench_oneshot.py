@@ -1,43 +1,53 @@
 """BFLOPs that go at a joint loss of 1, 2, 5 and 10 points, without any training: ours against simpler ways.
 
-    python tools/bench_oneshot.py CFG WEIGHTS --data F [--choose N] [--calibrate N]
+    python tools/bench_oneshot.py CFG WEIGHTS --data F [--choose N] [--calibrate N] [--ways NAME,..]
 
 The first N pictures of the valid list choose; the loss is that of the other pictures, which chose nothing. For each way
 cuts of growing size are made and measured; printed is the largest share of BFLOPs whose loss, there and at every
 smaller cut, stays within the points.
 
-ours            loss curves with refitting, elimination order, joint refit
-unrefitted      loss curves of plain cuts, L1 order, plain cut
-uniform-l1      the same sparsity for every group, L1 order, plain cut
-uniform-scale   the same sparsity for every group, batch-norm scale, plain cut
+ours             loss curves with refitting, elimination order, joint refit
+unrefitted       loss curves of plain cuts, L1 order, plain cut
+uniform-l1       the same sparsity for every group, L1 order, plain cut
+uniform-scale    the same sparsity for every group, batch-norm scale, plain cut
+tp-magnitude     Torch-Pruning, GroupMagnitudeImportance, global_pruning=True
+tp-taylor        Torch-Pruning, GroupTaylorImportance (Darknet's loss on the calibration pictures), global_pruning=True
+
+The last two need `pip install yoloprune[bench]`.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch_pruning_twin import torch_pruning_cut
 
 from yoloprune.darknet.data import Split, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
-from yoloprune.detect.front import Front
 from yoloprune.detect.measure import DetectionMeasure, Pictures, fit_for, network_for_measuring
 from yoloprune.prune.channels import KeepAtoms, trace
 from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.plan import Limits, choose, keep_atoms
-from yoloprune.prune.sensitivity import GRID, Curve, Sensitivity, Setup, analyse
+from yoloprune.prune.search import analyse
+from yoloprune.prune.sensitivity import LOSSES, Sensitivity, Setup
 from yoloprune.prune.slim import slim_graph
+from yoloprune.prune.trials import Trials
 
 POINTS = (0.01, 0.02, 0.05, 0.10)
 THRESHOLDS = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05)
-SPARSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Of the channels, for ways that have no loss to choose by."""
 
 
 def main() -> None:
@@ -48,34 +58,29 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--choose", type=int, default=36, help="pictures of the valid list that choose")
     parser.add_argument("--calibrate", type=int, default=64, help="pictures of the train list to refit on")
+    parser.add_argument("--ways", default=",".join(WAYS), help="which, in this order")
     args = parser.parse_args()
 
     model = load(args.cfg, args.weights, ALEXEYAB)
     data = read_data(args.data)
     valid = load_split(data, "valid", ALEXEYAB, classes=model.graph.classes)
-    train = load_split(data, "train", ALEXEYAB, classes=model.graph.classes, limit=args.calibrate, labels=False)
+    train = load_split(data, "train", ALEXEYAB, classes=model.graph.classes, limit=args.calibrate)
     choosing, fresh = (measure_of(model, part(valid, cut)) for cut in (slice(args.choose), slice(args.choose, None)))
-    batches = [batch.inputs for batch in Pictures(train.images, model.graph, fit_for(model.graph, None))]
-    bench = Bench(model, choosing, batches)
+    bench = Bench(model, choosing, train)
     original = fresh.accuracy(network_for_measuring(model))
     table = Table(title=f"share of BFLOPs off; {len(fresh.pictures)} pictures, mAP@0.50 {original:.4f}")
     for heading in ("way", *(f"{points:.0%}" for points in POINTS), "minutes"):
         table.add_column(heading, justify="right")
-    ways: dict[str, Callable[[], Iterator[tuple[KeepAtoms, Model]]]] = {
-        "ours": lambda: bench.by_curves(bench.refitted, "elimination"),
-        "unrefitted": lambda: bench.by_curves(bench.plain, "l1"),
-        "uniform-l1": lambda: bench.uniform("l1"),
-        "uniform-scale": lambda: bench.uniform("bn-scale"),
-    }
-    for name, way in ways.items():
+    for name in args.ways.split(","):
         started = time.monotonic()
         best = dict.fromkeys(POINTS, 0.0)
         holding = set(POINTS)
-        for keep, cut in way():
+        for keep, cut in WAYS[name](bench):
             loss = original - fresh.accuracy(network_for_measuring(cut))
             share = 1 - slim_graph(model.graph, bench.channels, keep).bflops / model.graph.bflops
             holding = {points for points in holding if loss <= points}
             best.update(dict.fromkeys(holding, share))
+            print(f"{name}: {share:.1%} of BFLOPs off, loss {loss:.4f}", file=sys.stderr)
             if not holding:
                 break
         minutes = (time.monotonic() - started) / 60
@@ -96,27 +101,23 @@ def measure_of(model: Model, split: Split) -> DetectionMeasure:
 class Bench:
     """One network and the cuts of it."""
 
-    def __init__(self, model: Model, choosing: DetectionMeasure, batches: list[Tensor]) -> None:
-        self.model, self.choosing = model, choosing
+    def __init__(self, model: Model, choosing: DetectionMeasure, calibration: Split) -> None:
+        self.model, self.choosing, self.calibration = model, choosing, calibration
+        pictures = Pictures(calibration.images, model.graph, fit_for(model.graph, None))
+        self.batches = [batch.inputs for batch in pictures]
         self.channels = trace(model.graph)
         keep = self.channels.all_kept()
-        self.refitted = Cutter(model, self.channels, keep, lambda: batches)
+        self.refitted = Cutter(model, self.channels, keep, lambda: self.batches)
         self.plain = Cutter(model, self.channels, keep)
 
     def by_curves(self, cutter: Cutter, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
-        """Every group alone on the grid, then joint cuts at growing thresholds."""
-        network, variant = network_for_measuring(self.model), network_for_measuring(self.model)
-        baseline = self.choosing.accuracy(network)
-        front = Front(self.choosing, network)
-
-        def accuracy_of(curve: Curve, dropped: int) -> float:
-            front.advance(curve.producers[0])
-            variant.set_weights(cutter.alone(curve.keep(self.channels, cutter.keep, dropped)).weights)
-            return front.outcome(variant).accuracy
-
+        """Every group alone, then joint cuts at growing thresholds."""
+        found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
+        trials = Trials(cutter, self.choosing, found)
         setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
-        start = Sensitivity(setup, baseline, baseline, GRID, cutter.first_curves(criterion))
-        sensitivity = analyse(start, accuracy_of, lambda *_: None)
+        curves = cutter.first_curves(criterion)
+        start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
+        sensitivity = analyse(start, trials, lambda *_: None)
         for threshold in THRESHOLDS:
             keep = keep_atoms(sensitivity, self.channels, choose(sensitivity, threshold, Limits()))
             yield keep, cutter.together(keep)
@@ -124,11 +125,33 @@ class Bench:
     def uniform(self, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
         """The same share of every group."""
         curves = self.plain.first_curves(criterion)
-        for sparsity in SPARSITIES:
+        for sparsity in SHARES:
             keep = self.channels.all_kept()
             for curve in curves:
                 keep = curve.keep(self.channels, keep, int(sparsity * curve.atoms))
             yield keep, self.plain.together(keep)
+
+    def torch_pruning(self, importance: str) -> Iterator[tuple[KeepAtoms, Model]]:
+        """Its own share of all channels."""
+        for share in SHARES:
+            keep = torch_pruning_cut(self.model, self.channels, share, importance, self._labelled())
+            yield keep, self.plain.together(keep)
+
+    def _labelled(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The calibration pictures with what is on them; rows behind the last object have class -1."""
+        rows = [torch.from_numpy(each) for each in self.calibration.truths]
+        truths = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1.0)
+        yield from zip(self.batches, torch.split(truths, [len(batch) for batch in self.batches]), strict=True)
+
+
+WAYS: Final[Mapping[str, Callable[[Bench], Iterator[tuple[KeepAtoms, Model]]]]] = {
+    "ours": lambda bench: bench.by_curves(bench.refitted, "elimination"),
+    "unrefitted": lambda bench: bench.by_curves(bench.plain, "l1"),
+    "uniform-l1": lambda bench: bench.uniform("l1"),
+    "uniform-scale": lambda bench: bench.uniform("bn-scale"),
+    "tp-magnitude": lambda bench: bench.torch_pruning("magnitude"),
+    "tp-taylor": lambda bench: bench.torch_pruning("taylor"),
+}
 
 
 if __name__ == "__main__":

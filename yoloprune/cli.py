@@ -10,8 +10,12 @@ import typer
 
 from yoloprune import console, report
 from yoloprune.console import screen_of
+from yoloprune.errors import InputError
+from yoloprune.plots import plot_sensitivity
+from yoloprune.prune.sensitivity import GRID
 from yoloprune.steps import look
 from yoloprune.steps.ana import CALIBRATE, ana
+from yoloprune.steps.check import check
 from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
@@ -44,10 +48,14 @@ def ana_command(
     letterbox: console.Letterbox = None,
     metric: console.Metric = None,
     images: console.Images = None,
+    labels: console.Labels = True,
     criterion: console.Criterion = None,
     calibrate: console.Calibrate = CALIBRATE,
+    losses: console.Losses = None,
+    grid: console.Grid = False,
     sparsities: console.Sparsities = None,
     device: console.Device = "cpu",
+    seed: console.Seed = 0,
     force: console.Force = False,
     dry_run: console.DryRun = False,
     quiet: console.Quiet = False,
@@ -59,8 +67,11 @@ def ana_command(
     Starts a workspace, or goes on where an interrupted analysis was. Writes sensitivity.json, a table and a plot.
     """
     with screen_of(json, quiet, force) as screen:
-        settings = Settings(dialect, letterbox, metric, images)
-        shares = console.shares_of(sparsities)
+        settings = Settings(dialect, letterbox, metric, images, labels)
+        if [losses is not None, grid, sparsities is not None].count(True) > 1:
+            raise InputError("expected at most one of --losses, --grid and --sparsities")
+        wanted = console.shares_of("--losses", losses)
+        shares = GRID if grid else console.shares_of("--sparsities", sparsities)
         if dry_run:
             ahead = look.forecast(
                 cfg, weights, data, workspace=workspace, settings=settings, sparsities=shares, device=device
@@ -79,16 +90,18 @@ def ana_command(
             **asdict(settings),
             criterion=criterion,
             calibrate=calibrate,
+            losses=wanted,
             sparsities=shares,
             device=device,
+            seed=seed,
             force=force,
             watch=screen.watch,
         )
         job = open_job(workspace)
         file = job.workspace.sensitivity_file(job.next_round)
         files = {"sensitivity": file, "plot": file.with_suffix(".png")}
-        report.plot_sensitivity(result, files["plot"])
         gains = look.gains(job, result)
+        plot_sensitivity(result, gains, look.frontier(job, result), files["plot"])
         screen.answer(
             {**report.sensitivity_dict(result, gains), "files": files}, report.sensitivity_table(result, gains)
         )
@@ -206,9 +219,13 @@ def finetune_command(
         screen.answer(_figures(tuned.before, tuned.after, files, tuned.written), report.figures_table(networks))
 
 
-@app.command("export", epilog="Example: yoloprune export -o slim")
+@app.command("export", epilog="Example: yoloprune export -o slim --for opencv --fold-bn")
 def export_command(
     out: console.Out,
+    reader: console.ForReader = None,
+    fold_bn: Annotated[
+        bool, typer.Option("--fold-bn", help="Batch norm within the weights, so that all readers compute the same.")
+    ] = False,
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Keep the count of images trained on; else 0, so that training starts.")
     ] = False,
@@ -219,9 +236,20 @@ def export_command(
     json: console.Json = None,
     config: console.Config = None,
 ) -> None:
-    """Write the slim network as .cfg, .weights and .names that stock Darknet runs."""
+    """Write the slim network as .cfg, .weights and .names that stock Darknet runs.
+
+    With --for, in the words of that reader; refuses what it would compute otherwise.
+    """
     with screen_of(json, quiet, force) as screen:
-        done = export(out, workspace=workspace, keep_seen=keep_seen, force=force, dry_run=dry_run)
+        done = export(
+            out,
+            reader=reader,
+            fold_bn=fold_bn,
+            workspace=workspace,
+            keep_seen=keep_seen,
+            force=force,
+            dry_run=dry_run,
+        )
         files = {"cfg": done.cfg, "weights": done.weights} | ({"names": done.names} if done.names else {})
         networks = {"original": done.before, "slim": done.after}
         answer = _figures(done.before, done.after, files, done.written)
@@ -412,6 +440,29 @@ def stat_command(
             keys = ", ".join(f"{entry.key} (line {entry.line})" for entry in stat.graph.unused)
             screen.warn(f"{cfg}: nothing reads {keys}")
         screen.answer(stat.as_dict(), report.layer_table(stat))
+
+
+@app.command("check", epilog="Example: yoloprune check yolo.cfg yolo.weights --for opencv")
+def check_command(
+    cfg: console.CfgArg,
+    weights: Annotated[
+        Path | None, typer.Argument(metavar="[WEIGHTS]", help="Its header and length, if given.")
+    ] = None,
+    reader: console.ForReader = None,
+    force: console.Force = False,
+    quiet: console.Quiet = False,
+    json: console.Json = None,
+    config: console.Config = None,
+) -> None:
+    """Say what breaks or silently differs in which reader, by line; exit status 1 if something breaks.
+
+    Runs none of them: what they do is known. Also for a cfg that yoloprune itself refuses.
+    """
+    with screen_of(json, quiet, force) as screen:
+        checked = check(cfg, weights, reader=reader)
+        screen.answer(checked.as_dict(), report.finding_table(checked))
+        if checked.broken:
+            raise typer.Exit(1)
 
 
 @app.command("verify", epilog="Example: yoloprune verify yolo.cfg masked.weights yolo-slim.cfg yolo-slim.weights")

@@ -43,5 +43,5 @@ def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int) -> None:
         for one, other in zip(ours, whole, strict=True):
             assert np.array_equal(one.boxes, other.boxes)
             assert np.array_equal(one.probs, other.probs)
-        assert front.outcome(variant).accuracy == measure.accuracy(variant)
+        assert front.outcome(variant)[0].accuracy == measure.accuracy(variant)
     assert (max(starts) > 0) == (memory > 0)

@@ -14,7 +14,8 @@ from yoloprune.prune import trade
 from yoloprune.prune.channels import trace
 from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.plan import Limits, keep_atoms, loss_for_total
-from yoloprune.prune.trade import Market, Thresholds, added_loss, economical, monotone, noise, removed_share
+from yoloprune.prune.sensitivity import monotone
+from yoloprune.prune.trade import Market, Thresholds, added_loss, economical, noise, removed_share
 
 CONV = "[convolutional]\nactivation=leaky\nsize=1\nfilters="
 CFG = f"[net]\nwidth=8\nheight=8\nchannels=3\n{CONV}16\n[maxpool]\nsize=2\nstride=2\n{CONV}16\n{CONV}16\n{CONV}5\n"
@@ -47,7 +48,7 @@ def no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_monotone(losses: list[float], expected: list[float]) -> None:
-    np.testing.assert_allclose(monotone(losses), expected, atol=1e-12)
+    np.testing.assert_allclose(monotone(np.array(losses), np.ones(len(losses))), expected, atol=1e-12)
 
 
 def test_monotone_is_the_least_squares_one() -> None:
@@ -58,7 +59,7 @@ def test_monotone_is_the_least_squares_one() -> None:
             sum((np.array(trial) - losses) ** 2) for trial in product(np.linspace(-1, 1, 25), repeat=3)
             if all(np.diff(trial) >= 0)
         )  # fmt: skip
-        found = monotone(list(losses))
+        found = monotone(losses, np.ones(3))
         assert all(np.diff(found) >= 0)
         assert sum((found - losses) ** 2) <= best + 1e-12
 

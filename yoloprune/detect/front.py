@@ -47,8 +47,11 @@ class Front:
             ]
         self.start = start
 
-    def outcome(self, network: Network, enough: Callable[[Outcome], bool] | None = None) -> Outcome:
-        """What steers pruning, of a variant: on all pictures, or on the first quarter or half if `enough` says so."""
+    def outcome(self, network: Network, enough: Callable[[Outcome, int], bool] | None = None) -> tuple[Outcome, int]:
+        """What steers pruning, of a variant, and on how many pictures.
+
+        On all, or on the first quarter or half if `enough(outcome, pictures)` says that no more need be seen.
+        """
         found: list[Any] = []
         total = len(self.measure.pictures)
         asks = [share * total for share in _ASK_AT] if enough is not None else []
@@ -57,9 +60,17 @@ class Front:
             if asks and asks[0] <= len(found) < total:
                 asks = [at for at in asks if at > len(found)]
                 outcome = self.measure.outcome(found)
-                if enough is not None and enough(outcome):
-                    return outcome
-        return self.measure.outcome(found)
+                if enough is not None and enough(outcome, len(found)):
+                    return outcome, len(found)
+        return self.measure.outcome(found), total
+
+    def entering(self, network: Network) -> list[Tensor]:
+        """What enters the heads of a variant, on the first batch of pictures."""
+        entering = sorted(set(self.base.graph.entering))
+        with torch.inference_mode():
+            batch, known = next(self._batches(self._known))
+            outputs = network(batch.inputs, entering, known)
+        return [outputs[index] for index in entering]
 
     def _run(self, network: Network) -> Iterator[list[Any]]:
         with torch.inference_mode():

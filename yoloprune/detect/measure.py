@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,16 @@ from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import Network, build
 from yoloprune.detect.boxes import NMS_THRESH, Correction, Detections, letterbox_correction, postprocess
 from yoloprune.detect.classify import ClassOutcome, evaluate_classes, hits
-from yoloprune.detect.evaluate import MAP_THRESH, DetectionOutcome, MapResult, Matches, Points, match, summarize
+from yoloprune.detect.evaluate import (
+    DISPLAY_THRESH,
+    MAP_THRESH,
+    DetectionOutcome,
+    MapResult,
+    Matches,
+    Points,
+    match,
+    summarize,
+)
 from yoloprune.detect.image import Fit, load_batches
 from yoloprune.detect.outcome import Outcome
 from yoloprune.errors import InputError
@@ -78,6 +87,13 @@ class Measure(ABC):
     """What a network is measured by."""
 
     metric: str
+    labels: bool = True
+    """Whether the truth is people's; else it is what another network finds."""
+
+    @property
+    def steering(self) -> str:
+        """What the figure is called that steers pruning."""
+        return steering_key(self.metric, self.labels)
 
     @property
     @abstractmethod
@@ -95,6 +111,10 @@ class Measure(ABC):
     @abstractmethod
     def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
         """All figures, as `map` reports them, from what `look` found in all pictures."""
+
+    @abstractmethod
+    def taught_by(self, teacher: Network) -> Measure:
+        """The same pictures, and as truth what `teacher` finds in them."""
 
     @abstractmethod
     def digest(self) -> str:
@@ -146,6 +166,16 @@ class DetectionMeasure(Measure):
         truths = (truth.tobytes() for truth in (*self.split.truths, *self.split.difficult))
         return _digest(self.split.images, truths)
 
+    def taught_by(self, teacher: Network) -> Measure:
+        sure = [each.over(DISPLAY_THRESH) for found in self.run(teacher) for each in found]
+        truths = tuple(np.column_stack([each.classes, each.boxes]).astype(np.float32) for each in sure)
+        if not any(len(truth) for truth in truths):
+            raise InputError(f"--no-labels: the network finds nothing over {DISPLAY_THRESH} in {len(truths)} pictures")
+        split = replace(self.split, truths=truths)
+        measure = DetectionMeasure(self.graph, split, self.pictures, self.metric, self.points, self.nms_kind)
+        measure.labels = False
+        return measure
+
     def _matches(self, found: Sequence[Any]) -> Matches:
         truths, difficult = (each[: len(found)] for each in (self.split.truths, self.split.difficult))
         return match(found, truths, self.graph.classes, difficult)
@@ -175,6 +205,12 @@ class ClassMeasure(Measure):
 
     def digest(self) -> str:
         return _digest(self.split.images, (str(number).encode() for number in self.split.classes))
+
+    def taught_by(self, teacher: Network) -> Measure:
+        best = tuple(int(np.argmax(scores)) for found in self.run(teacher) for scores in found)
+        measure = ClassMeasure(self.graph, replace(self.split, classes=best), self.pictures, self.metric)
+        measure.labels = False
+        return measure
 
     def _classes(self, found: Sequence[Any]) -> np.typing.NDArray[np.int64]:
         return np.array(self.split.classes[: len(found)], np.int64)
@@ -220,8 +256,10 @@ def default_metric(graph: Graph) -> str:
     return "map50" if graph.detection_heads else "top1"
 
 
-def steering_key(metric: str) -> str:
-    """The key of the steering figure in a summary: over the classes that are present."""
+def steering_key(metric: str, labels: bool = True) -> str:
+    """What the steering figure is called in reports: over the classes that are present."""
+    if not labels:
+        return f"{metric}_agreement"
     return metric if metric in CLASS_METRICS else f"{metric}_present"
 
 
@@ -245,9 +283,11 @@ def load_measure(
     device: str | torch.device = "cpu",
     points: Points = 0,
     nms_kind: str | None = None,
+    teacher: Network | None = None,
 ) -> Measure:
     """Pictures and truth of a .data file, ready to measure networks of this graph's shape.
 
+    teacher: what this network finds is the truth, by its display threshold or most probable class; no labels are read.
     InputError for what is wrong with the data, and for a metric that the network does not have.
     """
     metric = metric or default_metric(graph)
@@ -255,12 +295,19 @@ def load_measure(
     if metric not in known:
         raise InputError(f"--metric: expected one of {', '.join(known)} for this network, found {metric!r}")
     fit = fit_for(graph, letterbox)
-    if graph.detection_heads:
-        split = load_split(data, which, graph.dialect, classes=graph.classes, limit=limit)
+    labelled = teacher is None
+    if graph.detection_heads or not labelled:
+        split = load_split(data, which, graph.dialect, classes=graph.classes, limit=limit, labels=labelled)
         pictures = Pictures(split.images, graph, fit, device)
-        return DetectionMeasure(graph, split, pictures, metric, points, nms_kind)
-    classes = load_classes(data, which, classes=graph.classes, limit=limit)
-    return ClassMeasure(graph, classes, Pictures(classes.images, graph, fit, device), metric)
+    if graph.detection_heads:
+        measure: Measure = DetectionMeasure(graph, split, pictures, metric, points, nms_kind)
+    elif labelled:
+        classes = load_classes(data, which, classes=graph.classes, limit=limit)
+        measure = ClassMeasure(graph, classes, Pictures(classes.images, graph, fit, device), metric)
+    else:
+        nothing = ClassSplit(split.names, split.images, (-1,) * len(split.images))
+        measure = ClassMeasure(graph, nothing, pictures, metric)
+    return measure if teacher is None else measure.taught_by(teacher)
 
 
 def _as_dict(result: MapResult, names: Sequence[str], metric: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ what the change explains. With many pictures, or targets that can be met, it goe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -25,11 +25,12 @@ from torch import Tensor
 from yoloprune.darknet.layers.base import Keep
 from yoloprune.darknet.layers.convolution import Affine
 from yoloprune.darknet.model import Model
-from yoloprune.darknet.network import Network, build
+from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays, Weights
 from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.moments import SAMPLES_PER_COLUMN, Consumer, Moments, consumers, matrix, sampled
+from yoloprune.prune.moments import Collector, Consumer, Moments, Trial, affordable, consumers, matrix
 from yoloprune.prune.slim import mask
+from yoloprune.prune.walk import MEMORY, Walk
 
 LEAST_RIDGE: Final = 1e-9
 MOST_RIDGE: Final = 0.1
@@ -45,20 +46,32 @@ class Fit:
     constant: Tensor
     """[groups, N/groups] float64, to add to every output."""
 
+    def residuals(self, trial: Trial) -> Iterator[Tensor]:
+        """What is missing at places [groups, N/groups, M], picture by picture."""
+        for columns, wanted in zip(trial.columns, trial.wanted, strict=True):
+            yield wanted - self.weight @ columns.double() - self.constant[:, :, None]
+
 
 def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
     """Weights [groups, n, D] refitted on the columns `keep` [D] to give what `moments.cross` [groups, D+1, n] asks for.
 
-    Moments over the inputs as they will be. Float64. Where they can't be solved for, the plain cut.
+    Moments over the inputs as they will be. Float64. Where they can't be solved for, or rounding would leave more of
+    the targets unexplained than without, the plain cut.
     """
     kept = torch.from_numpy(np.flatnonzero(keep)).to(weight.device)
     rows = torch.cat([kept, torch.tensor([len(keep)], device=weight.device)])  # the last is the constant
     a = moments.gram[:, rows][:, :, rows]
     start = torch.cat([weight[:, :, kept], torch.zeros_like(weight[:, :, :1])], 2)
     b = moments.cross[:, rows] - a @ start.mT
+    asked = moments.cross[:, rows]
     change = _solved(a, b, LEAST_RIDGE)
-    ridge = _ridge(a, start.mT + change, change, moments.cross[:, rows], moments.energy)
-    change = _solved(a, b, ridge).mT
+    ridge = _ridge(a, start.mT + change, change, asked, moments.energy)
+    change = _solved(a, b, ridge)
+    if not _unexplained(a, start.mT + change, asked, moments.energy) <= _unexplained(
+        a, start.mT, asked, moments.energy
+    ):
+        change = torch.zeros_like(change)
+    change = change.mT
     fitted = torch.zeros_like(weight)
     fitted[:, :, kept] = start[:, :, :-1] + change[:, :, :-1]
     return Fit(fitted, change[:, :, -1])
@@ -66,11 +79,16 @@ def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
 
 def _ridge(a: Tensor, fitted: Tensor, change: Tensor, cross: Tensor, energy: Tensor) -> float:
     """Hoerl, Kennard and Baldwin's choice; a [G, K, K], fitted, change and cross [G, K, n], energy [G, n]."""
-    unexplained = energy.sum() - 2 * (fitted * cross).sum() + (fitted * (a @ fitted)).sum()
+    unexplained = _unexplained(a, fitted, cross, energy)
     explained = (change[:, :-1] ** 2 * a.diagonal(dim1=1, dim2=2)[:, :-1, None]).sum()
     columns, samples = a.shape[1] - 1, float(a[0, -1, -1])
-    ridge = columns * float(unexplained) / max(samples * float(explained), 1e-300)
+    ridge = columns * unexplained / max(samples * float(explained), 1e-300)
     return min(max(ridge, LEAST_RIDGE), MOST_RIDGE)
+
+
+def _unexplained(a: Tensor, fitted: Tensor, cross: Tensor, energy: Tensor) -> float:
+    """Sum of squares that `fitted` [G, K, n] leaves of the targets, from their moments."""
+    return float(energy.sum() - 2 * (fitted * cross).sum() + (fitted * (a @ fitted)).sum())
 
 
 def _solved(a: Tensor, b: Tensor, ridge: float) -> Tensor:
@@ -80,9 +98,35 @@ def _solved(a: Tensor, b: Tensor, ridge: float) -> Tensor:
     while ridge <= MOST_RIDGE:
         factor, failed = torch.linalg.cholesky_ex(a + torch.diag_embed(ridge * (own + floor)))
         if not failed.any():
-            return torch.cholesky_solve(b, factor)
+            solved = torch.cholesky_solve(b, factor)
+            return solved + torch.cholesky_solve(b - a @ solved, factor)
         ridge *= 10  # rounding made the equations indefinite
     return torch.zeros_like(b)
+
+
+def fitted(model: Model, consumer: Consumer, moments: Moments, keep: KeepAtoms) -> Fit:
+    """A consumer's new weights, from moments with targets.
+
+    Mixed: every unpruned channel is fitted by those that stay, at any place of the kernel alike, and its weights go to
+    them. That is kept only if pictures that were not fitted on lose less by it than by the plain cut.
+    """
+    kept = keep[consumer.atoms[0]]
+    weight = matrix(model, consumer).to(moments.gram.device)
+    if not consumer.mixed:
+        return refit(weight, moments, kept)
+    mix = refit(torch.eye(consumer.columns).to(weight).expand(consumer.groups, -1, -1), moments, kept).weight
+    by_place = weight.view(*weight.shape[:2], consumer.columns, consumer.kernel)
+    mixed = torch.einsum("gnop,goi->gnip", by_place, mix).reshape(weight.shape)
+    there = torch.from_numpy(kept.repeat(consumer.kernel)).to(weight.device)
+    plain = Fit(weight * there, torch.zeros_like(weight[:, :, 0]))
+    if not moments.unseen.columns:
+        return plain
+    constant = torch.cat(list(Fit(mixed, plain.constant).residuals(moments.seen)), 2).mean(2)
+    errors = [
+        sum(float((residual**2).sum()) for residual in fit.residuals(moments.unseen))
+        for fit in (Fit(mixed, constant), plain)
+    ]
+    return Fit(mixed, constant) if errors[0] < errors[1] else plain
 
 
 def compensate_alone(
@@ -94,17 +138,19 @@ def compensate_alone(
 ) -> Model:
     """Masked and refitted from moments of the uncut network, without a picture: right for the cut of one group.
 
-    What remains of the inputs is taken to be as before the cut. Consumers without moments are only masked.
+    What remains of the inputs is taken to be as before the cut. wanted: the forms that `moments` are of; consumers
+    without are only masked.
     """
     masked = mask(model, channels, keep)
     changed: dict[int, Arrays] = {}
     for layer, observed in moments.items():
-        kept = keep[wanted[layer].atoms[0]]
-        if kept.all():
+        consumer = wanted[layer]
+        if keep[consumer.atoms[0]].all():
             continue
-        weight = matrix(model, wanted[layer]).to(observed.gram.device)
-        fit = refit(weight, observed.asking_for(weight), kept)
-        changed[layer] = _fitted(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
+        own = matrix(model, consumer)
+        targets = torch.eye(consumer.columns).to(own).expand(consumer.groups, -1, -1) if consumer.mixed else own
+        fit = fitted(model, consumer, observed.asking_for(targets.to(observed.gram.device)), keep)
+        changed[layer] = _arrays(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
     return _replaced(masked, changed)
 
 
@@ -114,77 +160,44 @@ def compensate(
     keep: KeepAtoms,
     batches: Iterable[Tensor],
     *,
-    seed: int = 0,
     device: str | torch.device = "cpu",
+    memory: int = MEMORY,
 ) -> Model:
     """Masked and refitted front to back: inputs as the network already pruned gives them, targets from `model`.
 
-    batches: calibration pictures as network input [B,C,H,W]; what all of them need between two layers is held at once.
+    batches: calibration pictures as network input [B,C,H,W]. memory: bytes of activations that may be kept.
     """
     masked = mask(model, channels, keep)
     original, pruned = build(model, device), build(masked, device)
-    wanted = consumers(model.graph, channels)
-    generator = torch.Generator().manual_seed(seed)
-    states = [({-1: batch.to(device)}, {-1: batch.to(device)}) for batch in batches]
-    images = sum(len(old[-1]) for old, _ in states)
-    last_reader = {source: layer.index for layer in model.graph.layers for source in layer.sources}
+    touched = _touched(model, masked)
+    walk = Walk((original, pruned), batches, touched, memory)
     changed: dict[int, Arrays] = {}
-    with torch.inference_mode():
-        for layer in model.graph.layers:
-            consumer = wanted.get(layer.index)
-            source = layer.sources[0]
-            if consumer is not None and any(new[source] is not old[source] for old, new in states):
-                moments = _observed(original, pruned, consumer, source, states, images, generator)
-                weight = matrix(model, consumer).to(device)
-                fit = refit(weight, moments, keep[consumer.atoms[0]])
-                arrays = _fitted(masked.weights.layers[layer.index], fit, channels.kept_outputs(layer.index, keep))
-                changed[layer.index] = arrays
-                for name, array in arrays.items():
-                    getattr(pruned.layers[layer.index], name).copy_(torch.from_numpy(array))
-            same = layer.index not in changed and all(
-                np.array_equal(array, masked.weights.layers[layer.index][name])
-                for name, array in model.weights.layers[layer.index].items()
-            )
-            for old, new in states:
-                shared = same and all(new[each] is old[each] for each in layer.sources)
-                old[layer.index] = original.layers[layer.index](*(old[each] for each in layer.sources))
-                new[layer.index] = (
-                    old[layer.index] if shared else pruned.layers[layer.index](*(new[each] for each in layer.sources))
-                )
-                for each in layer.sources:
-                    if last_reader[each] == layer.index:
-                        old.pop(each, None)
-                        new.pop(each, None)
+    for layer, exact in consumers(model.graph, channels).items():
+        for consumer in affordable([exact]).values():
+            if model.graph.layers[layer].sources[0] in touched:
+                before, after = (cast(Affine, network.layers[layer]) for network in (original, pruned))
+                collector = Collector(consumer, after, walk.images, before)
+                for old, new in walk.inputs(layer):
+                    collector.see(new, old)
+                fit = fitted(model, consumer, collector.moments, keep)
+                changed[layer] = _arrays(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
+                with torch.no_grad():
+                    for name, array in changed[layer].items():
+                        getattr(after, name).copy_(torch.from_numpy(array))
     return _replaced(masked, changed)
 
 
-_State = tuple[dict[int, Tensor], dict[int, Tensor]]
+def _touched(model: Model, masked: Model) -> set[int]:
+    """Layers whose outputs may differ."""
+    touched: set[int] = set()
+    for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
+        same = all(np.array_equal(old[name], new[name]) for name in old)
+        if not same or touched.intersection(layer.sources):
+            touched.add(layer.index)
+    return touched
 
 
-def _observed(
-    original: Network,
-    pruned: Network,
-    consumer: Consumer,
-    source: int,
-    states: list[_State],
-    images: int,
-    generator: torch.Generator,
-) -> Moments:
-    """Moments of the pruned network's inputs, and what the original's weights make of the original's."""
-    before, after = (cast(Affine, network.layers[consumer.layer]) for network in (original, pruned))
-    targets = before.weight.shape[0] // consumer.groups
-    moments = Moments.zero(consumer, targets, before.weight.device)
-    weight = before.weight.view(consumer.groups, targets, -1).double()
-    most = SAMPLES_PER_COLUMN * consumer.columns / images
-    for old, new in states:
-        columns = after.columns(new[source])
-        some = sampled(columns, int(most * len(new[source])) + 1, generator)
-        wanted = weight @ before.columns(old[source])[:, :, some].double()
-        moments.add(columns[:, :, some], wanted)
-    return moments
-
-
-def _fitted(masked: Arrays, fit: Fit, keep: Keep) -> Arrays:
+def _arrays(masked: Arrays, fit: Fit, keep: Keep) -> Arrays:
     """The arrays with refitted weights for the filters in `keep` [N]; the others stay as masks have them.
 
     The constant goes where every dialect computes the same.

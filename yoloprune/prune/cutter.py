@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,14 +41,13 @@ class Cutter:
 
     @cached_property
     def consumers(self) -> Mapping[int, Consumer]:
-        """What reads channels that can go."""
-        return consumers(self.model.graph, self.channels)
+        """What reads channels that can go, in the form that memory allows."""
+        return affordable(consumers(self.model.graph, self.channels).values())
 
-    @cached_property
+    @property
     def not_refitted(self) -> tuple[int, ...]:
-        """Consumers whose moments are too large: criteria know nothing of them, and `alone` cuts them plainly."""
-        within = {each.layer for each in affordable(self.consumers.values())}
-        return tuple(layer for layer in self.consumers if layer not in within)
+        """Consumers that are too large in any form: criteria know nothing of them, and they are cut plainly."""
+        return tuple(layer for layer in consumers(self.model.graph, self.channels) if layer not in self.consumers)
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -55,8 +55,7 @@ class Cutter:
         moments: dict[int, Moments] = {}
         if self.batches:
             images = sum(map(len, self.batches))
-            wanted = [each for each in self.consumers.values() if each.layer not in self.not_refitted]
-            moments = collect(build(self.model, self.device), self.batches, wanted, images)
+            moments = collect(build(self.model, self.device), self.batches, self.consumers.values(), images)
         return Evidence(self.model, self.channels, self.keep, self.consumers, moments)
 
     def order(self, criterion: str, group: Group) -> tuple[int, ...]:
@@ -71,6 +70,12 @@ class Cutter:
             if len(group.atoms) - gone > 1:
                 curves.append(Curve(group.producers, len(group.atoms), self.order(criterion, group), gone))
         return tuple(curves)
+
+    def first_reader(self, curve: Curve) -> int:
+        """The first layer that a cut of this group changes: all before put out what they did, in kept channels."""
+        atoms = next(group.atoms for group in self.channels.groups if group.producers == curve.producers)
+        readers = [layer for layer, each in self.consumers.items() if np.isin(atoms, each.atoms).any()]
+        return min(readers, default=curve.producers[0])
 
     def alone(self, keep: KeepAtoms) -> Model:
         """The cut of one group; no picture is looked at again."""

@@ -69,10 +69,15 @@ class _Part:
         own = gram.diagonal(dim1=1, dim2=2)
         floor = own.mean(1, keepdim=True) * 1e-6 + torch.finfo(own.dtype).tiny
         self.inverse = torch.linalg.inv(gram + torch.diag_embed(_RIDGE * (own + floor)))
-        weight = matrix(model, consumer)[:, :, torch.from_numpy(there)]
-        self.weight = torch.cat([weight, torch.zeros_like(weight[:, :, :1])], 2) * _importance(
-            model, consumer, gram, weight
-        )
+        weight = matrix(model, consumer)
+        if consumer.mixed:  # each place of the kernel has its own outputs
+            by_place = weight.view(consumer.groups, -1, consumer.columns, consumer.kernel).mT
+            weight = by_place.reshape(consumer.groups, -1, consumer.columns)
+        weight = weight[:, :, torch.from_numpy(there)]
+        weight = weight * _importance(model, consumer, gram, weight)
+        if weight.shape[1] > weight.shape[2]:
+            weight = torch.linalg.qr(weight, mode="r").R  # costs are of W^T W alone, so fewer outputs do
+        self.weight = torch.cat([weight, torch.zeros_like(weight[:, :, :1])], 2)
         # Atoms are tied over the consumer's groups, so a position of `atoms` is at the same columns in each of them.
         columns_of: dict[int, list[int]] = {}
         for number, column in enumerate(there):
@@ -112,11 +117,13 @@ class _Part:
 def _importance(model: Model, consumer: Consumer, gram: Tensor, weight: Tensor) -> Tensor:
     """Factor [groups, n, 1] of each output, so that errors count as batch norm passes them on, and consumers alike."""
     arrays = model.weights.layers[consumer.layer]
-    factor = torch.ones(consumer.groups, weight.shape[1], 1, dtype=torch.float64)
+    factor = torch.ones(consumer.groups, len(arrays["weight"]) // consumer.groups, 1, dtype=torch.float64)
     if "scale" in arrays:
         variance = torch.from_numpy(arrays["variance"].astype(np.float64))
         scale = torch.from_numpy(arrays["scale"].astype(np.float64))
         factor = (scale * inverse_deviation(variance, model.graph.dialect)).view(factor.shape)
+    if consumer.mixed:
+        factor = factor.repeat_interleave(consumer.kernel, 1)
     samples = gram[:, -1:, -1:]
     mean = gram[:, :-1, -1:] / samples
     covariance = gram[:, :-1, :-1] / samples - mean @ mean.mT

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Self, cast
 
 import numpy as np
@@ -16,10 +17,19 @@ from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import Network
 from yoloprune.prune.channels import Channels
 
-SAMPLES_PER_COLUMN = 16
-"""Positions used, at the most, for each column: more barely move the fit of a large kernel, and cost as much."""
+LEAST_SAMPLES = 1 << 15
+"""Places that are looked at over all pictures, up to MOST_PER_COLUMN for each column ..."""
+MOST_PER_COLUMN = 64
+PER_COLUMN = 16
+"""... and as many for each column where that is more: further ones barely move the fit of a large kernel, and cost."""
 MEMORY = 4 << 30
 """Bytes that the moments of a network may take."""
+LARGEST = 256 << 20
+"""Bytes of one consumer's: solving takes about four times as much for a moment."""
+TRIAL = 1024
+"""Places that the fit of a mixed consumer is tried on, over all pictures."""
+HELD_OUT = 4
+"""Every 4th picture is kept out of the fit of a mixed consumer."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +40,25 @@ class Consumer:
     groups: int
     atoms: NDArray[np.int64]
     """[groups, D]: the atom of the channel that a column comes from."""
+    kernel: int
+    """Weights of a filter for each channel: k * k, or the places of a flattened map."""
+    mixed: bool = False
+    """False: a column is a weight of a filter. True, where too large: a channel, at any place of the kernel alike."""
 
     @property
     def columns(self) -> int:
-        """D, weights of one filter."""
+        """D."""
         return int(self.atoms.shape[1])
 
     @property
     def bytes(self) -> int:
         """Size of its moments."""
-        return self.groups * (self.columns + 1) ** 2 * 8
+        trial = TRIAL * self.columns * self.kernel * 4 if self.mixed else 0
+        return self.groups * ((self.columns + 1) ** 2 * 8 + trial)
+
+    def mixing(self) -> Self:
+        """The same with a column for each channel."""
+        return self if self.mixed else replace(self, atoms=self.atoms[:, :: self.kernel], mixed=True)
 
 
 def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
@@ -53,40 +72,64 @@ def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
             continue
         shapes = {spec.name: spec.shape for spec in layer.tensors()}
         atoms = channels.inputs[layer.index][0]
-        columns = int(np.prod(shapes["weight"][1:]))
         groups = layer.groups_summed
         if len(atoms) > groups and prunable[atoms].any():
             by_group = atoms.reshape(groups, -1)
-            found[layer.index] = Consumer(layer.index, groups, by_group.repeat(columns // by_group.shape[1], axis=1))
+            kernel = int(np.prod(shapes["weight"][1:])) // by_group.shape[1]
+            found[layer.index] = Consumer(layer.index, groups, by_group.repeat(kernel, axis=1), kernel)
     return found
 
 
-def affordable(wanted: Iterable[Consumer], memory: int = MEMORY) -> list[Consumer]:
-    """Of these, the smallest ones whose moments fit in `memory` together; the others can only be cut plainly."""
-    chosen = []
+def affordable(wanted: Iterable[Consumer], memory: int = MEMORY) -> dict[int, Consumer]:
+    """These in a form whose moments fit in `memory` together: the largest mixed, without those too large even so."""
+    chosen = {}
+    least = sorted((each.mixing() if each.kernel > 1 else each for each in wanted), key=lambda each: each.bytes)
+    for each in least:
+        if each.bytes <= min(memory, LARGEST):
+            chosen[each.layer] = each
+            memory -= each.bytes
     for each in sorted(wanted, key=lambda each: each.bytes):
-        memory -= each.bytes
-        if memory >= 0:
-            chosen.append(each)
+        more = each.bytes - chosen[each.layer].bytes if each.layer in chosen else 0
+        if each.layer in chosen and each.bytes <= LARGEST and more <= memory:
+            chosen[each.layer] = each
+            memory -= more
     return chosen
 
 
 def matrix(model: Model, consumer: Consumer) -> Tensor:
-    """A consumer's weights as [groups, N/groups, D], float64."""
+    """A consumer's weights as [groups, N/groups, weights of a filter], float64."""
     weight = model.weights.layers[consumer.layer]["weight"]
-    return torch.from_numpy(weight.astype(np.float64)).view(consumer.groups, -1, consumer.columns)
+    return torch.from_numpy(weight.astype(np.float64)).view(consumer.groups, len(weight) // consumer.groups, -1)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Places that the fit of a mixed consumer is tried on, a tensor for each picture."""
+
+    columns: list[Tensor] = field(default_factory=list)
+    """All weights' columns [groups, D * kernel, M]."""
+    wanted: list[Tensor] = field(default_factory=list)
+    """What the unpruned consumer makes of its input there [groups, n, M]."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over samples, in float64; z = (columns, 1) is what the weights and a constant multiply, t the targets."""
+    """Sums over samples, in float64; z = (columns, 1) is what the weights and a constant multiply, t the targets.
+
+    Of a mixed consumer z = (channels, 0), as a constant would be wrong where the kernel reaches over the border, and t
+    are the unpruned channels.
+    """
 
     gram: Tensor
-    """Sum of z z^T [groups, D+1, D+1]."""
+    """Sum of z z^T [groups, D+1, D+1]; the last entry counts the samples."""
     cross: Tensor
     """Sum of z t^T [groups, D+1, n]."""
     energy: Tensor
     """Sum of t^2 [groups, n]."""
+    seen: Trial = field(default_factory=Trial)
+    """Mixed: of pictures that are in the sums ..."""
+    unseen: Trial = field(default_factory=Trial)
+    """... and of those that are in none."""
 
     @classmethod
     def zero(cls, consumer: Consumer, targets: int, device: torch.device) -> Self:
@@ -96,10 +139,12 @@ class Moments:
         cross = torch.zeros(*size, targets, dtype=torch.float64, device=device)
         return cls(gram, cross, torch.zeros(consumer.groups, targets, dtype=torch.float64, device=device))
 
-    def add(self, columns: Tensor, targets: Tensor | None = None) -> None:
+    def add(self, columns: Tensor, targets: Tensor | None = None, *, constant: bool = True) -> None:
         """In place: columns [groups, D, M] of M samples, and what should come out of them [groups, n, M]."""
-        z = torch.cat([columns, torch.ones_like(columns[:, :1])], 1).double()
+        z = torch.cat([columns, torch.full_like(columns[:, :1], constant)], 1).double()
         self.gram.baddbmm_(z, z.mT)
+        if not constant:
+            self.gram[:, -1, -1] += columns.shape[2]
         if targets is not None:
             self.cross.baddbmm_(z, targets.double().mT)
             self.energy.add_(targets.double().square().sum(2))
@@ -110,38 +155,69 @@ class Moments:
         return replace(self, cross=cross, energy=(weight * cross[:, :-1].mT).sum(2))
 
 
-def sampled(columns: Tensor, most: int, generator: torch.Generator) -> Tensor | slice:
-    """Which of the samples [.., M] to use: all, or `most` of them drawn at random."""
-    if columns.shape[2] <= most:
-        return slice(None)
-    drawn = torch.randperm(columns.shape[2], generator=generator)[:most]
-    return drawn.to(columns.device)
+class Collector:
+    """Adds up a consumer's moments, batch by batch."""
+
+    def __init__(self, consumer: Consumer, module: Affine, images: int, original: Affine | None = None) -> None:
+        """Of the inputs of `module`, over `images` in all; targets, if any, from `original`."""
+        self.consumer, self.module, self.original = consumer, module, original
+        filters = module.weight.shape[0] // consumer.groups
+        targets = 0 if original is None else consumer.columns if consumer.mixed else filters
+        self.moments = Moments.zero(consumer, targets, module.weight.device)
+        self._weight = (original or module).weight.detach().view(consumer.groups, filters, -1)
+        samples = max(PER_COLUMN * consumer.columns, min(MOST_PER_COLUMN * consumer.columns, LEAST_SAMPLES))
+        self._share, self._trial = (-(-most // images) for most in (samples, TRIAL))
+        self._generator = torch.Generator().manual_seed(consumer.layer)
+        self._pictures = 0
+
+    def see(self, inputs: Tensor, unpruned: Tensor | None = None) -> None:
+        """A batch of inputs [B,C,H,W], and those of the original."""
+        before = inputs if unpruned is None else unpruned
+        for after, wanted in zip(
+            torch.split(inputs, 1), torch.split(before, 1), strict=True
+        ):  # columns of one picture at a time
+            self._pictures += 1
+            if not self.consumer.mixed:
+                self._add(self.module.columns(after), self.module.columns(wanted))
+            else:
+                held_out = self._pictures % HELD_OUT == 0
+                if not held_out:
+                    self._add(self._channels(after), self._channels(wanted))
+                trial = self.moments.unseen if held_out else self.moments.seen
+                columns, targets = self.module.columns(after), self.module.columns(wanted)
+                some = self._some(columns.shape[2], self._trial)
+                trial.columns.append(columns[:, :, some])
+                trial.wanted.append(self._weight @ targets[:, :, some])
+
+    def _add(self, columns: Tensor, targets: Tensor) -> None:
+        some = self._some(columns.shape[2], self._share)
+        wanted = None
+        if self.original is not None:
+            wanted = targets[:, :, some].double()
+            wanted = wanted if self.consumer.mixed else self._weight.double() @ wanted
+        self.moments.add(columns[:, :, some], wanted, constant=not self.consumer.mixed)
+
+    def _channels(self, x: Tensor) -> Tensor:
+        return x.reshape(self.consumer.groups, self.consumer.columns, -1)
+
+    def _some(self, samples: int, most: int) -> Tensor | slice:
+        """Which of the samples to use: all, or `most` of them drawn at random."""
+        if samples <= most:
+            return slice(None)
+        return torch.randperm(samples, generator=self._generator)[:most].to(self._weight.device)
 
 
-def collect(
-    network: Network, batches: Iterable[Tensor], wanted: Sequence[Consumer], images: int, seed: int = 0
-) -> dict[int, Moments]:
+def collect(network: Network, batches: Iterable[Tensor], wanted: Iterable[Consumer], images: int) -> dict[int, Moments]:
     """Moments of the inputs of `wanted`, over batches [B,C,H,W] of `images` in all; one pass, nothing else kept."""
-    generator = torch.Generator().manual_seed(seed)
     device = next(network.parameters()).device
-    moments = {each.layer: Moments.zero(each, 0, device) for each in wanted}
-    handles = []
-    for each in wanted:
-        module = cast(Affine, network.layers[each.layer])
-        share = SAMPLES_PER_COLUMN * each.columns / images
+    collectors = [Collector(each, cast(Affine, network.layers[each.layer]), images) for each in wanted]
+    with ExitStack() as hooks, torch.inference_mode():
+        for each in collectors:
 
-        def listen(
-            module: nn.Module, inputs: tuple[Tensor, ...], into: Moments = moments[each.layer], share: float = share
-        ) -> None:
-            columns = cast(Affine, module).columns(inputs[0])
-            into.add(columns[:, :, sampled(columns, int(share * inputs[0].shape[0]) + 1, generator)])
+            def listen(module: nn.Module, inputs: tuple[Tensor, ...], into: Collector = each) -> None:
+                into.see(inputs[0])
 
-        handles.append(module.register_forward_pre_hook(listen))
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                network(batch.to(device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return moments
+            hooks.callback(each.module.register_forward_pre_hook(listen).remove)
+        for batch in batches:
+            network(batch.to(device))
+    return {each.consumer.layer: each.moments for each in collectors}

@@ -71,7 +71,7 @@ def slim_graph(graph: Graph, channels: Channels, keep: KeepAtoms) -> Graph:
         changed |= rewired.get(layer.index, {})
         if changed and layer.index not in channels.removed:
             changes[layer.index + 1] = changed
-    cfg = cfg_file.without(cfg_file.edit(graph.cfg, changes), [index + 1 for index in channels.removed])
+    cfg = cfg_file.without_sections(cfg_file.edit(graph.cfg, changes), [index + 1 for index in channels.removed])
     slimmed = understand(cfg, graph.dialect)
     sources = _sources(graph, channels)
     for old, layer in zip(kept_layers(graph, channels), slimmed.layers, strict=True):

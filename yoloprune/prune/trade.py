@@ -26,7 +26,7 @@ from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.cost import Costs
 from yoloprune.prune.plan import Limits, choose, keep_atoms
-from yoloprune.prune.sensitivity import Curve, Sensitivity
+from yoloprune.prune.sensitivity import Curve, Sensitivity, monotone
 
 Choice = Mapping[str, int]
 """For each group by label, how many atoms are gone."""
@@ -54,18 +54,6 @@ class Way(Protocol):
         """The first that removes a share `ratio` of the cost. InputError if there is none."""
 
 
-def monotone(losses: Sequence[float]) -> NDArray[np.float64]:
-    """The non-decreasing sequence with the least sum of squared differences to `losses`: pool adjacent violators."""
-    blocks: list[tuple[float, int]] = []
-    for loss in losses:
-        mean, size = loss, 1
-        while blocks and blocks[-1][0] > mean:
-            before, count = blocks.pop()
-            mean, size = (mean * size + before * count) / (size + count), size + count
-        blocks.append((mean, size))
-    return np.repeat([mean for mean, _ in blocks], [size for _, size in blocks])
-
-
 def added_loss(sensitivity: Sensitivity, curve: Curve, dropped: Sequence[int]) -> NDArray[np.float64]:
     """What a group adds to the loss with so many atoms gone [n]: its monotone curve over that curve's start; never < 0.
 
@@ -73,7 +61,8 @@ def added_loss(sensitivity: Sensitivity, curve: Curve, dropped: Sequence[int]) -
     """
     counts = [curve.gone, *(point.dropped for point in curve.points)]
     start = sensitivity.baseline - sensitivity.start
-    losses = monotone([start, *(sensitivity.loss(point) for point in curve.points)])
+    losses = np.array([start, *(sensitivity.loss(point) for point in curve.points)])
+    losses = monotone(losses, np.array([1.0, *(point.share for point in curve.points)]))
     return np.maximum(np.interp(dropped, counts, losses) - start, 0)
 
 

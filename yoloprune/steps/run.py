@@ -10,7 +10,7 @@ from yoloprune.errors import InputError
 from yoloprune.steps.ana import CALIBRATE
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.job import Step, Watch, original_figures, start_job, unwatched
+from yoloprune.steps.job import Step, Watch, original_figures, original_findings, start_job, unwatched
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
@@ -67,7 +67,9 @@ def run(
     job = start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
     check_objective(objective, reader)
     targets(job, out, force=force)  # refused now, not after hours
-    original_figures(job, job.measure(device))
+    if job.workspace.original is None:
+        measure = job.measure(device)
+        original_figures(job, measure.outcome(original_findings(job, measure, device)).accuracy, measure)
     for number in range(1, rounds + 1):
         done = {each.number: each for each in Workspace.load(workspace).rounds}
         watch(Step("round", number, rounds))
