@@ -251,6 +251,9 @@ ReaderName = Annotated[
     str | None,
     typer.Option("--reader", metavar="NAME", help="Whose time is the latency: darknet or opencv; left out, the first."),
 ]
+DropBranches = Annotated[
+    bool, typer.Option("--drop-branches", help="Whole residual branches may go too, where little is lost with them.")
+]
 Exclude = Annotated[
     str | None, typer.Option("--exclude", metavar="LAYERS", help="Layers whose channels all stay, like 3,5,8.")
 ]

@@ -35,6 +35,10 @@ class Costs:
 
     def __init__(self, graph: Graph, channels: Channels, price: Price) -> None:
         self.channels, self._price = channels, price
+        self.whole = sum(
+            price(layer.index, tuple(shape.c for shape in layer.source_shapes), layer.out.c) for layer in graph.layers
+        )
+        """Of the network as the cfg has it."""
         self._layers = [layer.index for layer in graph.layers if layer.index not in channels.removed]
         self._known: dict[tuple[int, tuple[int, ...], int], float] = {}
         self._touched: dict[str, tuple[int, ...]] = {}

@@ -79,10 +79,14 @@ def noise(sensitivity: Sensitivity) -> float:
     return math.sqrt(sum(each**2 for each in off) / max(len(off), 1))
 
 
+def doubt(sensitivity: Sensitivity) -> float:
+    """Loss that the measurements' noise may hide where all of a group goes."""
+    return _DOUBTS * max(noise(sensitivity), _LEAST_DOUBT)
+
+
 def removed_share(sensitivity: Sensitivity, channels: Channels, costs: Costs, choice: Choice) -> float:
-    """Share of the unpruned network's cost that is gone."""
-    left = costs.total(keep_atoms(sensitivity, channels, choice))
-    return 1 - left / costs.total(channels.all_kept())
+    """Share of the original network's cost that is gone."""
+    return 1 - costs.total(keep_atoms(sensitivity, channels, choice)) / costs.whole
 
 
 @dataclass(frozen=True)
@@ -143,10 +147,9 @@ class Market:
 
     def __init__(self, sensitivity: Sensitivity, channels: Channels, limits: Limits, costs: Costs) -> None:
         self.sensitivity, self.channels, self.limits, self.costs = sensitivity, channels, limits, costs
-        self._doubt = _DOUBTS * max(noise(sensitivity), _LEAST_DOUBT)
+        self._doubt = doubt(sensitivity)
         groups = {group.label: group.atoms for group in channels.groups}
         self._stops = [self._stops_of(curve, groups[curve.label][list(curve.order)]) for curve in sensitivity.curves]
-        self._whole = costs.total(channels.all_kept())
         self._priced = cache(self._at_price)
 
     def at(self, loss: float) -> Choice:
@@ -215,7 +218,7 @@ class Market:
             before = dict(choice)
             for stops in self._stops:
                 costs = np.array(list(costs_of_stops(self.costs, stops.curve, stops.atoms, stops.dropped, keep)))
-                best = stops.dropped[int(np.argmin(stops.losses + price * costs / self._whole))]
+                best = stops.dropped[int(np.argmin(stops.losses + price * costs / self.costs.whole))]
                 choice[stops.curve.label] = best
                 keep[stops.atoms[:best]] = False
             if choice == before:

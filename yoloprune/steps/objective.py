@@ -11,7 +11,7 @@ from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
-from yoloprune.prune.cost import PRICES, Costs
+from yoloprune.prune.cost import PRICES, Price
 from yoloprune.prune.latency import Latency, Timings
 from yoloprune.readers import READERS
 from yoloprune.steps.job import Job, Step, Watch
@@ -30,11 +30,11 @@ def check_objective(objective: str, reader: str | None) -> None:
         raise InputError(f"--reader is for --objective {LATENCY}")
 
 
-def costs_for(job: Job, objective: str, reader: str | None, watch: Watch) -> Costs:
-    """The job's network priced; for time, layers that were not timed in this workspace are timed now."""
+def price_for(job: Job, objective: str, reader: str | None, watch: Watch) -> Price:
+    """What the layers of the job's network cost; for time, those are timed that were not yet in this workspace."""
     graph = job.model.graph
     if objective != LATENCY:
-        return Costs(graph, job.channels, PRICES[objective](graph))
+        return PRICES[objective](graph)
     name = reader or _first_that_runs(job)
     reason = _why_not(job, name)
     if reason is not None:
@@ -45,10 +45,9 @@ def costs_for(job: Job, objective: str, reader: str | None, watch: Watch) -> Cos
         return READERS[name].layer_seconds(texts, [each.parameters for each in layers])
 
     timings = Timings(job.workspace.folder / "latency.json", f"{name}, one thread", seconds)
-    latency = Latency(
+    return Latency(
         graph, job.channels, timings, lambda done, total: watch(Step("timing", done, total, f"layers in {name}"))
     )
-    return Costs(graph, job.channels, latency)
 
 
 def _first_that_runs(job: Job) -> str:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.model import Model
+from yoloprune.darknet.model import Graph, Model
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.errors import InputError
-from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.cost import Costs
+from yoloprune.prune.branches import Branch
+from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total, carried_curves, nested, way_of
+from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.cost import Costs, Price
 from yoloprune.prune.criteria import default_criterion
 from yoloprune.prune.plan import RULES, Limits, Plan, keep_atoms, loss_for_total
-from yoloprune.prune.sensitivity import Sensitivity
-from yoloprune.prune.trade import Choice, Market, Thresholds, Way, added_loss, economical
+from yoloprune.prune.sensitivity import ROUNDING, Sensitivity
+from yoloprune.prune.trade import Choice, Thresholds, added_loss, doubt, economical
 from yoloprune.steps.ana import CALIBRATE, analyse_job, cutter_of
+from yoloprune.steps.branches import branch_accuracies, everything
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
-from yoloprune.steps.objective import check_objective, costs_for
+from yoloprune.steps.objective import check_objective, price_for
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
 
@@ -61,6 +64,7 @@ def prune(
     rule: str = "interpolated",
     objective: str = "bflops",
     reader: str | None = None,
+    drop_branches: bool = False,
     exclude: Collection[int] = (),
     multiple: int = 1,
     min_keep: int = 1,
@@ -79,8 +83,9 @@ def prune(
     objective to remove) and total_loss (accuracy that all groups together may lose against the original, as measured;
     the largest cut that was found). relative: losses are fractions of the original's accuracy. objective: what a cut is
     to save: bflops, parameters or latency, the time in `reader` (darknet or opencv; left out, the first that runs the
-    network). exclude: layers whose channels all stay. multiple, min_keep: of the channels a group keeps. The analysis
-    is finished or made where it is missing; reuse_analysis takes the round before's. force: cut the last round anew.
+    network). drop_branches: whole residual branches may go too. exclude: layers whose channels all stay. multiple,
+    min_keep: of the channels a group keeps. The analysis is finished or made where it is missing; reuse_analysis takes
+    the round before's. force: cut the last round anew.
     """
     if [threshold, ratio, total_loss].count(None) != 2:
         raise InputError("expected one of --threshold, --ratio and --total-loss")
@@ -90,6 +95,8 @@ def prune(
         raise InputError("--multiple and --min-keep: expected at least 1")
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio: expected a share between 0 and 1, found {ratio:g}")
+    if drop_branches and rule == "prefix" and threshold is None:
+        raise InputError("--drop-branches with --ratio or --total-loss: expected --rule interpolated, found prefix")
     check_objective(objective, reader)
     criterion = criterion or default_criterion(bool(calibrate))
     job = _open_for_cut(workspace, force=force)
@@ -102,13 +109,25 @@ def prune(
     if threshold is not None and relative:
         also = (threshold * scale,)
         sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, also, device, watch)
-    costs = costs_for(job, objective, reader, watch)
-    thresholds = Thresholds(sensitivity, job.channels, limits, costs, rule)
-    way: Way = thresholds if rule == "prefix" else Market(sensitivity, job.channels, limits, costs)
-    cuts = _Cuts(job, sensitivity, limits, costs, calibrate, device)
-    if ratio is not None:
-        choice = way.for_ratio(ratio)
-    elif total_loss is not None:
+    threshold = None if threshold is None else threshold * scale
+    price = price_for(job, objective, reader, watch)
+    whole = Candidate(job.channels, job.keep, sensitivity, Costs(job.model.graph, job.channels, price))
+    candidates = [whole]
+    if drop_branches:
+        accuracies = branch_accuracies(job, sensitivity.setup, calibrate, device, watch)
+        candidates = _with_branches_gone(whole, job.model.graph, price, accuracies, threshold)
+    chosen: Choice
+    if threshold is not None:
+        (best,) = candidates
+        chosen = Thresholds(best.sensitivity, best.channels, limits, best.costs, rule).at(threshold)
+    elif ratio is not None:
+        best, chosen = best_for_ratio(candidates, limits, rule, ratio)
+    else:
+        assert total_loss is not None
+        best = best_for_total(candidates, limits, rule, total_loss * scale)
+    cuts = _Cuts(replace(job, channels=best.channels, keep=best.keep), best, limits, calibrate, device)
+    if total_loss is not None:
+        way = way_of(best, limits, rule)
 
         def joint_loss(trial: float) -> float:
             watch(Step("prune", 0, 1, f"all together at {trial:.4f}"))
@@ -117,19 +136,18 @@ def prune(
         loss = loss_for_total(joint_loss, total_loss * scale, way.most())
         if loss is None:
             raise NothingGoesError(f"no cut was found that loses at most {total_loss:g} in all")
-        choice = way.at(loss)
-    else:
-        assert threshold is not None
-        choice = thresholds.at(threshold * scale)
+        chosen = way.at(loss)
     watch(Step("prune", 0, 1, "refitting and measuring"))
-    done = cuts.at(choice)
+    done = cuts.at(chosen)
     keep, cut = done.keep, done.model
-    if keep.sum() == job.keep.sum():
+    if keep.sum() == job.keep.sum() and best.channels.branches == job.channels.branches:
         raise NothingGoesError("nothing can go within that loss; a larger one cuts more")
-    threshold = _largest(sensitivity, choice) if threshold is None else threshold * scale
+    if threshold is None:
+        threshold = _largest(best.sensitivity, chosen)
+    before = _before(job, original, sensitivity)
+    job = cuts.job
     after = job.figures(done.accuracy, keep)
     number = job.next_round
-    before = _before(job, original, sensitivity)
     chosen_by: dict[str, Any] = {
         "threshold": threshold,
         "ratio": ratio,
@@ -137,6 +155,7 @@ def prune(
         "rule": rule,
         "objective": objective,
         "reader": reader,
+        "drop_branches": drop_branches,
         "multiple": multiple,
         "min_keep": min_keep,
     }
@@ -192,8 +211,24 @@ def _analysis(
     """The round's own curves, measured as far as they are missing; or those of the round before."""
     number = job.next_round
     if reuse and number > 1:
-        return Sensitivity.load(job.workspace.sensitivity_file(number - 1))
+        earlier = Sensitivity.load(job.workspace.sensitivity_file(number - 1))
+        before = trace(job.model.graph)
+        if number > 2:
+            before = Plan.load(job.workspace.plan_file(number - 2)).channels(job.model.graph)
+        return replace(earlier, curves=carried_curves(earlier, before, job.channels))
     return analyse_job(job, criterion=criterion, calibrate=calibrate, also=also, device=device, watch=watch)
+
+
+def _with_branches_gone(
+    whole: Candidate, graph: Graph, price: Price, accuracies: Mapping[Branch, float], threshold: float | None
+) -> list[Candidate]:
+    """The network without the branches that bear the threshold; without one, with more and more of all gone."""
+    known = whole.sensitivity
+    if threshold is not None:
+        lost = {branch: known.baseline - accuracy for branch, accuracy in accuracies.items()}
+        return [whole.without(graph, price, [each for each in lost if lost[each] <= threshold + ROUNDING])]
+    added = {branch: max(known.start - accuracy, 0.0) for branch, accuracy in accuracies.items()}
+    return list(nested(whole, graph, price, added, doubt(known)))
 
 
 @dataclass(frozen=True)
@@ -208,18 +243,16 @@ class _Cut:
 class _Cuts:
     """Joint cuts, each refitted and measured once."""
 
-    def __init__(
-        self, job: Job, sensitivity: Sensitivity, limits: Limits, costs: Costs, calibrate: int, device: str
-    ) -> None:
-        self.job, self.sensitivity, self.limits, self.costs = job, sensitivity, limits, costs
-        self.device = device
-        self.cutter = cutter_of(job, calibrate, device)
+    def __init__(self, job: Job, candidate: Candidate, limits: Limits, calibrate: int, device: str) -> None:
+        self.job, self.candidate, self.limits, self.device = job, candidate, limits, device
+        self.cutter = replace(cutter_of(job, calibrate, device), keep=everything(job))
         self._measured: dict[bytes, _Cut] = {}
 
     def at(self, choice: Choice) -> _Cut:
         """The cut of a choice, less what saves nothing; the network as it is where nothing goes."""
-        useful = economical(self.sensitivity, self.job.channels, self.limits, self.costs, choice)
-        keep = keep_atoms(self.sensitivity, self.job.channels, useful) & self.job.keep
+        sensitivity, channels = self.candidate.sensitivity, self.job.channels
+        useful = economical(sensitivity, channels, self.limits, self.candidate.costs, choice)
+        keep = keep_atoms(sensitivity, channels, useful) & self.job.keep
         known = self._measured.get(keep.tobytes())
         if known is None:
             model = self.cutter.together(keep)
