@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from yoloprune.readers.base import Floats, ReaderError
 
 Arrays = Mapping[str, NDArray[Any]]
-LAYER_ROUNDS: Final = 12
+LAYER_ROUNDS: Final = 25
 """How often a layer is timed."""
 _ROOT = Path(__file__).resolve().parents[2]
 _EMPTY_ASSERT = re.compile(r"Assertion .0. failed")
