@@ -113,7 +113,7 @@ class Bench:
     def by_curves(self, cutter: Cutter, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
         """Every group alone, then joint cuts at growing thresholds."""
         found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
-        trials = Trials(cutter, self.choosing, found)
+        trials = Trials(cutter, self.choosing, lambda: found)
         setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
         curves = cutter.first_curves(criterion)
         start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
