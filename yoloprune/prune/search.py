@@ -25,7 +25,7 @@ SCREENED: Final = (0.1, 0.4, 0.7, 0.95)
 """Sparsities at which the drift is looked at."""
 TRIES: Final = 2
 """Measurements that may just miss a loss before less precise knowledge has to do."""
-_GUESS: Final = 0.03
+_GUESS: Final = 0.01
 """A drift of so much is taken to have lost its share of all accuracy, before any measurement."""
 _SMALL_DRIFT: Final = 0.3
 """Up to here loss grows about in proportion; beyond, little is left to lose."""
