@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -15,8 +16,15 @@ from yoloprune.prune.channels import Channels, Group, KeepAtoms
 from yoloprune.prune.compensate import compensate, compensate_alone
 from yoloprune.prune.criteria import CRITERIA, Evidence
 from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers
+from yoloprune.prune.recalibrate import recalibrate
 from yoloprune.prune.sensitivity import Curve
 from yoloprune.prune.slim import mask
+
+REFIT: Final = "least squares"
+RECALIBRATE: Final = "batch norm"
+NOTHING: Final = "none"
+COMPENSATIONS: Final = (REFIT, RECALIBRATE, NOTHING)
+"""Consumers refitted (compensate.py), batch norm's statistics measured anew (recalibrate.py), or plain cuts."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,8 @@ class Cutter:
     """Atoms that are still there."""
     pictures: Callable[[], Sequence[Tensor]] = field(default=list)
     """Calibration pictures as network input, batches [B,C,H,W]; called once, when they are needed. None: plain cuts."""
-    refits: bool = True
-    """False: pictures only serve the criteria, and all cuts are plain."""
+    compensation: str = REFIT
+    """What the pictures are used for beside the criteria, one of COMPENSATIONS."""
     device: str | torch.device = "cpu"
 
     @cached_property
@@ -41,12 +49,20 @@ class Cutter:
     @cached_property
     def consumers(self) -> Mapping[int, Consumer]:
         """What reads channels that can go, in the form that memory allows."""
-        return affordable(consumers(self.model.graph, self.channels).values())
+        return {**self._all_consumers, **self._affordable}
 
     @property
     def not_refitted(self) -> tuple[int, ...]:
         """Consumers that are too large in any form: criteria know nothing of them, and they are cut plainly."""
-        return tuple(layer for layer in consumers(self.model.graph, self.channels) if layer not in self.consumers)
+        return tuple(layer for layer in self._all_consumers if layer not in self._affordable)
+
+    @cached_property
+    def _all_consumers(self) -> Mapping[int, Consumer]:
+        return consumers(self.model.graph, self.channels)
+
+    @cached_property
+    def _affordable(self) -> Mapping[int, Consumer]:
+        return affordable(self._all_consumers.values())
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -54,8 +70,10 @@ class Cutter:
         moments: dict[int, Moments] = {}
         if self.batches:
             images = sum(map(len, self.batches))
-            moments = collect(build(self.model, self.device), self.batches, self.consumers.values(), images)
-        return Evidence(self.model, self.channels, self.keep, self.consumers, moments)
+            moments = collect(build(self.model, self.device), self.batches, self._affordable.values(), images)
+        return Evidence(
+            self.model, self.channels, self.keep, self.consumers, moments, batches=self.batches, device=self.device
+        )
 
     def order(self, criterion: str, group: Group) -> tuple[int, ...]:
         """Positions in the group in the order they go; those gone already first."""
@@ -71,13 +89,14 @@ class Cutter:
         return tuple(curves)
 
     def alone(self, keep: KeepAtoms) -> Model:
-        """The cut of one group; no picture is looked at again."""
-        if not (self.refits and self.batches):
-            return mask(self.model, self.channels, keep)
-        return compensate_alone(self.model, self.channels, keep, self.consumers, self.evidence.moments)
+        """The cut of one group; refitted without a look at the pictures."""
+        if self.compensation == REFIT and self.batches:
+            return compensate_alone(self.model, self.channels, keep, self.consumers, self.evidence.moments)
+        return self.together(keep)
 
     def together(self, keep: KeepAtoms) -> Model:
         """The cut of several groups at once, front to back."""
-        if not (self.refits and self.batches) or keep.sum() == self.keep.sum():
+        if not self.batches or keep.sum() == self.keep.sum() or self.compensation == NOTHING:
             return mask(self.model, self.channels, keep)
-        return compensate(self.model, self.channels, keep, self.batches, device=self.device)
+        compensated = compensate if self.compensation == REFIT else recalibrate
+        return compensated(self.model, self.channels, keep, self.batches, device=self.device)

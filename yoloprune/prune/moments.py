@@ -93,7 +93,7 @@ def affordable(wanted: Iterable[Consumer], memory: int = MEMORY) -> dict[int, Co
         if each.layer in chosen and each.bytes <= LARGEST and more <= memory:
             chosen[each.layer] = each
             memory -= more
-    return chosen
+    return dict(sorted(chosen.items()))
 
 
 def matrix(model: Model, consumer: Consumer) -> Tensor:
