@@ -93,8 +93,11 @@ def test_ana_measures_every_group(whole: Whole) -> None:
     assert found["start"] == found["baseline"] > 0.03
     assert {group["group"]: group["channels"] for group in found["groups"]} == {"0+1": 8, "2": 12, "4": 12}
     for group in found["groups"]:
-        assert len(group["points"]) == min(group["channels"] - 1, 9)
+        assert list(group["may_go"]) == ["0.005", "0.01", "0.02", "0.05"]
         assert all(point["loss"] == found["baseline"] - point["accuracy"] for point in group["points"])
+        for loss, share in group["may_go"].items():
+            held = [point for point in group["points"] if point["sparsity"] == share]
+            assert share == 0 or held[0]["loss"] <= float(loss)
         assert 0 <= group["gain"] < 1
     plot = cv2.imread(found["files"]["plot"])
     assert plot is not None
@@ -209,7 +212,8 @@ def test_map_is_the_measure(made: Bench) -> None:
     data = read_data(made.data)
     measure = load_measure(model.graph, data, letterbox=True, limit=3, points=11, nms_kind="greedynms")
     assert isinstance(measure, DetectionMeasure)
-    assert found == json.loads(json.dumps(measure.report(build(model))))
+    summary = measure.summary([each for batch in measure.run(build(model)) for each in batch])
+    assert found == json.loads(json.dumps(summary))
     assert found["images"] == 3
     assert set(found["ap"]) == {"box", "disc"}
 

@@ -23,9 +23,10 @@ MAY_IMPORT = {
     "workspace": BOTTOM,
     "steps": BELOW_STEPS,
     "report": {*BELOW_STEPS, "steps"},
+    "plots": {*BELOW_STEPS, "steps"},
     "console": {*BELOW_STEPS, "steps"},
-    "cli": {*BELOW_STEPS, "steps", "report", "console"},
-    "__main__": {*BELOW_STEPS, "steps", "report", "console", "cli"},
+    "cli": {*BELOW_STEPS, "steps", "report", "plots", "console"},
+    "__main__": {*BELOW_STEPS, "steps", "report", "plots", "console", "cli"},
     "__init__": set(),
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""

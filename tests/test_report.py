@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from tests.drawn import CFG
 from tests.helpers import graph_of
 from yoloprune import report
 from yoloprune.detect.boxes import Detections
+from yoloprune.plots import plot_sensitivity
 from yoloprune.prune.channels import trace
 from yoloprune.prune.sensitivity import GRID, Curve, Point, Sensitivity, Setup
 from yoloprune.steps.look import Found, Stat
@@ -43,15 +45,15 @@ def curve(label: int, losses: list[float], atoms: int = 10, gone: int = 0) -> Cu
 @pytest.fixture
 def sensitivity() -> Sensitivity:
     return Sensitivity(
-        SETUP, 0.6, 0.58, GRID, (curve(3, [0.005, 0.03, 0.2]), curve(8, [-0.01]), curve(9, [0.1], gone=4))
+        SETUP, 0.6, 0.58, (0.01,), GRID, (curve(3, [0.005, 0.03, 0.2]), curve(8, [-0.01]), curve(9, [0.1], gone=4))
     )
 
 
 def test_the_group_with_most_to_win_comes_first(sensitivity: Sensitivity) -> None:
     rows = cells(report.sensitivity_table(sensitivity, {"3": 0.02, "8": 0.25, "9": 0.1}))
     assert [row[0] for row in rows[-3:]] == ["8", "9", "3"]
-    assert rows[-3][1:] == ["10", "25.0%", "0.6100"]
-    assert rows[-1][1:] == ["10", "2.0%", "0.5950", "0.5700", "0.4000"]
+    assert rows[-3][1:] == ["10", "25.0%", "10%", "0.6100", "1"]
+    assert rows[-1][1:] == ["10", "2.0%", "0%", "0.5950", "0.5700", "0.4000", "3"]
 
 
 def test_losses_are_coloured(sensitivity: Sensitivity) -> None:
@@ -67,25 +69,32 @@ def test_a_measurement_stands_under_its_sparsity(sensitivity: Sensitivity) -> No
     assert row.index("0.5000") + 6 == head.index("50%") + 3
 
 
-def test_the_plot_has_a_curve_a_group(sensitivity: Sensitivity, tmp_path: Path) -> None:
+def test_the_plot_has_a_panel_a_group(sensitivity: Sensitivity, tmp_path: Path) -> None:
     file = tmp_path / "deep" / "plot.png"
-    report.plot_sensitivity(sensitivity, file)
+    gains = {curve.label: 0.1 for curve in sensitivity.curves}
+    plot_sensitivity(sensitivity, gains, [(0.0, 0.0), (0.05, 0.4)], file)
     few = cv2.imread(str(file))
-    many = Sensitivity(SETUP, 0.6, 0.6, GRID, tuple(curve(n, [0.002 * n, 0.004 * n]) for n in range(70)))
-    report.plot_sensitivity(many, file)
+    screened = replace(curve(0, [0.01, 0.02]), screen=((2, 0.01), (8, 0.5)))
+    points = tuple(replace(point, interval=(0.0, 0.05)) for point in screened.points)
+    curves = tuple(replace(screened, producers=(number,), points=points) for number in range(40))
+    many = Sensitivity(SETUP, 0.6, 0.6, (0.01,), (), curves)
+    plot_sensitivity(many, {curve.label: 0.1 for curve in curves}, [(0.0, 0.0), (0.05, 0.4)], file)
     more = cv2.imread(str(file))
-    assert more.shape[1] > few.shape[1]
+    assert few is not None
+    assert more is not None
+    assert more.shape[0] > 3 * few.shape[0]
 
-    def colours(picture: np.ndarray) -> int:
-        saturated = picture.reshape(-1, 3)[np.ptp(picture.reshape(-1, 3), axis=1) > 120]
-        return len(np.unique(saturated // 32, axis=0))
+    def orange(picture: np.ndarray) -> int:
+        blue, green, red = (picture[..., channel].astype(int) for channel in range(3))
+        return int(((red > 200) & (green > 120) & (blue < 90)).sum())
 
-    assert colours(more) > 2 * colours(few) > 0
+    assert orange(few) == 0
+    assert orange(more) > 500
     assert [path.name for path in file.parent.iterdir()] == ["plot.png"]
 
 
 def test_the_plot_of_nothing(tmp_path: Path) -> None:
-    report.plot_sensitivity(Sensitivity(SETUP, 0.6, 0.6, GRID, ()), tmp_path / "plot.png")
+    plot_sensitivity(Sensitivity(SETUP, 0.6, 0.6, (0.01,), (), ()), {}, [(0.0, 0.0)], tmp_path / "plot.png")
     assert cv2.imread(str(tmp_path / "plot.png")) is not None
 
 

@@ -53,7 +53,7 @@ def once(model: Model, data: DataFile, net: cv2.dnn.Net, split: Split) -> tuple[
     """Seconds of both, each from the files on."""
     start = time.perf_counter()
     measure = load_measure(model.graph, data, nms_kind="default")
-    measure.report(network_for_measuring(model))
+    measure.accuracy(network_for_measuring(model))
     middle = time.perf_counter()
     with_opencv(net, split, (model.graph.net.input.w, model.graph.net.input.h))
     return middle - start, time.perf_counter() - middle

@@ -35,13 +35,14 @@ from torch_pruning_twin import torch_pruning_cut
 from yoloprune.darknet.data import Split, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
-from yoloprune.detect.front import Front
 from yoloprune.detect.measure import DetectionMeasure, Pictures, fit_for, network_for_measuring
 from yoloprune.prune.channels import KeepAtoms, trace
 from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.plan import Limits, choose, keep_atoms
-from yoloprune.prune.sensitivity import GRID, Curve, Sensitivity, Setup, analyse
+from yoloprune.prune.search import analyse
+from yoloprune.prune.sensitivity import LOSSES, Sensitivity, Setup
 from yoloprune.prune.slim import slim_graph
+from yoloprune.prune.trials import Trials
 
 POINTS = (0.01, 0.02, 0.05, 0.10)
 THRESHOLDS = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05)
@@ -110,19 +111,13 @@ class Bench:
         self.plain = Cutter(model, self.channels, keep)
 
     def by_curves(self, cutter: Cutter, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
-        """Every group alone on the grid, then joint cuts at growing thresholds."""
-        network, variant = network_for_measuring(self.model), network_for_measuring(self.model)
-        baseline = self.choosing.accuracy(network)
-        front = Front(self.choosing, network)
-
-        def accuracy_of(curve: Curve, dropped: int) -> float:
-            front.advance(curve.producers[0])
-            variant.set_weights(cutter.alone(curve.keep(self.channels, cutter.keep, dropped)).weights)
-            return front.accuracy(variant)
-
+        """Every group alone, then joint cuts at growing thresholds."""
+        found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
+        trials = Trials(cutter, self.choosing, found)
         setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
-        start = Sensitivity(setup, baseline, baseline, GRID, cutter.first_curves(criterion))
-        sensitivity = analyse(start, accuracy_of, lambda *_: None)
+        curves = cutter.first_curves(criterion)
+        start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
+        sensitivity = analyse(start, trials, lambda *_: None)
         for threshold in THRESHOLDS:
             keep = keep_atoms(sensitivity, self.channels, choose(sensitivity, threshold, Limits()))
             yield keep, cutter.together(keep)

@@ -10,6 +10,9 @@ import typer
 
 from yoloprune import console, report
 from yoloprune.console import screen_of
+from yoloprune.errors import InputError
+from yoloprune.plots import plot_sensitivity
+from yoloprune.prune.sensitivity import GRID
 from yoloprune.steps import look
 from yoloprune.steps.ana import CALIBRATE, ana
 from yoloprune.steps.export import export
@@ -44,10 +47,14 @@ def ana_command(
     letterbox: console.Letterbox = None,
     metric: console.Metric = None,
     images: console.Images = None,
+    labels: console.Labels = True,
     criterion: console.Criterion = None,
     calibrate: console.Calibrate = CALIBRATE,
+    losses: console.Losses = None,
+    grid: console.Grid = False,
     sparsities: console.Sparsities = None,
     device: console.Device = "cpu",
+    seed: console.Seed = 0,
     force: console.Force = False,
     dry_run: console.DryRun = False,
     quiet: console.Quiet = False,
@@ -59,8 +66,11 @@ def ana_command(
     Starts a workspace, or goes on where an interrupted analysis was. Writes sensitivity.json, a table and a plot.
     """
     with screen_of(json, quiet, force) as screen:
-        settings = Settings(dialect, letterbox, metric, images)
-        shares = console.shares_of(sparsities)
+        settings = Settings(dialect, letterbox, metric, images, labels)
+        if [losses is not None, grid, sparsities is not None].count(True) > 1:
+            raise InputError("expected at most one of --losses, --grid and --sparsities")
+        wanted = console.shares_of("--losses", losses)
+        shares = GRID if grid else console.shares_of("--sparsities", sparsities)
         if dry_run:
             ahead = look.forecast(
                 cfg, weights, data, workspace=workspace, settings=settings, sparsities=shares, device=device
@@ -79,16 +89,18 @@ def ana_command(
             **asdict(settings),
             criterion=criterion,
             calibrate=calibrate,
+            losses=wanted,
             sparsities=shares,
             device=device,
+            seed=seed,
             force=force,
             watch=screen.watch,
         )
         job = open_job(workspace)
         file = job.workspace.sensitivity_file(job.next_round)
         files = {"sensitivity": file, "plot": file.with_suffix(".png")}
-        report.plot_sensitivity(result, files["plot"])
         gains = look.gains(job, result)
+        plot_sensitivity(result, gains, look.frontier(job, result), files["plot"])
         screen.answer(
             {**report.sensitivity_dict(result, gains), "files": files}, report.sensitivity_table(result, gains)
         )

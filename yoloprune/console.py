@@ -149,8 +149,8 @@ def layers_of(text: str | None) -> frozenset[int]:
     return frozenset(map(int, parts))
 
 
-def shares_of(text: str | None) -> tuple[float, ...] | None:
-    """`0.25,0.5` as numbers between 0 and 1; None for None. InputError for anything else."""
+def shares_of(option: str, text: str | None) -> tuple[float, ...] | None:
+    """`0.25,0.5` as numbers between 0 and 1; None for None. InputError, which names the option, for anything else."""
     if text is None:
         return None
     try:
@@ -158,7 +158,7 @@ def shares_of(text: str | None) -> tuple[float, ...] | None:
     except ValueError:
         shares = ()
     if not shares or not all(0 < share < 1 for share in shares):
-        raise InputError(f"--sparsities: expected shares between 0 and 1 like 0.25,0.5,0.75, found {text!r}")
+        raise InputError(f"{option}: expected shares between 0 and 1 like 0.25,0.5,0.75, found {text!r}")
     return tuple(sorted(set(shares)))
 
 
@@ -274,9 +274,17 @@ Nms = Annotated[
     str | None,
     typer.Option("--nms", metavar="KIND", help="default, greedynms, diounms or cornersnms; left out, the cfg's."),
 ]
-Sparsities = Annotated[
+Losses = Annotated[
     str | None,
-    typer.Option("--sparsities", metavar="LIST", help="Where to measure, like 0.25,0.5; left out, 0.1,0.2 to 0.9."),
+    typer.Option("--losses", metavar="LIST", help="How far groups may go at these is found; left out, 0.005 to 0.05."),
+]
+Sparsities = Annotated[
+    str | None, typer.Option("--sparsities", metavar="LIST", help="Instead: measure at all of these, like 0.25,0.5.")
+]
+Grid = Annotated[bool, typer.Option("--grid", help="Instead: the classic nine sparsities, 0.1,0.2 to 0.9.")]
+Labels = Annotated[
+    bool,
+    typer.Option("--labels/--no-labels", help="Accuracy by labels, or agreement with what the original network finds."),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of all that is random.")]
 Workers = Annotated[

@@ -1,4 +1,4 @@
-"""What commands found out, as tables for a terminal and as plots. Nothing here is measured or printed."""
+"""What commands found out, as tables for a terminal. Nothing here is measured or printed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from yoloprune.artefacts import atomic_path
 from yoloprune.detect.boxes import Detections
 from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.sensitivity import Curve, Sensitivity
@@ -108,16 +104,19 @@ def boxes_of(found: Detections, names: Sequence[str]) -> list[tuple[str, float, 
 
 
 def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> Table:
-    """Accuracy of each group at each sparsity, coloured by the loss; where most can be won comes first.
+    """How far each group may go at each loss, and accuracy on the grid, coloured by the loss.
 
-    gains: for each group, the share of the BFLOPs that goes at a loss of `BEARABLE`.
+    gains: for each group, the share of the BFLOPs that goes at a loss of `BEARABLE`; where most can be won comes first.
     """
-    columns = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
-    table = _table("group", "channels", f"BFLOPs off at loss {BEARABLE:g}", *columns)
+    at_losses = (f"may go at {loss:g}" for loss in sensitivity.losses)
+    on_grid = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
+    table = _table("group", "channels", f"BFLOPs off at loss {BEARABLE:g}", *at_losses, *on_grid, "measured")
     table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this cut"
     for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
+        shares = [f"{sensitivity.holds(curve, loss) / curve.atoms:.0%}" for loss in sensitivity.losses]
         cells = [_accuracy(sensitivity, curve, sparsity) for sparsity in sensitivity.sparsities]
-        table.add_row(curve.label, str(curve.atoms), f"{gains[curve.label]:.1%}", *cells)
+        gain = f"{gains[curve.label]:.1%}"
+        table.add_row(curve.label, str(curve.atoms), gain, *shares, *cells, str(len(curve.points)))
     return table
 
 
@@ -128,8 +127,15 @@ def sensitivity_dict(sensitivity: Sensitivity, gains: Mapping[str, float]) -> di
             "group": curve.label,
             "channels": curve.atoms,
             "gain": gains[curve.label],
+            "may_go": {f"{loss:g}": sensitivity.holds(curve, loss) / curve.atoms for loss in sensitivity.losses},
             "points": [
-                {"sparsity": point.dropped / curve.atoms, "accuracy": point.accuracy, "loss": sensitivity.loss(point)}
+                {
+                    "sparsity": point.dropped / curve.atoms,
+                    "accuracy": point.accuracy,
+                    "loss": sensitivity.loss(point),
+                    "interval": point.interval,
+                    "share": point.share,
+                }
                 for point in curve.points
             ],
         }
@@ -218,29 +224,6 @@ def reader_table(verified: Verified) -> Table:
     for name, reason in verified.skipped.items():
         table.add_row(name, _NONE, _NONE, f"skipped: {reason}")
     return table
-
-
-def plot_sensitivity(sensitivity: Sensitivity, file: Path) -> None:
-    """Write a picture with a curve of each group: accuracy over sparsity, from the network that is cut."""
-    count = len(sensitivity.curves)
-    columns = max(-(-count // 30), 1)
-    figure = Figure(figsize=(8 + 1.4 * columns, 6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for index, curve in enumerate(sensitivity.curves):
-        sparsities = [curve.gone / curve.atoms, *(point.dropped / curve.atoms for point in curve.points)]
-        accuracies = [sensitivity.start, *(point.accuracy for point in curve.points)]
-        colour = colormaps["turbo"](index / max(count - 1, 1))
-        style = ("-", "--", ":")[index % 3]
-        axes.plot(sparsities, accuracies, style, color=colour, linewidth=1.2, marker=".", label=curve.label)
-    axes.axhline(sensitivity.baseline, color="black", linewidth=0.8)
-    axes.set(xlabel="sparsity of the group, cut alone", ylabel=sensitivity.setup.metric, xlim=(0, 1))
-    axes.set_title(f"{count} groups of channels by the layers that make them; the line is the original")
-    axes.grid(alpha=0.3)
-    if count:
-        figure.legend(loc="outside right upper", ncols=columns, fontsize="x-small", title="layers")
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, format="png")
 
 
 def _table(*columns: str) -> Table:

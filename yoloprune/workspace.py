@@ -45,6 +45,8 @@ class Settings:
     metric: str | None
     images: int | None
     """Pictures of the valid list that are measured on; None for all."""
+    labels: bool = True
+    """False: agreement with what the original network finds is measured, not accuracy."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.oracles.libdarknet_image import Library
-from yoloprune.detect.classify import TopResult, evaluate_classes, hits, top_k
+from yoloprune.detect.classify import ClassOutcome, TopResult, evaluate_classes, hits, top_k
 
 
 @pytest.mark.parametrize("levels", [3, 1000])
@@ -28,9 +28,16 @@ def test_hand_counted() -> None:
     scores = np.array([[0.1, 0.9, 0.3, 0.2, 0.4, 0.5, 0.6]] * 4, np.float32)
     batches = [(scores[:3], np.array([1, 0, 6])), (scores[3:], np.array([-1]))]
     assert evaluate_classes(batches) == TopResult(images=4, top1=0.25, top5=0.5)
-    assert evaluate_classes(batches).accuracy("top5") == 0.5
+    assert evaluate_classes(batches).top5 == 0.5
 
 
 def test_fewer_than_five_classes() -> None:
     scores = np.array([[0.1, 0.9], [0.9, 0.1]], np.float32)
     assert evaluate_classes([(scores, np.array([1, 1]))]) == TopResult(images=2, top1=0.5, top5=1)
+
+
+def test_resampled_counts_images_as_often_as_they_are_drawn() -> None:
+    outcome = ClassOutcome(np.array([True, False, True]))
+    drawn = np.array([[1, 1, 1], [0, 3, 0], [2, 1, 0]], np.float32)
+    assert outcome.accuracy == pytest.approx(2 / 3)
+    assert outcome.resampled(drawn) == pytest.approx([2 / 3, 0, 2 / 3])

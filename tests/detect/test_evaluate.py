@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from yoloprune.detect.boxes import Detections
-from yoloprune.detect.evaluate import MapResult, Points, evaluate
+from yoloprune.detect.evaluate import DetectionOutcome, MapResult, Metric, Points, evaluate, match
 
 EXACT = 1e-12
+METRICS: tuple[Metric, ...] = ("map50", "map75", "map50-95")
 
 
 def detections(*rows: tuple[float, int, float, float, float, float]) -> Detections:
@@ -75,10 +76,12 @@ def test_mean_over_all_classes_and_over_the_present() -> None:
 
 def test_thresholds() -> None:
     """IoU 0.09 / 0.11 = 0.82 is enough at seven of the ten."""
-    result = evaluate([detections((0.9, 0, 0.11, *PLACES[0][1:]))], [labels((0, *PLACES[0]))], 1)
-    assert result.map50 == result.accuracy("map50") == 1
-    assert result.map75 == result.accuracy("map75") == 1
-    assert result.map50_95 == result.accuracy("map50-95") == pytest.approx(0.7, abs=EXACT)
+    found, truth = [detections((0.9, 0, 0.11, *PLACES[0][1:]))], [labels((0, *PLACES[0]))]
+    result = evaluate(found, truth, 1)
+    steering = {metric: DetectionOutcome(match(found, truth, 1), metric).accuracy for metric in METRICS}
+    assert result.map50 == steering["map50"] == 1
+    assert result.map75 == steering["map75"] == 1
+    assert result.map50_95 == steering["map50-95"] == pytest.approx(0.7, abs=EXACT)
     less = evaluate([detections((0.9, 0, *SHIFTED))], [labels((0, *PLACES[0]))], 1)
     assert (less.map50, less.map75) == (1, 0)
     assert evaluate([detections((0.9, 0, *PLACES[0]))], [labels((0, *PLACES[0]))], 1).map50_95 == 1
@@ -238,3 +241,27 @@ def test_difficult_changes_the_random_sets() -> None:
         found, truths, hard, classes = random_set(seed)
         changed += evaluate(found, truths, classes, difficult=hard) != evaluate(found, truths, classes)
     assert changed > 10
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("with_difficult", [False, True])
+def test_resampled_is_the_accuracy_of_a_set_with_images_repeated(metric: Metric, with_difficult: bool) -> None:
+    checked = 0
+    for seed in range(12):
+        found, truths, hard, classes = random_set(seed)
+        if not with_difficult:
+            hard = [labels()] * len(truths)
+        outcome = DetectionOutcome(match(found, truths, classes, hard), metric)
+        counts = np.random.default_rng(seed).integers(0, 3, (5, len(found))).astype(np.float32)
+        counts[0] = 1
+        resampled = outcome.resampled(counts)
+        assert resampled[0] == pytest.approx(outcome.accuracy, abs=1e-6)  # counted in float32
+        for drawn, value in zip(counts, resampled, strict=True):
+            chosen = np.repeat(np.arange(len(found)), drawn.astype(int))
+            if not chosen.size:
+                continue
+            repeated = [[each[number] for number in chosen] for each in (found, truths, hard)]
+            again = DetectionOutcome(match(repeated[0], repeated[1], classes, repeated[2]), metric)
+            assert value == pytest.approx(again.accuracy, abs=1e-6)
+            checked += 1
+    assert checked > 40

@@ -38,8 +38,10 @@ def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int) -> None:
         keep = channels.all_kept()
         keep[group.atoms[: len(group.atoms) // 2]] = False
         variant = build(mask(model, channels, keep))
-        ours = {index: output.numpy() for _, outputs in front._run(variant) for index, output in outputs.items()}
-        whole = {index: output.numpy() for _, outputs in measure.run(variant) for index, output in outputs.items()}
-        assert all(np.array_equal(ours[index], whole[index]) for index in whole)
-        assert front.accuracy(variant) == measure.accuracy(variant)
+        ours = [each for found in front._run(variant) for each in found]
+        whole = [each for found in measure.run(variant) for each in found]
+        for one, other in zip(ours, whole, strict=True):
+            assert np.array_equal(one.boxes, other.boxes)
+            assert np.array_equal(one.probs, other.probs)
+        assert front.outcome(variant)[0].accuracy == measure.accuracy(variant)
     assert (max(starts) > 0) == (memory > 0)

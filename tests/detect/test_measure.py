@@ -20,7 +20,8 @@ def test_map_is_what_opencv_and_a_plain_loop_give(shared: Path) -> None:
     cfg, weights = folder / "yolo-fastest-1.1.cfg", folder / "yolo-fastest-1.1.weights"
     data = read_data(shared / "data" / "coco_train128" / "coco_train128_all.data")
     model = load(cfg, weights, ALEXEYAB)
-    ours = load_measure(model.graph, data, nms_kind="default").report(build(model))
+    measure = load_measure(model.graph, data, nms_kind="default")
+    ours = measure.summary([each for found in measure.run(build(model)) for each in found])
     assert ours["images"] == 128
 
     split = load_split(data, "valid", ALEXEYAB, classes=80)

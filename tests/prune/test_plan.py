@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from yoloprune.errors import InputError
 from yoloprune.prune.plan import Limits, Plan, bearable, choose, threshold_for_ratio, threshold_for_total
-from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup, analyse, grid_counts
+from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup, grid_counts
 
 SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 10, "l1", "none")
 
@@ -20,7 +21,7 @@ def curve(losses: dict[int, float], *, atoms: int = 100, gone: int = 0, producer
 
 
 def of(*curves: Curve, start: float = 0.8) -> Sensitivity:
-    return Sensitivity(SETUP, 0.8, start, (0.3, 0.6, 0.9), curves)
+    return Sensitivity(SETUP, 0.8, start, (), (0.3, 0.6, 0.9), curves)
 
 
 @pytest.mark.parametrize(
@@ -28,8 +29,10 @@ def of(*curves: Curve, start: float = 0.8) -> Sensitivity:
     [
         ({10: 0.005, 20: 0.01, 30: 0.03}, 20, 20),  # monotone, met exactly
         ({10: 0.005, 20: 0.015, 30: 0.03}, 15, 10),  # monotone, half way
+        ({10: 0.005, 15: 0.015, 30: 0.03}, 10, 10),  # a gap of 5 points is not filled
         ({10: 0.02, 20: 0.04}, 5, 0),  # crossed before the first measurement
-        ({10: 0.02, 20: 0.0, 30: 0.0}, 5, 0),  # a dip further on is not followed
+        ({10: 0.02, 20: 0.0, 30: 0.0}, 30, 0),  # one bad among good ones is noise
+        ({10: 0.03, 20: 0.04, 30: 0.0, 40: 0.05}, 3, 0),  # one good among bad ones too
         ({10: -0.02, 20: -0.01, 30: 0.03}, 25, 20),  # gains
         ({10: 0.0, 20: 0.0, 90: 0.0}, 90, 90),  # flat: as far as was measured
         ({10: 0.0, 20: 0.8, 30: 0.8}, 10, 10),  # a cliff
@@ -46,6 +49,12 @@ def test_a_later_round_counts_from_the_original_and_keeps_what_is_gone() -> None
     behind = of(curve({40: 0.03, 50: 0.05}, gone=30), start=0.78)
     assert bearable(behind, behind.curves[0], 0.01) == 30  # already behind the original by more
     assert bearable(behind, behind.curves[0], 0.04) == 45
+
+
+def test_nothing_is_filled_in_where_measurements_were_made_for_the_threshold() -> None:
+    made = replace(of(curve({10: 0.005, 60: 0.015})), losses=(0.01,))
+    assert bearable(made, made.curves[0], 0.01) == 10
+    assert bearable(made, made.curves[0], 0.012) == 45
 
 
 @pytest.mark.parametrize(
@@ -105,30 +114,6 @@ def test_no_threshold_for_total() -> None:
 def test_grid_counts_are_new_and_leave_one() -> None:
     assert grid_counts(curve({}, atoms=4), [0.1, 0.25, 0.5, 0.9, 1.0]) == (1, 2)
     assert grid_counts(curve({}, atoms=4, gone=1), [0.1, 0.25, 0.5, 0.75]) == (2, 3)
-
-
-def test_analysis_resumes_and_ends_the_same(tmp_path: Path) -> None:
-    start = of(curve({}, atoms=10), curve({}, atoms=6, producers=(1,)))
-    file = tmp_path / "sensitivity.json"
-
-    def accuracy(each: Curve, dropped: int) -> float:
-        return 0.8 - dropped / (each.atoms + 3)
-
-    whole = analyse(start, accuracy, lambda so_far, *_: so_far.save(file))
-    assert Sensitivity.load(file) == whole
-    seen = []
-
-    def interrupted(so_far: Sensitivity, each: Curve, point: Point) -> None:
-        so_far.save(file)
-        seen.append(point)
-        if len(seen) == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        analyse(start, accuracy, interrupted)
-    rest = analyse(Sensitivity.load(file), accuracy, lambda _, each, point: seen.append(point))
-    assert rest == whole
-    assert len(seen) == 6
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 Scores = npt.NDArray[np.float32]
-TopMetric = Literal["top1", "top5"]
 
 _TOP: Final = 5
 
@@ -24,9 +23,24 @@ class TopResult:
     top5: float
     """Of fewer than 5 classes: of as many as there are, so 1 if every image has a class."""
 
-    def accuracy(self, metric: TopMetric) -> float:
-        """The figure that steers pruning."""
-        return self.top1 if metric == "top1" else self.top5
+
+@dataclass(frozen=True)
+class ClassOutcome:
+    """What steers pruning, of a classifier: the share of images whose class is among the best (an `Outcome`)."""
+
+    right: npt.NDArray[np.bool_]
+    """[I]"""
+
+    @property
+    def accuracy(self) -> float:
+        """On every image once."""
+        return float(self.right.mean()) if self.right.size else 0.0
+
+    def resampled(self, counts: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """[R]: on R sets in which image i counts `counts[r, i]` times."""
+        weights = counts.astype(np.float64)
+        share: npt.NDArray[np.float64] = (weights @ self.right) / weights.sum(1)
+        return share
 
 
 def evaluate_classes(batches: Iterable[tuple[Scores, npt.NDArray[np.int64]]]) -> TopResult:

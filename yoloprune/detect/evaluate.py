@@ -7,7 +7,7 @@ one. The network's detections come with probabilities over `MAP_THRESH`, after n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -26,6 +26,7 @@ Points = Literal[0, 11, 101]
 Metric = Literal["map50", "map75", "map50-95"]
 
 _THRESHOLDS: Final = tuple(percent / 100 for percent in range(50, 100, 5))
+_OF_METRIC: Final[Mapping[Metric, tuple[float, ...]]] = {"map50": (0.5,), "map75": (0.75,), "map50-95": _THRESHOLDS}
 
 _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.int64]
@@ -58,15 +59,13 @@ class MapResult:
     false_positives: int
     objects: int
 
-    def accuracy(self, metric: Metric) -> float:
-        """The figure that steers pruning: the mean over the present classes."""
-        return {"map50": self.map50_present, "map75": self.map75_present, "map50-95": self.map50_95_present}[metric]
-
 
 @dataclass(frozen=True)
-class _Matches:
-    """D detections of all images, the most probable first."""
+class Matches:
+    """D detections of I images, the most probable first, and what each found."""
 
+    image: _Indices
+    """[D]: number of the image."""
     probs: npt.NDArray[np.float32]
     classes: _Indices
     truth: _Indices
@@ -75,6 +74,35 @@ class _Matches:
     """The IoU with it, 0 where there is none."""
     difficult: npt.NDArray[np.float32]
     """The greatest IoU with a difficult object of the same class."""
+    objects: _Indices
+    """[I, K]: objects of each image by class."""
+
+
+def match(
+    detections: Sequence[Detections],
+    truths: Sequence[Labels],
+    classes: int,
+    difficult: Sequence[Labels] | None = None,
+) -> Matches:
+    """Every detection with the object it overlaps most. The first is taken of objects that it overlaps equally."""
+    counts = [len(found.probs) for found in detections]
+    image = np.repeat(np.arange(len(detections)), counts)
+    boxes = np.concatenate([found.boxes for found in detections])
+    kinds = np.concatenate([found.classes for found in detections])
+    probs = np.concatenate([found.probs for found in detections])
+    truth, overlap = _best(image * classes + kinds, boxes, truths, classes)
+    hard = _best(image * classes + kinds, boxes, difficult, classes)[1] if difficult else np.zeros_like(probs)
+    objects = np.stack([np.bincount(truth[:, 0].astype(np.int64), minlength=classes) for truth in truths])
+    order = np.argsort(-probs, kind="stable")
+    return Matches(
+        image=image[order],
+        probs=probs[order],
+        classes=kinds[order],
+        truth=truth[order],
+        overlap=overlap[order],
+        difficult=hard[order],
+        objects=objects,
+    )
 
 
 def evaluate(
@@ -86,10 +114,14 @@ def evaluate(
     points: Points = 0,
 ) -> MapResult:
     """Accuracy of the detections of each image against its objects, and its difficult ones if the set has such."""
-    matches = _match(detections, truths, difficult or [np.zeros((0, 5), np.float32)] * len(truths))
-    per_class = np.bincount(np.concatenate([truth[:, 0] for truth in truths]).astype(np.int64), minlength=classes)
+    return summarize(match(detections, truths, classes, difficult), points)
+
+
+def summarize(matches: Matches, points: Points = 0) -> MapResult:
+    """All figures."""
+    per_class = matches.objects.sum(0)
     present = per_class > 0
-    aps = np.stack([_average_precisions(matches, thresh, per_class, points) for thresh in _THRESHOLDS])
+    aps = np.stack([_average_precisions(matches, thresh, points) for thresh in _THRESHOLDS])
 
     def means(which: _Floats) -> tuple[float, float]:
         return float(which.mean()), float(which[..., present].mean()) if present.any() else 0.0
@@ -107,7 +139,7 @@ def evaluate(
     found, counted, objects = int(true.sum()), int(shown.sum()), int(per_class.sum())
     precision, recall = _ratio(found, counted), _ratio(found, objects)
     return MapResult(
-        images=len(truths),
+        images=len(matches.objects),
         ap=tuple(float(ap) if here else None for ap, here in zip(aps[0], present, strict=True)),
         map50=map50,
         map50_present=map50_present,
@@ -125,39 +157,72 @@ def evaluate(
     )
 
 
-def _match(detections: Sequence[Detections], truths: Sequence[Labels], difficult: Sequence[Labels]) -> _Matches:
-    """Every detection with the object it overlaps most. The first is taken of objects that it overlaps equally."""
-    truth, overlap, hard = [], [], []
-    before = 0
-    for found, objects, hard_objects in zip(detections, truths, difficult, strict=True):
-        best, value = _best(found, objects)
-        truth.append(np.where(value > 0, best + before, -1))
-        overlap.append(value)
-        hard.append(_best(found, hard_objects)[1])
-        before += len(objects)
-    probs = np.concatenate([found.probs for found in detections])
-    order = np.argsort(-probs, kind="stable")
-    return _Matches(
-        probs=probs[order],
-        classes=np.concatenate([found.classes for found in detections])[order],
-        truth=np.concatenate(truth)[order],
-        overlap=np.concatenate(overlap)[order],
-        difficult=np.concatenate(hard)[order],
-    )
+@dataclass(frozen=True)
+class DetectionOutcome:
+    """What steers pruning, of a detector: the mean over the classes that are present (an `Outcome`)."""
+
+    matches: Matches
+    metric: Metric
+    points: Points = 0
+
+    @property
+    def accuracy(self) -> float:
+        """On every image once."""
+        present = self.matches.objects.sum(0) > 0
+        if not present.any():
+            return 0.0
+        aps = [_average_precisions(self.matches, thresh, self.points)[present] for thresh in _OF_METRIC[self.metric]]
+        return float(np.mean(aps))
+
+    def resampled(self, counts: npt.NDArray[np.float32]) -> _Floats:
+        """[R]: on R sets in which image i counts `counts[r, i]` times; the area under the curve, whatever `points`.
+
+        Per class, a product of [R, I] and [I, J] for J objects found: all that a resample changes is how many
+        detections stand before each of them.
+        """
+        there = counts @ self.matches.objects.astype(np.float32)  # [R, K]
+        present = np.maximum((there > 0).sum(1), 1)
+        thresholds = _OF_METRIC[self.metric]
+        total = np.zeros(len(counts))
+        for thresh in thresholds:
+            for number, (image, true) in _by_class(self.matches, thresh).items():
+                total += _resampled_precision(image, true, counts, there[:, number])
+        mean: _Floats = total / (present * len(thresholds))
+        return mean
 
 
-def _best(found: Detections, objects: Labels) -> tuple[_Indices, npt.NDArray[np.float32]]:
-    """For each of M detections the object of its class with the highest IoU, and that IoU; 0 and 0 if there is none."""
-    count = len(found.probs)
-    if not count or not len(objects):
-        return np.zeros(count, np.int64), np.zeros(count, np.float32)
-    overlap = iou(found.boxes[:, None], objects[None, :, 1:])
-    overlap[found.classes[:, None] != objects[None, :, 0]] = 0
-    best = overlap.argmax(1)
-    return best, overlap[np.arange(count), best]
+def _best(
+    segment: _Indices, boxes: npt.NDArray[np.float32], truths: Sequence[Labels], classes: int
+) -> tuple[_Indices, npt.NDArray[np.float32]]:
+    """For each of D detections the object of its image and class (`segment`) with the highest IoU, and that IoU.
+
+    -1 and 0 if it overlaps none.
+    """
+    owner = np.repeat(np.arange(len(truths)), [len(truth) for truth in truths])
+    objects = np.concatenate(truths)
+    key = owner * classes + objects[:, 0].astype(np.int64)
+    order = np.argsort(key, kind="stable")
+    first, last = (np.searchsorted(key[order], segment, side) for side in ("left", "right"))
+    rivals = last - first
+    best, value = np.full(len(segment), -1), np.zeros(len(segment), np.float32)
+    with_rivals = np.flatnonzero(rivals)
+    if not with_rivals.size:
+        return best, value
+    ends = np.cumsum(rivals[with_rivals])
+    starts = ends - rivals[with_rivals]
+    pair_of = np.repeat(with_rivals, rivals[with_rivals])
+    within = np.arange(ends[-1]) - np.repeat(starts, rivals[with_rivals])
+    other = order[first[pair_of] + within]
+    overlap = iou(boxes[pair_of], objects[other, 1:])
+    most = np.maximum.reduceat(overlap, starts)
+    is_most = np.flatnonzero(overlap == np.repeat(most, rivals[with_rivals]))
+    _, chosen = np.unique(pair_of[is_most], return_index=True)
+    value[with_rivals] = most
+    best[with_rivals] = np.where(most > 0, other[is_most[chosen]], -1)
+    return best, value
 
 
-def _true_positives(matches: _Matches, thresh: float) -> _Flags:
+def _true_positives(matches: Matches, thresh: float) -> _Flags:
     """[D]: whether a detection is the first of its object."""
     claims = np.flatnonzero(matches.overlap > np.float32(thresh))
     _, first = np.unique(matches.truth[claims], return_index=True)
@@ -166,21 +231,46 @@ def _true_positives(matches: _Matches, thresh: float) -> _Flags:
     return true
 
 
-def _average_precisions(matches: _Matches, thresh: float, per_class: _Indices, points: Points) -> _Floats:
-    """[K]: average precision of each class; 0 where it has no objects or no detections."""
+def _by_class(matches: Matches, thresh: float) -> dict[int, tuple[_Indices, _Flags]]:
+    """For each class that is present: image and whether true, of its detections that count, the most probable first."""
     true = _true_positives(matches, thresh)
     # What overlaps no object but a difficult one counts neither way.
     counts = (matches.overlap > np.float32(thresh)) | ~(matches.difficult > np.float32(thresh))
     ranks = np.flatnonzero(counts)
     ranks = ranks[np.argsort(matches.classes[ranks], kind="stable")]
-    classes = len(per_class)
-    ends = np.searchsorted(matches.classes[ranks], np.arange(1, classes))
-    result = np.zeros(classes)
-    for number, some in enumerate(np.split(ranks, ends)):
-        if some.size and per_class[number]:
-            hits = np.cumsum(true[some])
-            result[number] = _average_precision(hits / np.arange(1, some.size + 1), hits / per_class[number], points)
+    ends = np.searchsorted(matches.classes[ranks], np.arange(1, matches.objects.shape[1]))
+    present = matches.objects.sum(0) > 0
+    parts = enumerate(np.split(ranks, ends))
+    return {number: (matches.image[some], true[some]) for number, some in parts if some.size and present[number]}
+
+
+def _average_precisions(matches: Matches, thresh: float, points: Points) -> _Floats:
+    """[K]: average precision of each class; 0 where it has no objects or no detections."""
+    objects = matches.objects.sum(0)
+    result = np.zeros(len(objects))
+    for number, (_, true) in _by_class(matches, thresh).items():
+        hits = np.cumsum(true)
+        result[number] = _average_precision(hits / np.arange(1, len(true) + 1), hits / objects[number], points)
     return result
+
+
+def _resampled_precision(
+    image: _Indices, true: _Flags, counts: npt.NDArray[np.float32], objects: npt.NDArray[np.float32]
+) -> _Floats:
+    """[R]: area under one class's curve; image and true [D] by descending probability, objects [R]."""
+    found = np.flatnonzero(true)
+    if not found.size:
+        return np.zeros(len(counts))
+    # Behind the last true one nothing counts; before, a detection counts for every true one that comes after it.
+    place: _Indices = np.cumsum(true[: found[-1] + 1]) - true[: found[-1] + 1]
+    shown = np.zeros((found.size, counts.shape[1]), np.float32)
+    np.add.at(shown, (place, image[: found[-1] + 1]), 1)
+    before = counts @ np.cumsum(shown, 0).T  # [R, J]: detections up to each true one
+    weight = counts[:, image[found]]
+    precision = np.cumsum(weight, 1) / np.maximum(before, 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+    area: _Floats = (weight * envelope).sum(1, dtype=np.float64) / np.maximum(objects, 1)
+    return area
 
 
 def _average_precision(precision: _Floats, recall: _Floats, points: Points) -> float:

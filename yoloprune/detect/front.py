@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from yoloprune.darknet.network import Network
 from yoloprune.detect.measure import Batch, Measure
+from yoloprune.detect.outcome import Outcome
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept; where those in front of a layer are more, everything is computed anew."""
+_ASK_AT: Final = (0.25, 0.5)
+"""Shares of the pictures after which a measurement may be given up."""
 
 
 class Front:
@@ -44,14 +47,35 @@ class Front:
             ]
         self.start = start
 
-    def accuracy(self, network: Network) -> float:
-        """The figure that steers pruning, of a variant."""
-        return self.measure.steering(self.measure.summary(self._run(network)))
+    def outcome(self, network: Network, enough: Callable[[Outcome, int], bool] | None = None) -> tuple[Outcome, int]:
+        """What steers pruning, of a variant, and on how many pictures.
 
-    def _run(self, network: Network) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
+        On all, or on the first quarter or half if `enough(outcome, pictures)` says that no more need be seen.
+        """
+        found: list[Any] = []
+        total = len(self.measure.pictures)
+        asks = [share * total for share in _ASK_AT] if enough is not None else []
+        for batch in self._run(network):
+            found += batch
+            if asks and asks[0] <= len(found) < total:
+                asks = [at for at in asks if at > len(found)]
+                outcome = self.measure.outcome(found)
+                if enough is not None and enough(outcome, len(found)):
+                    return outcome, len(found)
+        return self.measure.outcome(found), total
+
+    def entering(self, network: Network) -> list[Tensor]:
+        """What enters the heads of a variant, on the first batch of pictures."""
+        entering = sorted(set(self.base.graph.entering))
+        with torch.inference_mode():
+            batch, known = next(self._batches(self._known))
+            outputs = network(batch.inputs, entering, known)
+        return [outputs[index] for index in entering]
+
+    def _run(self, network: Network) -> Iterator[list[Any]]:
         with torch.inference_mode():
             for batch, known in self._batches(self._known):
-                yield batch, network(batch.inputs, resume=known)
+                yield self.measure.look(batch, network(batch.inputs, resume=known))
 
     def _batches(self, known: list[dict[int, Tensor]] | None) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
         if known is None:

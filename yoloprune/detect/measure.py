@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +18,19 @@ from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import Network, build
 from yoloprune.detect.boxes import NMS_THRESH, Correction, Detections, letterbox_correction, postprocess
-from yoloprune.detect.classify import evaluate_classes
-from yoloprune.detect.evaluate import MAP_THRESH, MapResult, Points, evaluate
+from yoloprune.detect.classify import ClassOutcome, evaluate_classes, hits
+from yoloprune.detect.evaluate import (
+    DISPLAY_THRESH,
+    MAP_THRESH,
+    DetectionOutcome,
+    MapResult,
+    Matches,
+    Points,
+    match,
+    summarize,
+)
 from yoloprune.detect.image import Fit, load_batches
+from yoloprune.detect.outcome import Outcome
 from yoloprune.errors import InputError
 
 BATCH: Final = 8
@@ -77,6 +87,13 @@ class Measure(ABC):
     """What a network is measured by."""
 
     metric: str
+    labels: bool = True
+    """Whether the truth is people's; else it is what another network finds."""
+
+    @property
+    def steering(self) -> str:
+        """What the figure is called that steers pruning."""
+        return steering_key(self.metric, self.labels)
 
     @property
     @abstractmethod
@@ -84,31 +101,35 @@ class Measure(ABC):
         """What is looked at."""
 
     @abstractmethod
-    def summary(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Mapping[str, Any]:
-        """All figures, as `map` reports them, from the network's outputs for each batch."""
+    def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
+        """What the network's outputs for a batch say of each of its pictures."""
+
+    @abstractmethod
+    def outcome(self, found: Sequence[Any]) -> Outcome:
+        """What steers pruning, from what `look` found in the first `len(found)` pictures."""
+
+    @abstractmethod
+    def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
+        """All figures, as `map` reports them, from what `look` found in all pictures."""
+
+    @abstractmethod
+    def taught_by(self, teacher: Network) -> Measure:
+        """The same pictures, and as truth what `teacher` finds in them."""
 
     @abstractmethod
     def digest(self) -> str:
         """SHA-256 of what is measured on: the pictures' names and their truth."""
 
-    def steering(self, summary: Mapping[str, Any]) -> float:
-        """The figure that steers pruning, of a summary."""
-        return float(summary[steering_key(self.metric)])
-
-    def run(self, network: Network) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
-        """The network's outputs, batch by batch."""
+    def run(self, network: Network) -> Iterator[list[Any]]:
+        """What a network finds, batch by batch."""
         network = network.eval()
         with torch.inference_mode():
             for batch in self.pictures:
-                yield batch, network(batch.inputs)
-
-    def report(self, network: Network) -> Mapping[str, Any]:
-        """All figures of a network."""
-        return self.summary(self.run(network))
+                yield self.look(batch, network(batch.inputs))
 
     def accuracy(self, network: Network) -> float:
         """The figure that steers pruning, of a network."""
-        return self.steering(self.report(network))
+        return self.outcome([each for found in self.run(network) for each in found]).accuracy
 
 
 class DetectionMeasure(Measure):
@@ -130,20 +151,34 @@ class DetectionMeasure(Measure):
     def pictures(self) -> Pictures:
         return self._pictures
 
-    def summary(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Mapping[str, Any]:
-        found: list[Detections] = []
-        for batch, output in outputs:
-            found += detections(
-                self.graph, output, batch, self.pictures.fit == "letterbox", MAP_THRESH, nms_kind=self.nms_kind
-            )
-        result = evaluate(
-            found, self.split.truths, self.graph.classes, difficult=self.split.difficult, points=self.points
-        )
-        return _as_dict(result, self.split.names, self.metric)
+    def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
+        letterboxed = self.pictures.fit == "letterbox"
+        return list(detections(self.graph, output, batch, letterboxed, MAP_THRESH, nms_kind=self.nms_kind))
+
+    def outcome(self, found: Sequence[Any]) -> DetectionOutcome:
+        metric: Any = self.metric
+        return DetectionOutcome(self._matches(found), metric, self.points)
+
+    def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
+        return _as_dict(summarize(self._matches(found), self.points), self.split.names, self.metric)
 
     def digest(self) -> str:
         truths = (truth.tobytes() for truth in (*self.split.truths, *self.split.difficult))
         return _digest(self.split.images, truths)
+
+    def taught_by(self, teacher: Network) -> Measure:
+        sure = [each.over(DISPLAY_THRESH) for found in self.run(teacher) for each in found]
+        truths = tuple(np.column_stack([each.classes, each.boxes]).astype(np.float32) for each in sure)
+        if not any(len(truth) for truth in truths):
+            raise InputError(f"--no-labels: the network finds nothing over {DISPLAY_THRESH} in {len(truths)} pictures")
+        split = replace(self.split, truths=truths)
+        measure = DetectionMeasure(self.graph, split, self.pictures, self.metric, self.points, self.nms_kind)
+        measure.labels = False
+        return measure
+
+    def _matches(self, found: Sequence[Any]) -> Matches:
+        truths, difficult = (each[: len(found)] for each in (self.split.truths, self.split.difficult))
+        return match(found, truths, self.graph.classes, difficult)
 
 
 class ClassMeasure(Measure):
@@ -157,14 +192,28 @@ class ClassMeasure(Measure):
     def pictures(self) -> Pictures:
         return self._pictures
 
-    def summary(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Mapping[str, Any]:
-        head = self.graph.outputs[-1]
-        scores = np.concatenate([output[head].flatten(1).cpu().numpy() for _, output in outputs])
-        result = evaluate_classes([(scores, np.array(self.split.classes, np.int64))])
+    def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
+        return list(output[self.graph.outputs[-1]].flatten(1).cpu().numpy())
+
+    def outcome(self, found: Sequence[Any]) -> ClassOutcome:
+        k = 1 if self.metric == "top1" else 5
+        return ClassOutcome(hits(np.stack(found), self._classes(found), k))
+
+    def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
+        result = evaluate_classes([(np.stack(found), self._classes(found))])
         return {"top1": result.top1, "top5": result.top5, "metric": self.metric, "images": result.images}
 
     def digest(self) -> str:
         return _digest(self.split.images, (str(number).encode() for number in self.split.classes))
+
+    def taught_by(self, teacher: Network) -> Measure:
+        best = tuple(int(np.argmax(scores)) for found in self.run(teacher) for scores in found)
+        measure = ClassMeasure(self.graph, replace(self.split, classes=best), self.pictures, self.metric)
+        measure.labels = False
+        return measure
+
+    def _classes(self, found: Sequence[Any]) -> np.typing.NDArray[np.int64]:
+        return np.array(self.split.classes[: len(found)], np.int64)
 
 
 def detections(
@@ -207,8 +256,10 @@ def default_metric(graph: Graph) -> str:
     return "map50" if graph.detection_heads else "top1"
 
 
-def steering_key(metric: str) -> str:
-    """The key of the steering figure in a summary: over the classes that are present."""
+def steering_key(metric: str, labels: bool = True) -> str:
+    """What the steering figure is called in reports: over the classes that are present."""
+    if not labels:
+        return f"{metric}_agreement"
     return metric if metric in CLASS_METRICS else f"{metric}_present"
 
 
@@ -232,9 +283,11 @@ def load_measure(
     device: str | torch.device = "cpu",
     points: Points = 0,
     nms_kind: str | None = None,
+    teacher: Network | None = None,
 ) -> Measure:
     """Pictures and truth of a .data file, ready to measure networks of this graph's shape.
 
+    teacher: what this network finds is the truth, by its display threshold or most probable class; no labels are read.
     InputError for what is wrong with the data, and for a metric that the network does not have.
     """
     metric = metric or default_metric(graph)
@@ -242,12 +295,19 @@ def load_measure(
     if metric not in known:
         raise InputError(f"--metric: expected one of {', '.join(known)} for this network, found {metric!r}")
     fit = fit_for(graph, letterbox)
-    if graph.detection_heads:
-        split = load_split(data, which, graph.dialect, classes=graph.classes, limit=limit)
+    labelled = teacher is None
+    if graph.detection_heads or not labelled:
+        split = load_split(data, which, graph.dialect, classes=graph.classes, limit=limit, labels=labelled)
         pictures = Pictures(split.images, graph, fit, device)
-        return DetectionMeasure(graph, split, pictures, metric, points, nms_kind)
-    classes = load_classes(data, which, classes=graph.classes, limit=limit)
-    return ClassMeasure(graph, classes, Pictures(classes.images, graph, fit, device), metric)
+    if graph.detection_heads:
+        measure: Measure = DetectionMeasure(graph, split, pictures, metric, points, nms_kind)
+    elif labelled:
+        classes = load_classes(data, which, classes=graph.classes, limit=limit)
+        measure = ClassMeasure(graph, classes, Pictures(classes.images, graph, fit, device), metric)
+    else:
+        nothing = ClassSplit(split.names, split.images, (-1,) * len(split.images))
+        measure = ClassMeasure(graph, nothing, pictures, metric)
+    return measure if teacher is None else measure.taught_by(teacher)
 
 
 def _as_dict(result: MapResult, names: Sequence[str], metric: str) -> dict[str, Any]:

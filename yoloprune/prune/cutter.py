@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,6 +88,12 @@ class Cutter:
             if len(group.atoms) - gone > 1:
                 curves.append(Curve(group.producers, len(group.atoms), self.order(criterion, group), gone))
         return tuple(curves)
+
+    def first_reader(self, curve: Curve) -> int:
+        """The first layer that a cut of this group changes: all before put out what they did, in kept channels."""
+        atoms = next(group.atoms for group in self.channels.groups if group.producers == curve.producers)
+        readers = [layer for layer, each in self.consumers.items() if np.isin(atoms, each.atoms).any()]
+        return min(readers, default=curve.producers[0])
 
     def alone(self, keep: KeepAtoms) -> Model:
         """The cut of one group; refitted without a look at the pictures."""

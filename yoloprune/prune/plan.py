@@ -13,11 +13,9 @@ import numpy as np
 from yoloprune.artefacts import load_json, save_json
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.sensitivity import Curve, Sensitivity
+from yoloprune.prune.sensitivity import RESOLUTION, ROUNDING, Curve, Sensitivity
 
 RULES = ("interpolated", "prefix")
-_ROUNDING = 1e-9
-"""A loss that exceeds the threshold by no more than this has met it."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +43,31 @@ class Limits:
 
 
 def bearable(sensitivity: Sensitivity, curve: Curve, threshold: float, rule: str = "interpolated") -> int:
-    """How many atoms a group may lose: as far as the loss stays within `threshold` all the way.
+    """How many atoms a group may lose at a tolerable loss.
 
-    The curve starts at no atom dropped (beyond those gone before) with the loss measured there. "interpolated" goes to
-    where the line between two measurements crosses the threshold; "prefix" stops at the last measurement before.
-    A curve that dips under the threshold again further on is not followed: what lies between was measured as too much.
+    "interpolated": the largest count that was measured to hold by the rising fit (`Sensitivity.holds`). Where the
+    measurements were not made for this threshold and leave a gap wider than RESOLUTION up to the next that loses more,
+    to where the line between the two crosses the threshold. "prefix": the last measurement before the first that loses
+    more, as Vitis AI does.
     """
-    before, loss_before = curve.gone, sensitivity.baseline - sensitivity.start
-    if loss_before > threshold + _ROUNDING:
-        return curve.gone
-    for point in curve.points:
-        loss = sensitivity.loss(point)
-        if loss > threshold + _ROUNDING:
-            if rule == "prefix":
+    if rule == "prefix":
+        held = [curve.gone]
+        for point in curve.points:
+            if sensitivity.loss(point) > threshold + ROUNDING:
                 break
-            share = (threshold - loss_before) / (loss - loss_before)
-            return before + math.floor(share * (point.dropped - before) + _ROUNDING)
-        before, loss_before = point.dropped, loss
-    return before
+            held.append(point.dropped)
+        return held[-1] if sensitivity.baseline - sensitivity.start <= threshold + ROUNDING else curve.gone
+    low = sensitivity.holds(curve, threshold)
+    beyond = [point for point in curve.points if point.dropped > low and sensitivity.loss(point) > threshold]
+    made_for = any(abs(threshold - loss) <= ROUNDING for loss in sensitivity.losses)
+    if not beyond or made_for or beyond[0].dropped - low <= RESOLUTION * curve.atoms:
+        return low
+    at_low = {point.dropped: sensitivity.loss(point) for point in curve.points}
+    held_loss = at_low.get(low, sensitivity.baseline - sensitivity.start)
+    if held_loss > threshold:
+        return low
+    share = (threshold - held_loss) / (sensitivity.loss(beyond[0]) - held_loss)
+    return low + math.floor(share * (beyond[0].dropped - low) + ROUNDING)
 
 
 def choose(sensitivity: Sensitivity, threshold: float, limits: Limits, rule: str = "interpolated") -> dict[str, int]:
@@ -118,7 +123,7 @@ def threshold_for_total(
     bad: float | None = None
     trial = min(total, most)
     while bad is None:
-        if joint_loss(trial) > total + _ROUNDING:
+        if joint_loss(trial) > total + ROUNDING:
             bad = trial
         elif trial >= most:
             return trial
@@ -127,7 +132,7 @@ def threshold_for_total(
     low = 0.0 if good is None else good
     for _ in range(steps):
         middle = (low + bad) / 2
-        if joint_loss(middle) > total + _ROUNDING:
+        if joint_loss(middle) > total + ROUNDING:
             bad = middle
         else:
             low = good = middle

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,10 +35,10 @@ def recalibrate(
     """
     masked = mask(model, channels, keep)
     network = build(masked, device)
-    touched = touched_by(model, masked)
-    walk = Walk([network], batches, touched, memory)
+    walk = Walk([network], batches, touched_by(model, masked), memory)
+    disturbed = _disturbed(model, masked, channels, keep)
     for layer, module in zip(model.graph.layers, network.layers, strict=True):
-        if not (isinstance(module, Affine) and module.normalized and layer.sources[0] in touched):
+        if not (isinstance(module, Affine) and module.normalized and layer.index in disturbed):
             continue
         count, total, squares = 0, torch.zeros_like(module.mean).double(), torch.zeros_like(module.mean).double()
         with torch.no_grad():
@@ -52,3 +53,14 @@ def recalibrate(
             module.mean.copy_(torch.where(kept, mean.float(), module.mean))
             module.variance.copy_(torch.where(kept, variance.float(), module.variance))
     return masked.with_weights(network.get_weights(model.weights.header))
+
+
+def _disturbed(model: Model, masked: Model, channels: Channels, keep: KeepAtoms) -> set[int]:
+    """Layers in which something that stays has other weights or other inputs than before the cut."""
+    disturbed: set[int] = set()
+    for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
+        kept = channels.kept_outputs(layer.index, keep)
+        same = all(np.array_equal(old[name][kept], new[name][kept]) for name in old)
+        if not same or disturbed.intersection(layer.sources):
+            disturbed.add(layer.index)
+    return disturbed

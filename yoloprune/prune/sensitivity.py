@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from yoloprune.artefacts import load_json, save_json
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
 
-GRID = tuple(n / 10 for n in range(1, 10))
+GRID: Final = tuple(n / 10 for n in range(1, 10))
 """The classic nine sparsities."""
+LOSSES: Final = (0.005, 0.01, 0.02, 0.05)
+"""Losses of accuracy for which curves are measured unless the user names others."""
+ROUNDING: Final = 1e-9
+"""A loss that exceeds what is allowed by no more than this has met it."""
+RESOLUTION: Final = 0.05
+"""Of sparsity: how close measurements lie where a decision hangs on them."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,11 @@ class Point:
     dropped: int
     """Atoms of the group that are gone, in all."""
     accuracy: float
+    """Where only a share of the pictures was looked at: the original's on all, less the loss on these."""
+    interval: tuple[float, float] | None = None
+    """90 % of bootstrap resamples of the pictures lose between these, against the original."""
+    share: float = 1.0
+    """Of the pictures that it was measured on: under 1 where the first ones showed that too much is lost."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,8 @@ class Curve:
     gone: int
     """How many were gone before."""
     points: tuple[Point, ...] = ()
+    screen: tuple[tuple[int, float], ...] = ()
+    """For some counts of dropped atoms, the drift of what enters the heads (search.py)."""
 
     @property
     def label(self) -> str:
@@ -83,13 +99,42 @@ class Sensitivity:
     """Accuracy of the original network, from which losses count."""
     start: float
     """Accuracy of the weights that are cut here."""
+    losses: tuple[float, ...]
+    """Losses for which it is to be known how far each group may go; empty with a grid."""
     sparsities: tuple[float, ...]
-    """Where each curve is to be measured; it is whole when all of these are."""
+    """The grid on which every curve is to be measured; empty where measurements follow `losses`."""
     curves: tuple[Curve, ...]
 
     def loss(self, point: Point) -> float:
         """Accuracy lost against the original network; below 0 for a gain."""
         return self.baseline - point.accuracy
+
+    def holds(self, curve: Curve, loss: float) -> int:
+        """The largest count of dropped atoms that was measured to lose at most `loss`, all the way by the rising fit.
+
+        A single lucky measurement among bad ones is not followed, a single bad one among good ones does not stop.
+        """
+        known = [(curve.gone, self.baseline - self.start, 1.0)]
+        known += [(point.dropped, self.loss(point), point.share) for point in curve.points]
+        counts, losses, weights = (np.array(each, np.float64) for each in zip(*known, strict=True))
+        good = np.maximum(losses, monotone(losses, weights)) <= loss + ROUNDING
+        return int(counts[good].max(initial=curve.gone))
+
+    def asked_for(
+        self, losses: Sequence[float] | None, sparsities: Sequence[float] | None, also: Sequence[float] = ()
+    ) -> Self:
+        """The same measurements, with more to measure; LOSSES where nothing else was ever asked for.
+
+        also: losses that matter too, unless the user wants a grid.
+        """
+        if not (losses or sparsities or self.losses or self.sparsities):
+            losses = LOSSES
+        wanted = {*self.losses, *(losses or ())}
+        return replace(
+            self,
+            losses=tuple(sorted(wanted | set(also) if wanted else wanted)),
+            sparsities=tuple(sorted({*self.sparsities, *(sparsities or ())})),
+        )
 
     def with_curve(self, curve: Curve) -> Self:
         """The curve of its label replaced."""
@@ -97,7 +142,8 @@ class Sensitivity:
 
     def save(self, path: Path) -> None:
         """Write `sensitivity.json`."""
-        save_json(path, "sensitivity", asdict(self))
+        curves = [{**vars(curve), "points": [vars(point) for point in curve.points]} for curve in self.curves]
+        save_json(path, "sensitivity", {**vars(self), "setup": vars(self.setup), "curves": curves})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -106,8 +152,8 @@ class Sensitivity:
         try:
             curves = tuple(_curve(each) for each in payload["curves"])
             setup = Setup(**payload["setup"])
-            sparsities = tuple(map(float, payload["sparsities"]))
-            return cls(setup, float(payload["baseline"]), float(payload["start"]), sparsities, curves)
+            losses, sparsities = (tuple(map(float, payload[key])) for key in ("losses", "sparsities"))
+            return cls(setup, float(payload["baseline"]), float(payload["start"]), losses, sparsities, curves)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"expected what ana writes, found a file that lacks or garbles {error}", file=path
@@ -115,9 +161,20 @@ class Sensitivity:
 
 
 def _curve(payload: Mapping[str, Any]) -> Curve:
-    points = tuple(Point(int(each["dropped"]), float(each["accuracy"])) for each in payload["points"])
     numbers = {key: tuple(map(int, payload[key])) for key in ("producers", "order")}
-    return Curve(**numbers, atoms=int(payload["atoms"]), gone=int(payload["gone"]), points=points)
+    return Curve(
+        **numbers,
+        atoms=int(payload["atoms"]),
+        gone=int(payload["gone"]),
+        points=tuple(_point(each) for each in payload["points"]),
+        screen=tuple((int(count), float(drift)) for count, drift in payload["screen"]),
+    )
+
+
+def _point(payload: Mapping[str, Any]) -> Point:
+    interval = payload["interval"]
+    ends = None if interval is None else (float(interval[0]), float(interval[1]))
+    return Point(int(payload["dropped"]), float(payload["accuracy"]), ends, float(payload["share"]))
 
 
 def grid_counts(curve: Curve, sparsities: Sequence[float]) -> tuple[int, ...]:
@@ -126,22 +183,17 @@ def grid_counts(curve: Curve, sparsities: Sequence[float]) -> tuple[int, ...]:
     return tuple(sorted(count for count in counts if curve.gone < count < curve.atoms))
 
 
-def analyse(
-    sensitivity: Sensitivity,
-    accuracy_of: Callable[[Curve, int], float],
-    on_point: Callable[[Sensitivity, Curve, Point], None],
-) -> Sensitivity:
-    """Measure what is missing of every curve, each group alone.
+def monotone(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rising sequence that is closest to `values` [P] in weighted squares.
 
-    `accuracy_of(curve, dropped)` cuts and measures; `on_point` hears of every new point and may save.
+    Pool adjacent violators (Barlow et al. 1972, "Statistical inference under order restrictions").
     """
-    for label in [curve.label for curve in sensitivity.curves]:
-        curve = next(each for each in sensitivity.curves if each.label == label)
-        known = {point.dropped for point in curve.points}
-        for dropped in grid_counts(curve, sensitivity.sparsities):
-            if dropped not in known:
-                point = Point(dropped, accuracy_of(curve, dropped))
-                curve = curve.with_point(point)
-                sensitivity = sensitivity.with_curve(curve)
-                on_point(sensitivity, curve, point)
-    return sensitivity
+    blocks: list[tuple[float, float, int]] = []  # mean, weight, length
+    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
+        block = (value, weight, 1)
+        while blocks and blocks[-1][0] >= block[0]:
+            mean, before, length = blocks.pop()
+            total = before + block[1]
+            block = ((mean * before + block[0] * block[1]) / total, total, length + block[2])
+        blocks.append(block)
+    return np.repeat([mean for mean, _, _ in blocks], [length for _, _, length in blocks])

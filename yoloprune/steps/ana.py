@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from yoloprune.darknet.data import load_classes, load_split
-from yoloprune.detect.front import Front
 from yoloprune.detect.measure import Measure, Pictures, fit_for, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA, default_criterion
 from yoloprune.prune.cutter import Cutter
-from yoloprune.prune.sensitivity import GRID, Curve, Point, Sensitivity, Setup, analyse, grid_counts
-from yoloprune.steps.job import Job, Step, Watch, job_of, original_figures, start_job, unwatched
+from yoloprune.prune.search import analyse
+from yoloprune.prune.sensitivity import Curve, Sensitivity, Setup
+from yoloprune.prune.trials import Trials
+from yoloprune.steps.job import Job, Step, Watch, job_of, original_figures, original_findings, start_job, unwatched
 from yoloprune.workspace import DEFAULT, Settings
 
 CALIBRATE = 64
@@ -33,23 +33,36 @@ def ana(
     letterbox: bool | None = None,
     metric: str | None = None,
     images: int | None = None,
+    labels: bool = True,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
+    losses: Sequence[float] | None = None,
     sparsities: Sequence[float] | None = None,
     device: str = "cpu",
+    seed: int = 0,
     force: bool = False,
     watch: Watch = unwatched,
 ) -> Sensitivity:
-    """Measure the loss of every channel group at `sparsities` (default: GRID), each alone, to `sensitivity.json`.
+    """Measure how far every channel group may go, each alone, at each of `losses` (default: LOSSES).
 
-    Starts the workspace, or goes on with the one that was started with the same files and settings: after rounds of
-    pruning it measures what is left. images: first so many pictures of the valid list. calibrate: first so many of the
-    train list, for compensation; 0 for none. Points that are measured already are not measured again.
+    Writes `sensitivity.json`. Starts the workspace, or goes on with the one that was started with the same files and
+    settings: after rounds of pruning it measures what is left. sparsities: measure all of these instead, the classic
+    way. images: first so many pictures of the valid list. labels: False to measure agreement with the original
+    network's own findings instead of accuracy. calibrate: first so many of the train list, for compensation; 0 for
+    none. seed: of the bootstrap. Points that are measured already are not measured again.
     """
-    settings = Settings(dialect, letterbox, metric, images)
+    settings = Settings(dialect, letterbox, metric, images, labels)
     job = start_job(cfg, weights, data, workspace, settings, force=force)
     return analyse_job(
-        job, criterion=criterion, calibrate=calibrate, sparsities=sparsities, device=device, force=force, watch=watch
+        job,
+        criterion=criterion,
+        calibrate=calibrate,
+        losses=losses,
+        sparsities=sparsities,
+        device=device,
+        seed=seed,
+        force=force,
+        watch=watch,
     )
 
 
@@ -58,69 +71,63 @@ def analyse_job(
     *,
     criterion: str | None,
     calibrate: int,
+    losses: Sequence[float] | None = None,
     sparsities: Sequence[float] | None = None,
+    also: Sequence[float] = (),
     device: str = "cpu",
+    seed: int = 0,
     force: bool = False,
     watch: Watch = unwatched,
 ) -> Sensitivity:
-    """`ana` on a workspace's newest weights, for its next round."""
+    """`ana` on a workspace's newest weights, for its next round. An analysis that is there is only added to.
+
+    also: as `Sensitivity.asked_for` has it.
+    """
+    if losses and sparsities:
+        raise InputError("expected --losses or --sparsities, found both")
     criterion = criterion or default_criterion(bool(calibrate))
     if criterion not in CRITERIA:
         raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
     measure = job.measure(device)
     if calibrate:
         calibration_paths(job, calibrate)  # what is missing there is said now
-    workspace, original = original_figures(job, measure, device)
+    found = original_findings(job, measure, device)
+    workspace, original = original_figures(job, measure.outcome(found).accuracy, measure)
     job = job_of(workspace)
     file = workspace.sensitivity_file(job.next_round)
     setup = setup_of(job, measure, criterion, calibrate)
     known = resumable(file, setup) if file.exists() and not force else None
-    network = network_for_measuring(job.model, device)
-    start = known.start if known else measure.accuracy(network)
     cut = cutter_of(job, calibrate, device)
     if calibrate:
         watch(Step("ana", 0, 1, f"looking at {calibrate} calibration pictures"))
     if calibrate and cut.not_refitted:
         layers = ", ".join(map(str, cut.not_refitted))
         watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
-    if known:
-        sensitivity = replace(known, sparsities=tuple(sparsities or known.sparsities))
-    else:
-        curves = cut.first_curves(criterion)
-        sensitivity = Sensitivity(setup, original.accuracy, start, tuple(sparsities or GRID), curves)
+    if known is None:
+        start = measure.accuracy(network_for_measuring(job.model, device)) if workspace.rounds else original.accuracy
+        known = Sensitivity(setup, original.accuracy, start, (), (), cut.first_curves(criterion))
+    sensitivity = known.asked_for(losses, sparsities, also)
     sensitivity.save(file)
 
-    missing = [
-        (curve, count)
-        for curve in sensitivity.curves
-        for count in set(grid_counts(curve, sensitivity.sparsities)) - {point.dropped for point in curve.points}
-    ]
-    todo = len(missing)
-    groups = len(sensitivity.curves)
-    done = 0
-    front = Front(measure, network)
-    variant = network_for_measuring(job.model, device)
+    started, groups = time.monotonic(), len(sensitivity.curves)
+    watch(Step("ana", 0, groups, f"{groups} groups, {len(measure.pictures)} pictures"))
 
-    def accuracy_of(curve: Curve, dropped: int) -> float:
-        front.advance(curve.producers[0])
-        variant.set_weights(cut.alone(curve.keep(job.channels, job.keep, dropped)).weights)
-        return front.accuracy(variant)
-
-    if missing:  # a trial cut from the middle, refit and all, says what a point costs; it tells nothing else
-        started = time.monotonic()
-        accuracy_of(*missing[todo // 2])
-        minutes = (time.monotonic() - started) * todo / 60
-        text = f"{groups} groups, {todo} points of {len(measure.pictures)} pictures, about {minutes:.1f} min"
-        watch(Step("ana", 0, todo, text))
-
-    def on_point(so_far: Sensitivity, curve: Curve, point: Point) -> None:
-        nonlocal done
-        done += 1
+    def on_change(so_far: Sensitivity, curve: Curve) -> None:
         so_far.save(file)
-        share = point.dropped / curve.atoms
-        watch(Step("ana", done, todo, f"group {curve.label} at {share:.0%}: {so_far.loss(point):+.4f}"))
+        done = [each.label for each in so_far.curves].index(curve.label)
+        left = (time.monotonic() - started) / (done + 0.5) * (groups - done - 0.5) / 60
+        watch(Step("ana", done, groups, f"{_latest(so_far, curve)}, about {left:.1f} min left"))
 
-    return analyse(sensitivity, accuracy_of, on_point)
+    result = analyse(sensitivity, Trials(cut, measure, found, seed), on_change)
+    watch(Step("ana", groups, groups))
+    return result
+
+
+def _latest(sensitivity: Sensitivity, curve: Curve) -> str:
+    if not curve.points:
+        return f"group {curve.label}"
+    shown = ", ".join(f"{p.dropped / curve.atoms:.0%}: {sensitivity.loss(p):+.4f}" for p in curve.points)
+    return f"group {curve.label} loses {shown}"
 
 
 def cutter_of(job: Job, calibrate: int, device: str = "cpu") -> Cutter:

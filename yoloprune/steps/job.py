@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from yoloprune.artefacts import sha256
 from yoloprune.darknet import weights as weights_file
@@ -66,19 +67,27 @@ class Job:
             letterbox=settings.letterbox,
             limit=settings.images,
             device=device,
+            teacher=None if settings.labels else build(self.original, device),
         )
+
+    @property
+    def original(self) -> Model:
+        """The network that the job started with."""
+        return load(self.workspace.cfg.path, self.workspace.weights.path, self.model.graph.dialect)
 
     def figures(self, accuracy: float, keep: KeepAtoms) -> Figures:
         """Accuracy and the sizes of the network that is slimmed to `keep`."""
         graph = slim_graph(self.model.graph, self.channels, keep)
-        metric = self.workspace.settings.metric or default_metric(graph)
-        return figures_of(graph, self.model, metric, accuracy)
+        settings = self.workspace.settings
+        return figures_of(
+            graph, self.model, steering_key(settings.metric or default_metric(graph), settings.labels), accuracy
+        )
 
 
-def figures_of(graph: Graph, model: Model, metric: str, accuracy: float) -> Figures:
-    """A graph's sizes beside an accuracy; `model` gives the weights file's header."""
+def figures_of(graph: Graph, model: Model, key: str, accuracy: float) -> Figures:
+    """A graph's sizes beside an accuracy called `key`; `model` gives the weights file's header."""
     parameters = weights_file.count(graph.layers)
-    return Figures(steering_key(metric), accuracy, graph.bflops, parameters, model.weights.header.size + 4 * parameters)
+    return Figures(key, accuracy, graph.bflops, parameters, model.weights.header.size + 4 * parameters)
 
 
 def open_job(folder: Path) -> Job:
@@ -125,14 +134,17 @@ def data_candidates(cfg: Path) -> list[Path]:
     return sorted({path.resolve() for folder in (cfg.parent, Path()) for path in folder.glob("*.data")})
 
 
-def original_figures(job: Job, measure: Measure, device: str = "cpu") -> tuple[Workspace, Figures]:
-    """The original network's figures and the workspace that knows them; measured and written if they are not known."""
+def original_findings(job: Job, measure: Measure, device: str = "cpu") -> list[Any]:
+    """What the network that the job started with finds in each of the measure's pictures."""
+    return [each for found in measure.run(build(job.original, device)) for each in found]
+
+
+def original_figures(job: Job, accuracy: float, measure: Measure) -> tuple[Workspace, Figures]:
+    """The original network's figures, its accuracy as measured, and the workspace that knows them; written if new."""
     workspace = job.workspace
     if workspace.original is None:
-        original = load(workspace.cfg.path, workspace.weights.path, job.model.graph.dialect)
-        accuracy = measure.accuracy(build(original, device))
-        metric = measure.metric
-        workspace = workspace.with_original(figures_of(original.graph, original, metric, accuracy))
+        original = job.original
+        workspace = workspace.with_original(figures_of(original.graph, original, measure.steering, accuracy))
         workspace.begin()
     assert workspace.original is not None
     return workspace, workspace.original

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import torch
-from torch import Tensor
 
 from yoloprune.darknet.data import load_names, read_data
 from yoloprune.darknet.dialect import dialect_named
@@ -28,7 +27,7 @@ from yoloprune.errors import InputError
 from yoloprune.prune.channels import KeepAtoms
 from yoloprune.prune.criteria import default_criterion
 from yoloprune.prune.plan import bearable
-from yoloprune.prune.sensitivity import GRID, Sensitivity, grid_counts
+from yoloprune.prune.sensitivity import Sensitivity, grid_counts
 from yoloprune.prune.slim import slim_graph
 from yoloprune.steps.ana import cutter_of
 from yoloprune.steps.job import Job, Step, Watch, data_candidates, find_data, job_of, unwatched
@@ -36,6 +35,10 @@ from yoloprune.workspace import DEFAULT, Input, Settings, Workspace
 
 BEARABLE: Final = 0.01
 """Loss of accuracy, one mAP point, at which `gains` compares groups."""
+_MOST_LOST: Final = 0.1
+"""Loss at which `frontier` ends."""
+_TYPICAL: Final = 4
+"""Measurements of a group without a grid."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Forecast:
 
     groups: int
     points: int
-    """Measurements that are missing."""
+    """Measurements; without a grid about as many as are usual."""
     images: int
     """Pictures of each."""
     seconds: float
@@ -111,12 +114,15 @@ def accuracy(
     _expect("--points", points, get_args(Points))
     _expect("--nms", nms, get_args(NmsKind))
     options: Any = {"points": points or 0, "nms_kind": nms}
-    found = read_data(find_data(cfg, data))
+    file = read_data(find_data(cfg, data))
     measure = load_measure(
-        model.graph, found, metric=metric, letterbox=letterbox, limit=images, device=device, **options
+        model.graph, file, metric=metric, letterbox=letterbox, limit=images, device=device, **options
     )
-    outputs = measure.run(network_for_measuring(model, device))
-    return measure.summary(_watched(outputs, len(measure.pictures), watch))
+    found: list[Any] = []
+    for batch in measure.run(network_for_measuring(model, device)):
+        found += batch
+        watch(Step("map", len(found), len(measure.pictures)))
+    return measure.summary(found)
 
 
 def detect(
@@ -191,7 +197,7 @@ def forecast(
     measure.accuracy(network)
     once = time.monotonic() - started
     curves = cutter_of(job, calibrate=0).first_curves(default_criterion(refits=False))  # any criterion: same counts
-    points = sum(len(grid_counts(curve, sparsities or GRID)) for curve in curves)
+    points = sum(len(grid_counts(curve, sparsities)) if sparsities else _TYPICAL for curve in curves)
     return Forecast(len(curves), points, len(measure.pictures), once * points)
 
 
@@ -207,6 +213,20 @@ def gains(job: Job, sensitivity: Sensitivity, loss: float = BEARABLE) -> dict[st
         for curve in sensitivity.curves
     }
     return {label: (now - bflops(keep)) / job.model.graph.bflops for label, keep in cuts.items()}
+
+
+def frontier(job: Job, sensitivity: Sensitivity) -> list[tuple[float, float]]:
+    """For losses that each group alone may have, the share of the original's BFLOPs that is gone then."""
+    now = sensitivity.baseline - sensitivity.start
+    losses = sorted({now, *(sensitivity.loss(point) for curve in sensitivity.curves for point in curve.points)})
+    result = []
+    for loss in [loss for loss in losses if now <= loss <= _MOST_LOST]:
+        keep = job.keep
+        for curve in sensitivity.curves:
+            keep = curve.keep(job.channels, keep, sensitivity.holds(curve, loss))
+        share = 1 - slim_graph(job.model.graph, job.channels, keep).bflops / job.model.graph.bflops
+        result.append((loss, share))
+    return result
 
 
 @contextmanager
@@ -225,16 +245,6 @@ def _appearing(out: Path) -> Iterator[Path]:
     finally:
         if not existed and not any(out.iterdir()):
             out.rmdir()
-
-
-def _watched(
-    outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]], total: int, watch: Watch
-) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
-    done = 0
-    for batch, output in outputs:
-        yield batch, output
-        done += len(batch.sizes)
-        watch(Step("map", done, total))
 
 
 def _pictures(images: Sequence[Path], out: Path, *, force: bool) -> list[Path]:

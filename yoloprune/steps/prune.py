@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -89,9 +89,13 @@ def prune(
     job = _open_for_cut(workspace, force=force)
     _check_layers(job, exclude)
     limits = Limits(frozenset(exclude), multiple, min_keep)
-    sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, device, watch)
+    also = () if threshold is None or relative else (threshold,)
+    sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, also, device, watch)
     job, original = _with_original(job)
     scale = original.accuracy if relative else 1.0
+    if threshold is not None and relative:
+        also = (threshold * scale,)
+        sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, also, device, watch)
     cuts = _Cuts(job, sensitivity, limits, rule, calibrate, device)
     if ratio is not None:
         threshold = threshold_for_ratio(
@@ -171,12 +175,14 @@ def _check_layers(job: Job, exclude: Collection[int]) -> None:
             raise InputError(f"--exclude: layer {layer} makes no prunable channels (expected some of {listed})")
 
 
-def _analysis(job: Job, criterion: str, calibrate: int, reuse: bool, device: str, watch: Watch) -> Sensitivity:
+def _analysis(
+    job: Job, criterion: str, calibrate: int, reuse: bool, also: Sequence[float], device: str, watch: Watch
+) -> Sensitivity:
     """The round's own curves, measured as far as they are missing; or those of the round before."""
     number = job.next_round
     if reuse and number > 1:
         return Sensitivity.load(job.workspace.sensitivity_file(number - 1))
-    return analyse_job(job, criterion=criterion, calibrate=calibrate, device=device, watch=watch)
+    return analyse_job(job, criterion=criterion, calibrate=calibrate, also=also, device=device, watch=watch)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from yoloprune.errors import InputError
 from yoloprune.steps.ana import CALIBRATE
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.job import Step, Watch, original_figures, start_job, unwatched
+from yoloprune.steps.job import Step, Watch, original_figures, original_findings, start_job, unwatched
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
@@ -63,7 +63,9 @@ def run(
         raise InputError(f"--rounds: expected at least 1, found {rounds}")
     job = start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
     targets(job, out, force=force)  # refused now, not after hours
-    original_figures(job, job.measure(device))
+    if job.workspace.original is None:
+        measure = job.measure(device)
+        original_figures(job, measure.outcome(original_findings(job, measure, device)).accuracy, measure)
     for number in range(1, rounds + 1):
         done = {each.number: each for each in Workspace.load(workspace).rounds}
         watch(Step("round", number, rounds))

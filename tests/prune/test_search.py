@@ -1,0 +1,186 @@
+"""Adaptive measuring on made curves, whose answers are known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yoloprune.prune.search import Expectation, analyse, drift_at
+from yoloprune.prune.sensitivity import LOSSES, RESOLUTION, Curve, Point, Sensitivity, Setup, monotone
+
+SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 10, "l1", "none")
+BASELINE = 0.8
+Loss = Callable[[float], float]
+
+
+class Made:
+    """Groups whose loss and drift are functions of sparsity."""
+
+    def __init__(self, *losses: Loss, drift_of_loss: float = 2.0, noise: float = 0.0) -> None:
+        self.losses, self.factor, self.noise = losses, drift_of_loss, noise
+        self.measured = 0
+
+    def curves(self, atoms: int = 100) -> tuple[Curve, ...]:
+        return tuple(Curve((number,), atoms, tuple(range(atoms)), 0) for number in range(len(self.losses)))
+
+    def start(self, atoms: int = 100) -> Sensitivity:
+        return Sensitivity(SETUP, BASELINE, BASELINE, LOSSES, (), self.curves(atoms))
+
+    def drift(self, curve: Curve, dropped: int) -> float:
+        return self.factor * max(self.losses[curve.producers[0]](dropped / curve.atoms), 1e-6)
+
+    def point(self, curve: Curve, dropped: int, most: float = math.inf) -> Point:
+        self.measured += 1
+        wobble = np.random.default_rng(1000 * curve.producers[0] + dropped).normal(0, self.noise) if self.noise else 0
+        return Point(dropped, BASELINE - self.losses[curve.producers[0]](dropped / curve.atoms) - wobble)
+
+
+SHAPES: dict[str, Loss] = {
+    "line": lambda s: 0.1 * s,
+    "bend": lambda s: 0.3 * s**3,
+    "steep": lambda s: 0.3 * math.sqrt(s),
+    "flat": lambda s: 0.0001 * s,
+    "cliff": lambda s: 0.0 if s < 0.62 else 0.5,
+    "gain": lambda s: -0.02 * s if s < 0.5 else 0.2 * (s - 0.5) - 0.01,
+}
+
+
+def crossing(loss: Loss, most: float, atoms: int = 100) -> int:
+    """The largest count up to which nothing exceeds `most`."""
+    over = [count for count in range(1, atoms) if loss(count / atoms) > most + 1e-9]
+    return min(over, default=atoms) - 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_may_go_is_found_within_the_resolution(shape: str) -> None:
+    made = Made(*[SHAPES[shape]] * 3)
+    found = analyse(made.start(), made, lambda *_: None)
+    for loss in LOSSES:
+        expected = min(crossing(SHAPES[shape], loss), 98)
+        for curve in found.curves:
+            held = found.holds(curve, loss)
+            assert held <= expected
+            assert expected - held <= 2 * RESOLUTION * 100
+    assert made.measured <= 3 * 7
+
+
+def test_it_takes_fewer_measurements_than_the_grid() -> None:
+    made = Made(*[loss for loss in SHAPES.values() for _ in range(5)])
+    analyse(made.start(), made, lambda *_: None)
+    assert made.measured < len(made.losses) * 9 / 1.7
+
+
+def test_a_group_that_bears_all_is_measured_once() -> None:
+    made = Made(SHAPES["flat"])
+    found = analyse(made.start(), made, lambda *_: None)
+    assert made.measured == 1
+    assert found.holds(found.curves[0], 0.005) == 98
+
+
+def test_a_hopeless_group_is_measured_little() -> None:
+    made = Made(lambda s: 0.3 if s else 0.0)
+    found = analyse(made.start(), made, lambda *_: None)
+    assert made.measured <= 1
+    assert found.holds(found.curves[0], 0.05) == 0
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 5.0, 40.0])
+def test_what_is_said_to_hold_was_measured_to_hold_on_noisy_curves(factor: float) -> None:
+    made = Made(*[loss for loss in SHAPES.values() for _ in range(3)], drift_of_loss=factor, noise=0.005)
+    found = analyse(made.start(), made, lambda *_: None)
+    for curve in found.curves:
+        measured = {point.dropped: found.loss(point) for point in curve.points}
+        for loss in LOSSES:
+            held = found.holds(curve, loss)
+            assert held == 0 or measured[held] <= loss
+    assert made.measured < len(made.losses) * 9
+
+
+@pytest.mark.parametrize("atoms", [2, 3, 5])
+def test_small_groups(atoms: int) -> None:
+    made = Made(SHAPES["line"], SHAPES["flat"])
+    found = analyse(made.start(atoms), made, lambda *_: None)
+    assert found.holds(found.curves[1], 0.005) == atoms - 1
+
+
+def test_a_later_round_leaves_what_is_gone() -> None:
+    made = Made(SHAPES["line"])
+    later = replace(made.start(), curves=(replace(made.curves()[0], gone=15),), start=BASELINE - 0.015)
+    found = analyse(later, made, lambda *_: None)
+    assert found.holds(found.curves[0], 0.01) == 15
+    assert found.holds(found.curves[0], 0.05) in range(41, 51)
+    assert all(point.dropped > 15 for point in found.curves[0].points)
+
+
+def test_it_resumes_anywhere_and_ends_the_same(tmp_path: Path) -> None:
+    made = Made(*SHAPES.values(), noise=0.003)
+    file = tmp_path / "sensitivity.json"
+    saved: list[bytes] = []
+
+    def save(so_far: Sensitivity, curve: Curve) -> None:
+        so_far.save(file)
+        saved.append(file.read_bytes())
+
+    whole = analyse(made.start(), made, save)
+    assert Sensitivity.load(file) == whole
+    last = saved[-1]
+    for content in saved[::3]:
+        file.write_bytes(content)
+        again = analyse(Sensitivity.load(file), made, lambda so_far, _: so_far.save(file))
+        assert again == whole
+        assert file.read_bytes() == last
+
+
+def test_a_grid_is_measured_whole() -> None:
+    made = Made(SHAPES["line"], SHAPES["cliff"])
+    start = replace(made.start(), losses=(), sparsities=(0.25, 0.5, 0.75))
+    found = analyse(start, made, lambda *_: None)
+    assert [[point.dropped for point in curve.points] for curve in found.curves] == [[25, 50, 75]] * 2
+
+
+def test_more_losses_only_add_to_what_is_there() -> None:
+    made = Made(*SHAPES.values())
+    first = analyse(made.start(), made, lambda *_: None)
+    before = made.measured
+    more = analyse(first.asked_for([0.03], None), made, lambda *_: None)
+    assert more.losses == (0.005, 0.01, 0.02, 0.03, 0.05)
+    assert before < made.measured < before + 3 * len(SHAPES)
+    assert analyse(more, made, lambda *_: None) == more
+
+
+def test_the_expectation_follows_what_was_measured() -> None:
+    made = Made(*[SHAPES["line"]] * 6, drift_of_loss=0.5)
+    found = analyse(made.start(), made, lambda *_: None)
+    expected = Expectation.of(found)
+    for loss in (0.01, 0.03, 0.06):
+        assert expected.at(0.5 * loss) == pytest.approx(loss, rel=0.3)
+
+
+def test_drift_is_interpolated_between_what_was_looked_at() -> None:
+    curve = Curve((0,), 100, tuple(range(100)), 10, (), ((20, 0.01), (40, 0.04), (80, 0.64)))
+    assert drift_at(curve, 10) == 0
+    assert drift_at(curve, 15) == pytest.approx(0.005)
+    assert [drift_at(curve, count) for count in (20, 40, 80)] == pytest.approx([0.01, 0.04, 0.64])
+    assert drift_at(curve, 60) == pytest.approx(0.16)
+    assert drift_at(curve, 99) == pytest.approx(0.64)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_rising_fit_is_the_least_squares_one(seed: int) -> None:
+    """Against its dual characterisation: the slopes of the greatest convex minorant of the cumulated sums."""
+    rng = np.random.default_rng(seed)
+    values, weights = rng.normal(size=12).cumsum(), rng.uniform(0.2, 2, 12)
+    fit = monotone(values, weights)
+    assert (np.diff(fit) >= 0).all()
+    sums, ends = np.append(0, np.cumsum(values * weights)), np.append(0, np.cumsum(weights))
+    for place in range(12):  # max-min formula
+        means = [
+            min((sums[high + 1] - sums[low]) / (ends[high + 1] - ends[low]) for high in range(place, 12))
+            for low in range(place + 1)
+        ]
+        assert fit[place] == pytest.approx(max(means))

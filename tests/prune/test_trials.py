@@ -1,0 +1,87 @@
+"""Trials of single groups give what cutting and measuring the whole network gives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yoloprune.darknet.data import load_split, read_data
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import load
+from yoloprune.detect.measure import DetectionMeasure, Pictures, load_measure, network_for_measuring
+from yoloprune.prune.channels import trace
+from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.trials import Trials
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
+    """The built-in net on 16 drawn pictures, refitted on 16 others."""
+    from make_shapes import write as draw_set
+
+    folder = tmp_path_factory.mktemp("trials") / "set"
+    draw_set(folder, {"train": 16, "valid": 16}, 160, 3, 1, force=False)
+    model = load(ROOT / "cfg" / "shapes.cfg", ROOT / "weights" / "shapes.weights", ALEXEYAB)
+    data = read_data(folder / "shapes.data")
+    measure = load_measure(model.graph, data)
+    train = load_split(data, "train", ALEXEYAB, classes=model.graph.classes, labels=False)
+    batches = [batch.inputs for batch in Pictures(train.images, model.graph, "stretch")]
+    channels = trace(model.graph)
+    cutter = Cutter(model, channels, channels.all_kept(), lambda: batches)
+    found = [each for batch in measure.run(network_for_measuring(model)) for each in batch]
+    return Trials(cutter, measure, found)
+
+
+def test_a_point_is_what_the_whole_network_measures(trials: Trials) -> None:
+    for curve in trials.cutter.first_curves("l1"):
+        dropped = curve.atoms // 2
+        point = trials.point(curve, dropped)
+        cut = trials.cutter.alone(curve.keep(trials.cutter.channels, trials.cutter.keep, dropped))
+        # The first reader's own sums run over other zeros, so rounding may move a probability, not a rank.
+        assert point.accuracy == pytest.approx(trials.measure.accuracy(network_for_measuring(cut)), abs=2e-3)
+        assert point.share == 1
+        assert point.interval is not None
+        low, high = point.interval
+        assert low <= high
+        assert low - 0.05 <= trials.baseline - point.accuracy <= high + 0.05
+
+
+def test_drift_grows_with_the_cut_from_nothing(trials: Trials) -> None:
+    for curve in trials.cutter.first_curves("l1"):
+        drifts = [trials.drift(curve, round(share * curve.atoms)) for share in (0, 0.3, 0.9)]
+        assert drifts[0] < 1e-8
+        assert drifts[0] < drifts[1] < drifts[2]
+        assert math.isfinite(drifts[2])
+
+
+def test_a_hopeless_cut_is_given_up_early_and_said_so(trials: Trials) -> None:
+    curve = max(trials.cutter.first_curves("l1"), key=lambda each: trials.drift(each, each.atoms - 1))
+    whole = trials.point(curve, curve.atoms - 1)
+    assert trials.baseline - whole.accuracy > 0.3
+    early = trials.point(curve, curve.atoms - 1, most=0.01)
+    assert early.share == 0.5  # the first batch is half of the pictures
+    assert trials.baseline - early.accuracy > 0.1
+    assert trials.point(curve, curve.atoms - 1, most=2.0) == whole
+
+
+def test_agreement_needs_no_labels(trials: Trials) -> None:
+    measure = trials.measure
+    assert isinstance(measure, DetectionMeasure)
+    blind = DetectionMeasure(
+        measure.graph,
+        replace(measure.split, truths=tuple(np.zeros((0, 5), np.float32) for _ in measure.split.images)),
+        measure.pictures,
+    )
+    network = network_for_measuring(trials.cutter.model)
+    taught = blind.taught_by(network)
+    assert taught.accuracy(network) == pytest.approx(1.0)
+    assert taught.steering == "map50_agreement"
+    curve = trials.cutter.first_curves("l1")[2]
+    cut = trials.cutter.alone(curve.keep(trials.cutter.channels, trials.cutter.keep, curve.atoms - 1))
+    assert 0 < taught.accuracy(network_for_measuring(cut)) < 1

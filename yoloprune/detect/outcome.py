@@ -1,0 +1,42 @@
+"""What a measurement found, image by image, and how sure a loss is that was measured on so many images.
+
+Paired bootstrap (Efron 1979): the same images drawn with replacement for both networks, the interval between two
+quantiles of the difference. What is common to both, such as hard pictures, cancels out.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES: Final = 1000
+LEVEL: Final = 0.90
+"""Share of the resamples whose loss lies within an interval."""
+
+Counts = NDArray[np.float32]
+"""[R, I]: how often each of R resamples has drawn image i."""
+
+
+class Outcome(Protocol):
+    """A network's results on I images, from which accuracy can be counted over any of them."""
+
+    @property
+    def accuracy(self) -> float:
+        """The figure that steers pruning, on every image once."""
+
+    def resampled(self, counts: Counts) -> NDArray[np.float64]:
+        """[R]: that figure on each resample."""
+
+
+def resamples(images: int, seed: int, count: int = RESAMPLES) -> Counts:
+    """`count` draws of as many images as there are, with replacement."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(images, np.full(images, 1 / images), count).astype(np.float32)
+
+
+def interval(losses: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
+    """Lower and upper end of the middle `level` of resampled losses [R]."""
+    low, high = np.quantile(losses, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,83 @@
+"""What commands found out, as pictures. Nothing here is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from yoloprune.artefacts import atomic_path
+from yoloprune.prune.search import Expectation, drift_at
+from yoloprune.prune.sensitivity import Curve, Sensitivity
+
+_COLUMNS: Final = 6
+_INCHES: Final = 1.9
+_MOST_SHOWN: Final = 0.12
+"""Loss at which the axes end: what lies beyond nobody wants."""
+
+
+def plot_sensitivity(
+    sensitivity: Sensitivity, gains: Mapping[str, float], frontier: Sequence[tuple[float, float]], file: Path
+) -> None:
+    """Write a picture: loss over sparsity of each group with its interval, and what goes in all at each loss.
+
+    gains: as in the table; where most can be won comes first. frontier: pairs of the loss that each group alone may
+    have, and the share of BFLOPs that goes then.
+    """
+    curves = sorted(sensitivity.curves, key=lambda each: -gains[each.label])
+    rows = -(-(len(curves) + 1) // _COLUMNS)
+    figure = Figure(figsize=(_COLUMNS * _INCHES, rows * _INCHES), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False).flat
+    _plot_frontier(grid[0], frontier)
+    expected = Expectation.of(sensitivity)
+    for axes, curve in zip(grid[1:], curves, strict=False):
+        _plot_curve(axes, sensitivity, curve, expected)
+    for axes in grid[len(curves) + 1 :]:
+        axes.set_axis_off()
+    figure.suptitle(
+        f"{sensitivity.setup.metric} lost over sparsity, each group of channels cut alone: measured (90 % interval), "
+        "expected (line), may go (green)",
+        fontsize="small",
+    )
+    with atomic_path(file) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _plot_frontier(axes: Any, frontier: Sequence[tuple[float, float]]) -> None:
+    losses, shares = zip(*frontier, strict=True)
+    axes.plot(losses, shares, color="black", linewidth=1.2)
+    axes.set_title("BFLOPs off", fontsize="x-small")
+    axes.set_xlabel("loss of each group alone", fontsize="xx-small")
+    axes.set_ylim(0, 1)
+    axes.tick_params(labelsize="xx-small")
+    axes.grid(alpha=0.3)
+
+
+def _plot_curve(axes: Any, sensitivity: Sensitivity, curve: Curve, expected: Expectation) -> None:
+    before = sensitivity.baseline - sensitivity.start
+    shares = [point.dropped / curve.atoms for point in curve.points]
+    losses = [sensitivity.loss(point) for point in curve.points]
+    for loss in sensitivity.losses:
+        axes.axvline(sensitivity.holds(curve, loss) / curve.atoms, color="green", linewidth=0.8, alpha=0.5)
+        axes.axhline(loss, color="grey", linewidth=0.4)
+    if curve.screen:
+        counts = range(curve.gone + 1, curve.atoms)
+        line = [before + expected.at(drift_at(curve, count)) for count in counts]
+        axes.plot([count / curve.atoms for count in counts], line, color="tab:blue", linewidth=0.8)
+    known = [point for point in curve.points if point.interval is not None]
+    if known:
+        bars = [[max(sensitivity.loss(p) - p.interval[0], 0) for p in known if p.interval]]
+        bars.append([max(p.interval[1] - sensitivity.loss(p), 0) for p in known if p.interval])
+        at = [point.dropped / curve.atoms for point in known]
+        axes.errorbar(
+            at, [sensitivity.loss(point) for point in known], bars, fmt="none", ecolor="orange", linewidth=0.8
+        )
+    axes.plot(shares, losses, ".", color="black", markersize=4)
+    axes.set_title(f"{curve.label} ({curve.atoms})", fontsize="x-small")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.02, _MOST_SHOWN)
+    axes.tick_params(labelsize="xx-small")
