@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from yoloprune.artefacts import atomic_path
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA
+from yoloprune.prune.cutter import NOTHING, RECALIBRATE, REFIT
 from yoloprune.readers import ReaderError
 from yoloprune.steps.job import Step
 
@@ -162,6 +163,13 @@ def shares_of(option: str, text: str | None) -> tuple[float, ...] | None:
     return tuple(sorted(set(shares)))
 
 
+def compensation_of(no_compensate: bool, bn_recalibrate: bool) -> str:
+    """What is done about a cut. InputError for both."""
+    if no_compensate and bn_recalibrate:
+        raise InputError("expected --no-compensate or --bn-recalibrate, found both")
+    return NOTHING if no_compensate else RECALIBRATE if bn_recalibrate else REFIT
+
+
 def _usable(device: str) -> str:
     try:
         torch.zeros(1, device=device)
@@ -259,6 +267,12 @@ Criterion = Annotated[
 Calibrate = Annotated[
     int,
     typer.Option("--calibrate", metavar="N", min=0, help="Train pictures that consumers are refitted on; 0: no refit."),
+]
+NoCompensate = Annotated[
+    bool, typer.Option("--no-compensate", help="Cut plainly; --calibrate then only serves the criterion.")
+]
+BnRecalibrate = Annotated[
+    bool, typer.Option("--bn-recalibrate", help="Instead of refitting: batch norm's statistics measured anew.")
 ]
 Epochs = Annotated[float | None, typer.Option("--epochs", metavar="N", min=0, help="Times through the train list.")]
 NeededThreshold = Annotated[float, typer.Option("--threshold", metavar="T", help="As for prune, of the last round.")]

@@ -128,7 +128,7 @@ def default_criterion(refits: bool) -> str:
 
 
 def _need_pictures(evidence: Evidence, name: str) -> None:
-    if not evidence.batches:
+    if not (evidence.batches or evidence.moments):
         raise InputError(f"--criterion {name}: expected calibration pictures, found --calibrate 0")
 
 

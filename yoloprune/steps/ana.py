@@ -11,8 +11,8 @@ from torch import Tensor
 from yoloprune.darknet.data import load_classes, load_split
 from yoloprune.detect.measure import Measure, Pictures, fit_for, network_for_measuring
 from yoloprune.errors import InputError
-from yoloprune.prune.criteria import CRITERIA, default_criterion
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
+from yoloprune.prune.cutter import COMPENSATIONS, NOTHING, RECALIBRATE, REFIT, Cutter
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import Curve, Sensitivity, Setup
 from yoloprune.prune.trials import Trials
@@ -36,6 +36,7 @@ def ana(
     labels: bool = True,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
+    compensation: str = REFIT,
     losses: Sequence[float] | None = None,
     sparsities: Sequence[float] | None = None,
     device: str = "cpu",
@@ -48,8 +49,9 @@ def ana(
     Writes `sensitivity.json`. Starts the workspace, or goes on with the one that was started with the same files and
     settings: after rounds of pruning it measures what is left. sparsities: measure all of these instead, the classic
     way. images: first so many pictures of the valid list. labels: False to measure agreement with the original
-    network's own findings instead of accuracy. calibrate: first so many of the train list, for compensation; 0 for
-    none. seed: of the bootstrap. Points that are measured already are not measured again.
+    network's own findings instead of accuracy. calibrate: first so many of the train list, for criterion and
+    compensation; 0 for none. compensation: one of COMPENSATIONS. seed: of the bootstrap. Points that are measured
+    already are not measured again.
     """
     settings = Settings(dialect, letterbox, metric, images, labels)
     job = start_job(cfg, weights, data, workspace, settings, force=force)
@@ -57,6 +59,7 @@ def ana(
         job,
         criterion=criterion,
         calibrate=calibrate,
+        compensation=compensation,
         losses=losses,
         sparsities=sparsities,
         device=device,
@@ -71,6 +74,7 @@ def analyse_job(
     *,
     criterion: str | None,
     calibrate: int,
+    compensation: str = REFIT,
     losses: Sequence[float] | None = None,
     sparsities: Sequence[float] | None = None,
     also: Sequence[float] = (),
@@ -85,7 +89,7 @@ def analyse_job(
     """
     if losses and sparsities:
         raise InputError("expected --losses or --sparsities, found both")
-    criterion = criterion or default_criterion(bool(calibrate))
+    criterion = criterion or criterion_for(calibrate, compensation)
     if criterion not in CRITERIA:
         raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
     measure = job.measure(device)
@@ -95,12 +99,12 @@ def analyse_job(
     workspace, original = original_figures(job, measure.outcome(found).accuracy, measure)
     job = job_of(workspace)
     file = workspace.sensitivity_file(job.next_round)
-    setup = setup_of(job, measure, criterion, calibrate)
+    setup = setup_of(job, measure, criterion, calibrate, compensation)
     known = resumable(file, setup) if file.exists() and not force else None
-    cut = cutter_of(job, calibrate, device)
+    cut = cutter_of(job, calibrate, compensation, device)
     if calibrate:
         watch(Step("ana", 0, 1, f"looking at {calibrate} calibration pictures"))
-    if calibrate and cut.not_refitted:
+    if calibrate and compensation == REFIT and cut.not_refitted:
         layers = ", ".join(map(str, cut.not_refitted))
         watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
     if known is None:
@@ -130,13 +134,22 @@ def _latest(sensitivity: Sensitivity, curve: Curve) -> str:
     return f"group {curve.label} loses {shown}"
 
 
-def cutter_of(job: Job, calibrate: int, device: str = "cpu") -> Cutter:
-    """Cuts of a job's network, refitted on the first `calibrate` train pictures; plain ones for 0."""
+def criterion_for(calibrate: int, compensation: str) -> str:
+    """The best there is. InputError for a compensation that isn't known or lacks the pictures it needs."""
+    if compensation not in COMPENSATIONS:
+        raise InputError(f"compensation: expected one of {', '.join(COMPENSATIONS)}, found {compensation!r}")
+    if compensation == RECALIBRATE and not calibrate:
+        raise InputError("--bn-recalibrate: expected calibration pictures, found --calibrate 0")
+    return default_criterion(bool(calibrate) and compensation == REFIT)
+
+
+def cutter_of(job: Job, calibrate: int, compensation: str = REFIT, device: str = "cpu") -> Cutter:
+    """Cuts of a job's network, compensated on the first `calibrate` train pictures; plain ones for 0."""
 
     def pictures() -> list[Tensor]:
         return calibration(job, calibrate, device) if calibrate else []
 
-    return Cutter(job.model, job.channels, job.keep, pictures, device=device)
+    return Cutter(job.model, job.channels, job.keep, pictures, compensation, device)
 
 
 def calibration(job: Job, count: int, device: str = "cpu") -> list[Tensor]:
@@ -156,8 +169,9 @@ def calibration_paths(job: Job, count: int) -> tuple[Path, ...]:
     return load_classes(job.data, "train", classes=graph.classes, limit=count).images
 
 
-def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int) -> Setup:
+def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int, compensation: str) -> Setup:
     """What a measurement of this job depends on."""
+    looked_at = calibrate and (compensation != NOTHING or criterion not in WITHOUT_PICTURES)
     return Setup(
         cfg=job.workspace.cfg.sha256,
         weights=job.weights_sha,
@@ -167,7 +181,7 @@ def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int) -> Setu
         metric=measure.metric,
         images=len(measure.pictures),
         criterion=criterion,
-        compensation=f"least squares, {calibrate} pictures" if calibrate else "none",
+        compensation=f"{compensation}, {calibrate} pictures" if looked_at else NOTHING,
     )
 
 

@@ -14,11 +14,11 @@ from yoloprune.darknet.model import Model
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.criteria import default_criterion
+from yoloprune.prune.cutter import REFIT, Cutter
 from yoloprune.prune.plan import RULES, Limits, Plan, choose, keep_atoms, threshold_for_ratio, threshold_for_total
 from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.prune.slim import slim_graph
-from yoloprune.steps.ana import CALIBRATE, analyse_job, cutter_of
+from yoloprune.steps.ana import CALIBRATE, analyse_job, criterion_for, cutter_of
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
@@ -62,6 +62,7 @@ def prune(
     min_keep: int = 1,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
+    compensation: str = REFIT,
     reuse_analysis: bool = False,
     workspace: Path = DEFAULT,
     device: str = "cpu",
@@ -75,7 +76,8 @@ def prune(
     original's BFLOPs to remove) and total_loss (accuracy that all groups together may lose against the original, as
     measured; the largest cut that was found). relative: losses are fractions of the original's accuracy. exclude:
     layers whose channels all stay. multiple, min_keep: of the channels a group keeps. The analysis is finished or made
-    where it is missing; reuse_analysis takes the round before's. force: cut the last round anew.
+    where it is missing; reuse_analysis takes the round before's. criterion, calibrate, compensation: as for ana. force:
+    cut the last round anew.
     """
     if [threshold, ratio, total_loss].count(None) != 2:
         raise InputError("expected one of --threshold, --ratio and --total-loss")
@@ -85,18 +87,18 @@ def prune(
         raise InputError("--multiple and --min-keep: expected at least 1")
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio: expected a share between 0 and 1, found {ratio:g}")
-    criterion = criterion or default_criterion(bool(calibrate))
+    criterion = criterion or criterion_for(calibrate, compensation)
     job = _open_for_cut(workspace, force=force)
     _check_layers(job, exclude)
     limits = Limits(frozenset(exclude), multiple, min_keep)
     also = () if threshold is None or relative else (threshold,)
-    sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, also, device, watch)
+    sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
     job, original = _with_original(job)
     scale = original.accuracy if relative else 1.0
     if threshold is not None and relative:
         also = (threshold * scale,)
-        sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, also, device, watch)
-    cuts = _Cuts(job, sensitivity, limits, rule, calibrate, device)
+        sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
+    cuts = _Cuts(job, sensitivity, limits, rule, cutter_of(job, calibrate, compensation, device))
     if ratio is not None:
         threshold = threshold_for_ratio(
             sensitivity, limits, ratio, lambda dropped: _removed(job, sensitivity, dropped, original), rule
@@ -129,7 +131,12 @@ def prune(
         "multiple": multiple,
         "min_keep": min_keep,
     }
-    chosen_by |= {"exclude": sorted(exclude), "criterion": criterion, "calibrate": calibrate}
+    chosen_by |= {
+        "exclude": sorted(exclude),
+        "criterion": criterion,
+        "calibrate": calibrate,
+        "compensation": compensation,
+    }
     plan = Plan.of(job.workspace.cfg.sha256, job.channels, keep, chosen_by, _accuracies(original, before, after))
     files = (job.workspace.plan_file(number), job.workspace.pruned_file(number))
     if not dry_run:
@@ -176,13 +183,28 @@ def _check_layers(job: Job, exclude: Collection[int]) -> None:
 
 
 def _analysis(
-    job: Job, criterion: str, calibrate: int, reuse: bool, also: Sequence[float], device: str, watch: Watch
+    job: Job,
+    criterion: str,
+    calibrate: int,
+    compensation: str,
+    reuse: bool,
+    also: Sequence[float],
+    device: str,
+    watch: Watch,
 ) -> Sensitivity:
     """The round's own curves, measured as far as they are missing; or those of the round before."""
     number = job.next_round
     if reuse and number > 1:
         return Sensitivity.load(job.workspace.sensitivity_file(number - 1))
-    return analyse_job(job, criterion=criterion, calibrate=calibrate, also=also, device=device, watch=watch)
+    return analyse_job(
+        job,
+        criterion=criterion,
+        calibrate=calibrate,
+        compensation=compensation,
+        also=also,
+        device=device,
+        watch=watch,
+    )
 
 
 @dataclass(frozen=True)
@@ -197,12 +219,8 @@ class _Cut:
 class _Cuts:
     """Joint cuts by threshold, each refitted and measured once."""
 
-    def __init__(
-        self, job: Job, sensitivity: Sensitivity, limits: Limits, rule: str, calibrate: int, device: str
-    ) -> None:
-        self.job, self.sensitivity, self.limits, self.rule = job, sensitivity, limits, rule
-        self.device = device
-        self.cutter = cutter_of(job, calibrate, device)
+    def __init__(self, job: Job, sensitivity: Sensitivity, limits: Limits, rule: str, cutter: Cutter) -> None:
+        self.job, self.sensitivity, self.limits, self.rule, self.cutter = job, sensitivity, limits, rule, cutter
         self._measured: dict[bytes, _Cut] = {}
 
     def at(self, threshold: float) -> _Cut:
@@ -212,7 +230,7 @@ class _Cuts:
         known = self._measured.get(keep.tobytes())
         if known is None:
             model = self.cutter.together(keep)
-            known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.device)))
+            known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.cutter.device)))
             self._measured[keep.tobytes()] = known
         return known
 
@@ -223,7 +241,7 @@ class _Cuts:
 
     @cached_property
     def _measure(self) -> Measure:
-        return self.job.measure(self.device)
+        return self.job.measure(str(self.cutter.device))
 
 
 def _removed(job: Job, sensitivity: Sensitivity, dropped: Mapping[str, int], original: Figures) -> float:
