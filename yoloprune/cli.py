@@ -15,6 +15,7 @@ from yoloprune.plots import plot_sensitivity
 from yoloprune.prune.sensitivity import GRID
 from yoloprune.steps import look
 from yoloprune.steps.ana import CALIBRATE, ana
+from yoloprune.steps.check import check
 from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
@@ -116,6 +117,9 @@ def prune_command(
     total_loss: console.TotalLoss = None,
     relative: console.Relative = False,
     rule: console.Rule = "interpolated",
+    objective: console.Objective = "bflops",
+    reader: console.ReaderName = None,
+    drop_branches: console.DropBranches = False,
     exclude: console.Exclude = None,
     multiple: console.Multiple = 1,
     min_keep: console.MinKeep = 1,
@@ -146,6 +150,9 @@ def prune_command(
             total_loss=total_loss,
             relative=relative,
             rule=rule,
+            objective=objective,
+            reader=reader,
+            drop_branches=drop_branches,
             exclude=console.layers_of(exclude),
             multiple=multiple,
             min_keep=min_keep,
@@ -220,9 +227,13 @@ def finetune_command(
         screen.answer(_figures(tuned.before, tuned.after, files, tuned.written), report.figures_table(networks))
 
 
-@app.command("export", epilog="Example: yoloprune export -o slim")
+@app.command("export", epilog="Example: yoloprune export -o slim --for opencv --fold-bn")
 def export_command(
     out: console.Out,
+    reader: console.ForReader = None,
+    fold_bn: Annotated[
+        bool, typer.Option("--fold-bn", help="Batch norm within the weights, so that all readers compute the same.")
+    ] = False,
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Keep the count of images trained on; else 0, so that training starts.")
     ] = False,
@@ -233,9 +244,20 @@ def export_command(
     json: console.Json = None,
     config: console.Config = None,
 ) -> None:
-    """Write the slim network as .cfg, .weights and .names that stock Darknet runs."""
+    """Write the slim network as .cfg, .weights and .names that stock Darknet runs.
+
+    With --for, in the words of that reader; refuses what it would compute otherwise.
+    """
     with screen_of(json, quiet, force) as screen:
-        done = export(out, workspace=workspace, keep_seen=keep_seen, force=force, dry_run=dry_run)
+        done = export(
+            out,
+            reader=reader,
+            fold_bn=fold_bn,
+            workspace=workspace,
+            keep_seen=keep_seen,
+            force=force,
+            dry_run=dry_run,
+        )
         files = {"cfg": done.cfg, "weights": done.weights} | ({"names": done.names} if done.names else {})
         networks = {"original": done.before, "slim": done.after}
         answer = _figures(done.before, done.after, files, done.written)
@@ -257,6 +279,9 @@ def run_command(
     metric: console.Metric = None,
     images: console.Images = None,
     relative: console.Relative = False,
+    objective: console.Objective = "bflops",
+    reader: console.ReaderName = None,
+    drop_branches: console.DropBranches = False,
     exclude: console.Exclude = None,
     multiple: console.Multiple = 1,
     min_keep: console.MinKeep = 1,
@@ -290,6 +315,9 @@ def run_command(
             metric=metric,
             images=images,
             relative=relative,
+            objective=objective,
+            reader=reader,
+            drop_branches=drop_branches,
             exclude=console.layers_of(exclude),
             multiple=multiple,
             min_keep=min_keep,
@@ -425,6 +453,29 @@ def stat_command(
             keys = ", ".join(f"{entry.key} (line {entry.line})" for entry in stat.graph.unused)
             screen.warn(f"{cfg}: nothing reads {keys}")
         screen.answer(stat.as_dict(), report.layer_table(stat))
+
+
+@app.command("check", epilog="Example: yoloprune check yolo.cfg yolo.weights --for opencv")
+def check_command(
+    cfg: console.CfgArg,
+    weights: Annotated[
+        Path | None, typer.Argument(metavar="[WEIGHTS]", help="Its header and length, if given.")
+    ] = None,
+    reader: console.ForReader = None,
+    force: console.Force = False,
+    quiet: console.Quiet = False,
+    json: console.Json = None,
+    config: console.Config = None,
+) -> None:
+    """Say what breaks or silently differs in which reader, by line; exit status 1 if something breaks.
+
+    Runs none of them: what they do is known. Also for a cfg that yoloprune itself refuses.
+    """
+    with screen_of(json, quiet, force) as screen:
+        checked = check(cfg, weights, reader=reader)
+        screen.answer(checked.as_dict(), report.finding_table(checked))
+        if checked.broken:
+            raise typer.Exit(1)
 
 
 @app.command("verify", epilog="Example: yoloprune verify yolo.cfg masked.weights yolo-slim.cfg yolo-slim.weights")

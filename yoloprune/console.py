@@ -238,7 +238,8 @@ Threshold = Annotated[
     typer.Option("--threshold", metavar="T", help="Accuracy that each group, cut alone, may lose; 0.01 is a point."),
 ]
 Ratio = Annotated[
-    float | None, typer.Option("--ratio", metavar="R", help="Instead: the share of the original's BFLOPs to remove.")
+    float | None,
+    typer.Option("--ratio", metavar="R", help="Instead: the share of the BFLOPs (or --objective) to remove."),
 ]
 Relative = Annotated[bool, typer.Option("--relative", help="T is a fraction of the original's accuracy.")]
 TotalLoss = Annotated[
@@ -248,8 +249,18 @@ TotalLoss = Annotated[
 Rule = Annotated[
     str,
     typer.Option(
-        "--rule", metavar="NAME", help="Between two measurements: interpolated, or prefix for the one before."
+        "--rule", metavar="NAME", help="interpolated, or prefix: stop at the measurement before a group loses too much."
     ),
+]
+Objective = Annotated[
+    str, typer.Option("--objective", metavar="NAME", help="What a cut is to save: bflops, parameters or latency.")
+]
+ReaderName = Annotated[
+    str | None,
+    typer.Option("--reader", metavar="NAME", help="Whose time is the latency: darknet or opencv; left out, the first."),
+]
+DropBranches = Annotated[
+    bool, typer.Option("--drop-branches", help="Whole residual branches may go too, where little is lost with them.")
 ]
 Exclude = Annotated[
     str | None, typer.Option("--exclude", metavar="LAYERS", help="Layers whose channels all stay, like 3,5,8.")
@@ -284,6 +295,10 @@ BatchSize = Annotated[
     int | None, typer.Option("--batch", metavar="N", min=1, help="Pictures of an update; left out, as the cfg says.")
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written.")]
+ForReader = Annotated[
+    str | None,
+    typer.Option("--for", metavar="READER", help="Who reads it: pjreddie, alexeyab, hank-ai or opencv; left out, all."),
+]
 Nms = Annotated[
     str | None,
     typer.Option("--nms", metavar="KIND", help="default, greedynms, diounms or cornersnms; left out, the cfg's."),

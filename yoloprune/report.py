@@ -13,12 +13,14 @@ from rich.text import Text
 from yoloprune.detect.boxes import Detections
 from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.sensitivity import Curve, Sensitivity
+from yoloprune.steps.check import Checked
 from yoloprune.steps.look import BEARABLE, Found, Stat
 from yoloprune.steps.verify import Verified
 from yoloprune.workspace import Figures, Workspace
 
 _COLOURS: Final = ((BEARABLE, "green"), (5 * BEARABLE, "yellow"))
 """Colour of a loss of accuracy up to here; red above."""
+_SEVERITIES: Final = {"break": "red", "differs": "yellow"}
 _NONE: Final = "-"
 
 
@@ -226,6 +228,21 @@ def reader_table(verified: Verified) -> Table:
     return table
 
 
+def finding_table(checked: Checked) -> Table:
+    """What a check found, a row for each remark with the readers that it holds for."""
+    readers: dict[tuple[str, ...], list[str]] = {}
+    for each in checked.findings:
+        line, layer = (_text(number) for number in (each.line, each.layer))
+        readers.setdefault((line, layer, each.severity, each.message), []).append(each.reader)
+    table = _table("line", "layer", "severity", "reader", "finding")
+    for (line, layer, severity, message), names in readers.items():
+        colour = _SEVERITIES.get(severity, "")
+        table.add_row(line, layer, Text(severity, colour), ", ".join(names), Text(message))
+    if not readers:
+        table.add_row("", "", "", ", ".join(checked.readers), "nothing found")
+    return table
+
+
 def _table(*columns: str) -> Table:
     """Words to the left, numbers to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
@@ -242,6 +259,8 @@ def _table(*columns: str) -> Table:
         "from",
         "file",
         "path",
+        "severity",
+        "finding",
     }
     for column in columns:
         table.add_column(column, justify="left" if column in words else "right", overflow="fold")

@@ -132,6 +132,6 @@ def test_the_cfg_is_read() -> None:
         "[net]\nwidth=8\nheight=8\nchannels=3\nhue=.1\nsaturation=1.5\nexposure=1.2\nflip=0\nletter_box=1\n"
         "[convolutional]\nfilters=6\n[yolo]\nclasses=1\nnum=1\nanchors=2,2\njitter=.3\nresize=1.5\n"
     )
-    expected = Augmentation(0.3, 1.5, 0.1, 1.5, 1.2, flip=False, letterbox=True)
+    expected = Augmentation(0.3, 1.5, 0.1, 1.5, 1.2, flip=False, letterbox=True, crop=(8.0, 16.0))
     assert Augmentation.from_graph(graph(text)) == expected
     assert Augmentation.from_graph(graph(text, PJREDDIE)).canvas

@@ -15,8 +15,9 @@ from yoloprune.darknet.dialect import PJREDDIE
 from yoloprune.darknet.model import Graph, load_graph
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.weights import Weights
+from yoloprune.train.optimizer import Optimizer
+from yoloprune.train.recipe import Recipe
 from yoloprune.train.schedule import Schedule
-from yoloprune.train.sgd import darknet_sgd, set_rate
 from yoloprune.train.step import Objective
 
 UPDATES = 2
@@ -157,24 +158,28 @@ def test_two_updates_equal_darknets(tmp_path: Path, libdarknet: Path, seed: int,
     stock = np.zeros_like(y)
     stock[:, :, :4], stock[:, :, 4] = y[:, :, 1:], np.maximum(y[:, :, 0], 0)
     expected_loss = oracle.train(libdarknet, tmp_path, x, stock)
-    expected = weights_file.read(tmp_path / "end.weights", graph.layers)
+    check(graph, tmp_path, weights, x, y, expected_loss)
 
+
+def check(graph: Graph, folder: Path, weights: Weights, x: np.ndarray, y: np.ndarray, expected_loss: float) -> None:
+    """Our updates on x and y from `weights`: loss, and every weight against end.weights in the folder."""
+    expected = weights_file.read(folder / "end.weights", graph.layers)
+    batch, images = graph.net.batch, len(x)
     network = Network(graph)
     network.set_weights(weights)
     network.train()
     objective = Objective.of(graph)
     schedule = Schedule.from_net(graph.net)
-    optimizer = darknet_sgd(network, graph.net.momentum, graph.net.decay)
+    optimizer = Optimizer(network, Recipe.from_graph(graph))
     part = batch // graph.net.subdivisions
     loss = 0.0
-    for update in range(UPDATES):
+    for update in range(images // batch):
         optimizer.zero_grad()
         for begin in range(update * batch, (update + 1) * batch, part):
             rows = slice(begin, begin + part)
             inputs, wanted = torch.from_numpy(x[rows]), torch.from_numpy(y[rows])
             loss += float(objective.backward(network, inputs, wanted, batch, begin + part)) / images
-        set_rate(optimizer, schedule.rate(update + 1))
-        optimizer.step()
+        optimizer.step(update + 1, schedule.rate(update + 1))
 
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     found = network.get_weights(weights.header)
@@ -184,7 +189,82 @@ def test_two_updates_equal_darknets(tmp_path: Path, libdarknet: Path, seed: int,
             scale = np.abs(theirs[name]).max()
             assert np.abs(ours[name] - theirs[name]).max() < 1e-6 * scale, f"{layer} {name}"
             moved += int((theirs[name] != before[name]).any())
-    assert moved == sum(len(layer.tensors()) for layer in graph.layers)
+    stop = max((index for index, rule in enumerate(graph.updates) if rule.stop), default=-1)
+    still = [spec for layer in graph.layers[: stop + 1] for spec in layer.tensors() if spec.trained and not spec.decay]
+    assert moved == sum(len(layer.tensors()) for layer in graph.layers) - len(still)
+
+
+def test_stopped_layers_and_rates_of_their_own_equal_darknets(tmp_path: Path, libdarknet: Path) -> None:
+    text = NET.replace("{truth_thresh}", "1")
+    parts = text.split("[convolutional]\n")
+    parts[2] = "stopbackward=1\n" + parts[2]
+    parts[3] = "learning_rate=3\n" + parts[3]
+    (tmp_path / "net.cfg").write_text("[convolutional]\n".join(parts))
+    graph = load_graph(tmp_path / "net.cfg", PJREDDIE)
+    assert [rule.stop for rule in graph.updates][:4] == [0, 0, 1, 0]
+    weights = start(graph, 7)
+    weights_file.write(tmp_path / "start.weights", weights, graph.layers)
+    rng = np.random.default_rng(7)
+    x = rng.uniform(-1, 1, (UPDATES * graph.net.batch, *graph.net.input)).astype(np.float32)
+    y = truths(rng, len(x), 10)
+    stock = np.zeros_like(y)
+    stock[:, :, :4], stock[:, :, 4] = y[:, :, 1:], np.maximum(y[:, :, 0], 0)
+    check(graph, tmp_path, weights, x, y, oracle.train(libdarknet, tmp_path, x, stock))  # decay goes on all the same
+
+
+CLASSIFIER = """[net]
+batch=6
+subdivisions=2
+width=13
+height=17
+channels=3
+learning_rate=0.01
+momentum=0.9
+decay=0.01
+max_batches=100
+
+[convolutional]
+filters=6
+size=3
+pad=1
+stride=2
+batch_normalize=1
+activation=leaky
+
+[connected]
+output=8
+batch_normalize=1
+activation=relu
+
+[connected]
+output=5
+activation=linear
+
+"""
+ENDS = {
+    "softmax": "[softmax]\n",
+    "temperature": "[softmax]\ntemperature=2\n",
+    "softmax and cost": "[softmax]\n[cost]\ntype=sse\n",
+    "cost alone": "[cost]\ntype=sse\nscale=.5\n",
+    "smooth": "[cost]\ntype=smooth\n",
+    "L1": "[cost]\ntype=L1\nscale=2\n",
+    "masked": "[cost]\ntype=masked\n",
+    "softmax without loss": "[softmax]\nnoloss=1\n[cost]\ntype=sse\n",
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_two_updates_of_a_classifier_equal_darknets(tmp_path: Path, libdarknet: Path, end: str) -> None:
+    (tmp_path / "net.cfg").write_text(CLASSIFIER + end)
+    graph = load_graph(tmp_path / "net.cfg", PJREDDIE)
+    weights = start(graph, 3)
+    weights_file.write(tmp_path / "start.weights", weights, graph.layers)
+    rng = np.random.default_rng(3)
+    x = rng.uniform(-1, 1, (UPDATES * graph.net.batch, *graph.net.input)).astype(np.float32)
+    y = np.eye(5, dtype=np.float32)[rng.integers(0, 5, len(x))]
+    if "masked" in end:
+        y[rng.random(y.shape) < 0.3] = -1234
+    check(graph, tmp_path, weights, x, y, oracle.train(libdarknet, tmp_path, x, y))
 
 
 POLICIES = {

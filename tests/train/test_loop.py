@@ -23,6 +23,7 @@ from yoloprune.errors import InputError
 from yoloprune.train import loop
 from yoloprune.train.held import Masks
 from yoloprune.train.loop import Trained, train
+from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.progress import Progress
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.unsupported import unsupported
@@ -155,14 +156,14 @@ def test_a_signal_within_an_update_waits_for_its_end(
     expected = run(images, tmp_path / "whole")
     count = 0
 
-    def step(optimizer: torch.optim.SGD, rate: float, original: Callable[..., None] = loop.set_rate) -> None:
+    def step(optimizer: Optimizer, iteration: int, rate: float, original: Callable[..., None] = Optimizer.step) -> None:
         nonlocal count
         count += 1
         if count == 4:
             os.kill(os.getpid(), signal.SIGINT)
-        original(optimizer, rate)
+        original(optimizer, iteration, rate)
 
-    monkeypatch.setattr(loop, "set_rate", step)
+    monkeypatch.setattr(Optimizer, "step", step)
     with pytest.raises(KeyboardInterrupt):
         run(images, tmp_path / "parts")
     saved = torch.load(tmp_path / "parts" / loop.CHECKPOINT, weights_only=True)
@@ -283,8 +284,8 @@ def test_bad_input_is_refused(images: Split, tmp_path: Path) -> None:
 
 def test_what_is_not_supported_is_said() -> None:
     assert unsupported(graph(NET)) == []
-    text = NET.replace("burn_in=2", "burn_in=2\nmosaic=1\nadam=0").replace("jitter=.2", "jitter=.2\nrandom=1")
+    text = NET.replace("burn_in=2", "burn_in=2\ntrack=1\nadam=0").replace("jitter=.2", "jitter=.2\nonlyforward=1")
     found = unsupported(graph(text))
     assert len(found) == 2
-    assert "net.cfg:10: mosaic=1 is not supported" in found[0]
-    assert "layer 4 [yolo]: random" in found[1]
+    assert "net.cfg:10: track=1 is not supported" in found[0]
+    assert "onlyforward=1 is not supported" in found[1]

@@ -106,11 +106,11 @@ def test_softmax_is_cross_entropy() -> None:
     head = net.layers[1]
     assert isinstance(head, Softmax)
     x = torch.randn(5, 7, 1, 1, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    classes = torch.tensor([0, 6, -1, 3, 3])
-    loss = find_loss(head)(head, x, classes, ALEXEYAB, 0)
+    classes = torch.tensor([0, 6, 2, 3, 3])
+    loss = find_loss(head)(head, x, torch.nn.functional.one_hot(classes, 7).float(), ALEXEYAB, 0)
     loss.backward()
     found, x.grad = x.grad, None
-    expected = torch.nn.functional.cross_entropy(x.flatten(1), classes, reduction="sum", ignore_index=-1)
+    expected = torch.nn.functional.cross_entropy(x.flatten(1), classes, reduction="sum")
     expected.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     torch.testing.assert_close(found, x.grad, rtol=1e-5, atol=1e-7)
@@ -121,6 +121,8 @@ def test_a_head_without_loss_is_refused() -> None:
     class Unknown(Softmax):
         names = ("unheard of",)
 
-    head: Head = Unknown(3, (2,), (graph("[net]\nwidth=4\nheight=4\nchannels=7\n[avgpool]\n").layers[0].out,), 1, 1.0)
-    with pytest.raises(InputError, match=r"layer 3 \[unheard of\]: there is no loss for it .*\[softmax\], \[yolo\]"):
+    head: Head = Unknown(
+        3, (2,), (graph("[net]\nwidth=4\nheight=4\nchannels=7\n[avgpool]\n").layers[0].out,), 1, 1.0, False
+    )
+    with pytest.raises(InputError, match=r"layer 3 \[unheard of\]: there is no loss for it .*\[region\], \[softmax\]"):
         find_loss(head)

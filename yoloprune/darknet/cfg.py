@@ -7,8 +7,8 @@ written back byte for byte, and an edit touches the lines it must.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -52,8 +52,11 @@ class Cfg:
     sections: tuple[Section, ...]
 
 
-def parse(data: bytes, file: str = "<cfg>") -> Cfg:
-    """Bytes of a cfg -> Cfg. InputError for what no Darknet reads: no [net] first, a key before it, a NUL byte."""
+def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
+    """Bytes of a cfg -> Cfg. InputError for what no Darknet reads: no [net] first, a key before it, a NUL byte.
+
+    lenient: passes over a key before [net] and a comment behind `]`, which some readers do too.
+    """
     text = data.decode("utf-8", "surrogateescape")
     lines = tuple(re.findall(r"[^\n]*\n|[^\n]+", text))
     sections: list[tuple[str, int, list[Entry]]] = []
@@ -64,12 +67,16 @@ def parse(data: bytes, file: str = "<cfg>") -> Cfg:
         if not line or line[0] in "#;":
             continue
         if line[0] == "[":
+            if lenient:
+                line = line[: line.find("]") + 1] or line
             if not line.endswith("]"):
                 found = f"expected [section] and nothing after it, found {_shown(line)}"
                 raise InputError(f"{found}; a comment stands on its own line", file=file, line=number)
             sections.append((line[1:-1], number, []))
             continue
         if not sections:
+            if lenient:
+                continue
             raise InputError(f"expected [net] first, found {_shown(line)}", file=file, line=number)
         key, equals, value = line.partition("=")
         if equals and value:  # Darknet takes `key` and `key=` for an absent key
@@ -87,10 +94,10 @@ def dump(cfg: Cfg) -> bytes:
     return "".join(cfg.lines).encode("utf-8", "surrogateescape")
 
 
-def read(path: str | Path) -> Cfg:
+def read(path: str | Path, *, lenient: bool = False) -> Cfg:
     """Parse the file at `path`."""
     try:
-        return parse(Path(path).read_bytes(), str(path))
+        return parse(Path(path).read_bytes(), str(path), lenient=lenient)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
 
@@ -125,27 +132,64 @@ def edit(cfg: Cfg, changes: Mapping[int, Mapping[str, str]]) -> Cfg:
         end = _line_end(raw) or "\n"
         out.append(raw if not new or _line_end(raw) else raw + end)
         out.extend(text + end for text in new)
-    return parse("".join(out).encode("utf-8", "surrogateescape"), cfg.file)
+    return _reparsed(cfg, out)
+
+
+def without(cfg: Cfg, lines: Collection[int]) -> Cfg:
+    """The cfg without these lines, counted from 1."""
+    return _reparsed(cfg, [raw for number, raw in enumerate(cfg.lines, 1) if number not in lines])
+
+
+def renamed(cfg: Cfg, names: Mapping[int, str]) -> Cfg:
+    """The cfg with new names of sections: `names[section number]`, counted from 0 = [net]."""
+    at = {cfg.sections[number].line: name for number, name in names.items()}
+    lines = [f"[{at[number]}]{_line_end(raw)}" if number in at else raw for number, raw in enumerate(cfg.lines, 1)]
+    return _reparsed(cfg, lines)
+
+
+def without_sections(cfg: Cfg, numbers: Collection[int]) -> Cfg:
+    """The cfg without these sections, counted from 0 = [net]: their lines from the name to the last entry.
+
+    What stands around them stays: comments and blank lines before the name and after the last entry.
+    """
+    lines: set[int] = set()
+    for number in numbers:
+        section = cfg.sections[number]
+        lines.update(range(section.line, max([section.line, *(entry.line for entry in section.entries)]) + 1))
+    return without(cfg, lines) if lines else cfg
 
 
 def legal(cfg: Cfg) -> Cfg:
     """The cfg as every reader takes it; only offending lines change.
 
-    No BOM and no CR (pjreddie refuses them), `key=value` without blanks around `=`, a comment behind a value on its own
-    line above (Darknet would read it as value), plain decimals (hank-ai refuses 1e-3).
+    No BOM and no CR (pjreddie refuses them), no blanks around section names and `=`, a comment behind a value on
+    its own line above (Darknet would read it as value), plain decimals (hank-ai refuses 1e-3), no key without a value
+    (OpenCV refuses it), no comment that looks like a key (hank-ai takes `;a=b` for one).
     """
-    entry_lines = {entry.line for section in cfg.sections for entry in section.entries}
+    entries = {entry.line: entry for section in cfg.sections for entry in section.entries}
+    sections = {section.line: section for section in cfg.sections}
     out = []
     for number, raw in enumerate(cfg.lines, 1):
         line = (raw.removeprefix(_BOM) if number == 1 else raw).replace("\r", "")
-        if number in entry_lines:
+        text = line.strip()
+        if number in entries:
             above = _comment_above(line)
             key, _, value = _without_comment(line).partition("=")
+            if "," not in value:
+                value = _BLANK.sub("", value)
             plain = _EXPONENT.sub(lambda match: _plain(match.group()), value.strip())
-            if above or plain != value or key != key.strip():
-                line = f"{above}{key.strip()}={plain}{_line_end(line)}"
+            if above or plain != _without_comment(line).partition("=")[2] or key != entries[number].key:
+                line = f"{above}{entries[number].key}={plain}{_line_end(line)}"
+        elif number in sections:
+            line = f"[{sections[number].name}]{_line_end(line)}"
+        elif text and text[0] != "#" and (text[0] != ";" or "=" in text):
+            line = f"# {text.lstrip(';').lstrip()}{_line_end(line)}"
         out.append(line)
-    return replace(parse("".join(out).encode("utf-8", "surrogateescape"), cfg.file), file=cfg.file)
+    return _reparsed(cfg, out)
+
+
+def _reparsed(cfg: Cfg, lines: Sequence[str]) -> Cfg:
+    return parse("".join(lines).encode("utf-8", "surrogateescape"), cfg.file)
 
 
 def _line_end(raw: str) -> str:

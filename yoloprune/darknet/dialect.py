@@ -35,6 +35,15 @@ class Dialect:
     yolo_truths_add_up: bool
     """Loss of [yolo]. True: what several truths in one cell say of its box adds up, and a prediction is spared only
     where it believes in some class (AlexeyAB). False: the last truth wins, any good overlap spares (pjreddie)."""
+    region_slopes: bool
+    """Loss of [region]. True: steps of x, y and objectness carry the logistic's slope (AlexeyAB). False: they don't,
+    small boxes count more, and without softmax a second truth in a cell adds its class (pjreddie)."""
+    connected_momentum: float
+    """As `bn_momentum`, of [connected]."""
+    adam_epsilon: float
+    """Default of `eps`."""
+    random_sides: tuple[int, int] | None
+    """Sides that random=1 draws from whatever the cfg's size; None: sizes around the cfg's own."""
     display_thresh: float
     """Default `-thresh` of `detector test`."""
 
@@ -51,6 +60,10 @@ ALEXEYAB: Final = Dialect(
     max_truths=200,
     smallest_truth=None,
     yolo_truths_add_up=True,
+    region_slopes=True,
+    connected_momentum=0.05,
+    adam_epsilon=1e-6,
+    random_sides=None,
     display_thresh=0.25,
 )
 PJREDDIE: Final = Dialect(
@@ -65,6 +78,10 @@ PJREDDIE: Final = Dialect(
     max_truths=90,
     smallest_truth=0.001,
     yolo_truths_add_up=False,
+    region_slopes=False,
+    connected_momentum=0.01,
+    adam_epsilon=1e-7,
+    random_sides=(320, 608),
     display_thresh=0.5,
 )
 DIALECTS: Final = {dialect.name: dialect for dialect in (ALEXEYAB, PJREDDIE)}

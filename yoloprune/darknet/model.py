@@ -12,7 +12,7 @@ from yoloprune.darknet.cfg import Cfg, Entry
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers import Context, Layer, Shape, read_layer
 from yoloprune.darknet.layers.head import DetectionHead
-from yoloprune.darknet.net import Net
+from yoloprune.darknet.net import Net, Updates
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.weights import Weights
 
@@ -25,6 +25,8 @@ class Graph:
     dialect: Dialect
     net: Net
     layers: tuple[Layer, ...]
+    updates: tuple[Updates, ...]
+    """For each layer, what it says of its training."""
     unused: tuple[Entry, ...]
     """Entries that nothing here reads; Darknet calls them unused fields."""
 
@@ -80,15 +82,17 @@ def understand(cfg: Cfg, dialect: Dialect) -> Graph:
     unused = list(options.unused())
     shapes: dict[int, Shape] = {-1: net.input}
     layers: list[Layer] = []
+    updates: list[Updates] = []
     for index, section in enumerate(cfg.sections[1:]):
         options = Options(cfg, section, index)
         layer = read_layer(options, Context(index, shapes, dialect, net.input.w, net.input.h))
         shapes[index] = layer.out
         layers.append(layer)
+        updates.append(Updates.read(options, dialect))
         unused.extend(options.unused())
     if not layers:
         raise Options(cfg, cfg.sections[0], None).error("expected layers after it, found none")
-    return Graph(cfg, dialect, net, tuple(layers), tuple(unused))
+    return Graph(cfg, dialect, net, tuple(layers), tuple(updates), tuple(unused))
 
 
 def load_graph(cfg: str | Path, dialect: Dialect) -> Graph:

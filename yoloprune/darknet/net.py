@@ -1,4 +1,4 @@
-"""The [net] section (Darknet: parser.c parse_net_options)."""
+"""The [net] section, and what any section may say of its layer's training (Darknet: parser.c)."""
 
 from __future__ import annotations
 
@@ -49,6 +49,26 @@ class Net:
     """Share that the average of the weights keeps at an update; 0: no average."""
     letter_box: bool | None
     """None where the cfg does not say."""
+    adam: bool
+    """Adam instead of momentum; with `betas` and `epsilon`."""
+    betas: tuple[float, float]
+    epsilon: float
+    resize_step: int
+    """Multiple that multi-scale training keeps to."""
+    mosaic: bool
+    """Every other picture is put together from four."""
+    mosaic_bound: bool
+    """Whether boxes end with their part of a mosaic."""
+    mixup: bool
+    """Every other picture is the mean of two."""
+    blur: int
+    """Sometimes all is blurred over so many pixels; 1: sometimes what is in no box."""
+    gaussian_noise: int
+    """Every other picture gets noise of this deviation, in levels of 255."""
+    label_smooth_eps: float
+    """What the true class of a picture lacks to 1, dealt out to the others (classifiers)."""
+    crop: tuple[float, float]
+    """Range of the short side, in pixels, of which a classifier sees a crop (`min_crop`, `max_crop`)."""
 
     @classmethod
     def read(cls, options: Options, dialect: Dialect) -> Self:
@@ -62,7 +82,14 @@ class Net:
         for key, value in zip(("channels", "height", "width"), shape, strict=True):
             if not value:
                 raise options.error(f"expected {key}=, found none")
-        known = (*POLICIES, "sgdr") if dialect.extended else POLICIES
+        extended = dialect.extended
+        known = (*POLICIES, "sgdr") if extended else POLICIES
+        low = options.integer("min_crop", shape.w, 1)
+        high = options.integer("max_crop", 2 * shape.w, 1)
+        crop = (float(low), float(high))
+        if not extended:
+            ratios = options.number("min_ratio", low / shape.w, 0), options.number("max_ratio", high / shape.w, 0)
+            crop = (ratios[0] * shape.w, ratios[1] * shape.w)
         return cls(
             input=shape,
             batch=options.integer("batch", 1, 1),
@@ -90,4 +117,52 @@ class Net:
             flip=options.integer("flip", 1) != 0,
             ema_alpha=options.number("ema_alpha", 0.0, 0, 1),
             letter_box=options.integer("letter_box", 0) != 0 if options.has("letter_box") else None,
+            adam=options.integer("adam", 0) != 0,
+            betas=(options.number("B1", 0.9, 0, 1), options.number("B2", 0.999, 0, 1)),
+            epsilon=options.number("eps", dialect.adam_epsilon, 0),
+            resize_step=options.integer("resize_step", 32, 1) if extended else 32,
+            mosaic=extended and options.integer("mosaic", 0) != 0,
+            mosaic_bound=extended and options.integer("mosaic_bound", 0) != 0,
+            mixup=extended and options.integer("mixup", 0) != 0,
+            blur=options.integer("blur", 0, 0, 1000) if extended else 0,
+            gaussian_noise=options.integer("gaussian_noise", 0, 0) if extended else 0,
+            label_smooth_eps=options.number("label_smooth_eps", 0.0, 0, 1) if extended else 0.0,
+            crop=crop,
         )
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What a layer's section says of its own training."""
+
+    rate: float
+    """Factor of the learning rate (`learning_rate`)."""
+    stop: int
+    """No gradient for this layer and those before it: 1 always, more: until that iteration (`stopbackward`)."""
+    not_until: int
+    """No update up to this iteration (`dont_update`)."""
+    burn_ins: float
+    """No update for so many times `burn_in` (`burnin_update`)."""
+    statistics_only: bool
+    """Only running mean and variance move (`train_only_bn`)."""
+
+    @classmethod
+    def read(cls, options: Options, dialect: Dialect) -> Self:
+        """Section -> Updates; pjreddie's Darknet has the first two."""
+        extended = dialect.extended
+        stop = options.integer("stopbackward", 0)
+        return cls(
+            rate=options.number("learning_rate", 1.0),
+            stop=stop if extended else int(stop != 0),
+            not_until=options.integer("dont_update", 0) if extended else 0,
+            burn_ins=options.integer("burnin_update", 0) if extended else 0,
+            statistics_only=extended and options.integer("train_only_bn", 0) != 0,
+        )
+
+    def stopped(self, iteration: int) -> bool:
+        """Whether gradients end here in update `iteration` (network_kernels.cu backward_network_gpu)."""
+        return self.stop == 1 or self.stop > iteration
+
+    def skipped(self, iteration: int, burn_in: int) -> bool:
+        """Whether update `iteration` leaves the layer as it is (update_network_gpu)."""
+        return self.statistics_only or self.burn_ins * burn_in > iteration or 0 < self.not_until >= iteration

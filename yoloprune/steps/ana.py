@@ -101,7 +101,7 @@ def analyse_job(
     file = workspace.sensitivity_file(job.next_round)
     setup = setup_of(job, measure, criterion, calibrate, compensation)
     known = resumable(file, setup) if file.exists() and not force else None
-    cut = cutter_of(job, calibrate, compensation, device)
+    cut = cutter_of(job, calibrate, compensation, device=device)
     if calibrate:
         watch(Step("ana", 0, 1, f"looking at {calibrate} calibration pictures"))
     if calibrate and compensation == REFIT and cut.not_refitted:
@@ -143,7 +143,7 @@ def criterion_for(calibrate: int, compensation: str) -> str:
     return default_criterion(bool(calibrate) and compensation == REFIT)
 
 
-def cutter_of(job: Job, calibrate: int, compensation: str = REFIT, device: str = "cpu") -> Cutter:
+def cutter_of(job: Job, calibrate: int, compensation: str = REFIT, *, device: str = "cpu") -> Cutter:
     """Cuts of a job's network, compensated on the first `calibrate` train pictures; plain ones for 0."""
 
     def pictures() -> list[Tensor]:

@@ -8,6 +8,9 @@ from pathlib import Path
 from yoloprune.artefacts import atomic_path
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.compat import reader_named
+from yoloprune.darknet.compat.adapt import adapted
+from yoloprune.darknet.fold import folded
 from yoloprune.darknet.model import hazards, understand
 from yoloprune.darknet.weights import Header
 from yoloprune.errors import InputError
@@ -30,20 +33,32 @@ class Exported:
 
 
 def export(
-    out: Path, *, workspace: Path = DEFAULT, keep_seen: bool = False, force: bool = False, dry_run: bool = False
+    out: Path,
+    *,
+    reader: str | None = None,
+    fold_bn: bool = False,
+    workspace: Path = DEFAULT,
+    keep_seen: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
 ) -> Exported:
     """Write `<stem>-slim.cfg`, `.weights` and, where the data has names, `.names` to the folder `out`.
 
     From the newest weights: finetuned, else pruned. `seen` becomes 0, so that further training does not stop at once,
     unless keep_seen. The cfg keeps its comments; only changed values are rewritten, and those that a reader trips over.
+    reader: in the words of that one, see `adapted`. fold_bn: no batch norm, whose formula differs between readers.
     """
+    wanted = None if reader is None else reader_named(reader)
     job = open_job(workspace)
     last = job.workspace.last
     if job.workspace.original is None:
         raise InputError("lacks the original network's accuracy; run yoloprune ana", file=workspace)
     slimmed = slim(job.model, job.channels, job.keep)
-    graph = understand(cfg_file.legal(slimmed.graph.cfg), slimmed.graph.dialect)
-    found = hazards(graph.layers)
+    if fold_bn:
+        slimmed = folded(slimmed)
+    legal = cfg_file.legal(slimmed.graph.cfg) if wanted is None else adapted(slimmed.graph.cfg, wanted)
+    graph = understand(legal, slimmed.graph.dialect)
+    found = hazards(graph.layers) if wanted is None else []
     if found:
         raise InputError(f"the slim network is not safe in every Darknet: {found[0]}", file=workspace)
     seen = weights_file.read(job.workspace.weights.path, job.model.graph.layers).header.seen if keep_seen else 0

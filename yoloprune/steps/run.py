@@ -12,6 +12,7 @@ from yoloprune.steps.ana import CALIBRATE
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step, Watch, original_figures, original_findings, start_job, unwatched
+from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
@@ -45,6 +46,9 @@ def run(
     calibrate: int = CALIBRATE,
     compensation: str = REFIT,
     relative: bool = False,
+    objective: str = "bflops",
+    reader: str | None = None,
+    drop_branches: bool = False,
     exclude: Collection[int] = (),
     multiple: int = 1,
     min_keep: int = 1,
@@ -64,6 +68,7 @@ def run(
     if rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {rounds}")
     job = start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
+    check_objective(objective, reader)
     targets(job, out, force=force)  # refused now, not after hours
     if job.workspace.original is None:
         measure = job.measure(device)
@@ -76,6 +81,9 @@ def run(
                 prune(
                     threshold * number / rounds,
                     relative=relative,
+                    objective=objective,
+                    reader=reader,
+                    drop_branches=drop_branches,
                     exclude=exclude,
                     multiple=multiple,
                     min_keep=min_keep,

@@ -42,6 +42,18 @@ class Augmentation:
     """Keep the aspect, apart from jitter (`letter_box=1`)."""
     canvas: bool = False
     """pjreddie's way: jitter the aspect, fit the picture and put it anywhere on a grey canvas."""
+    mosaic: bool = False
+    mosaic_bound: bool = False
+    mixup: bool = False
+    blur: int = 0
+    noise: int = 0
+    """See `Net`."""
+    crop: tuple[float, float] = (0.0, 0.0)
+    aspect: float = 1.0
+    angle: float = 0.0
+    """Of classifiers; see `crops`."""
+    smooth: float = 0.0
+    """What the true class lacks to 1 (`label_smooth_eps`)."""
 
     @classmethod
     def from_graph(cls, graph: Graph, letterbox: bool | None = None) -> Augmentation:
@@ -60,6 +72,15 @@ class Augmentation:
             flip=net.flip,
             letterbox=bool(net.letter_box) if letterbox is None else letterbox,
             canvas=graph.dialect.letterbox,
+            mosaic=net.mosaic,
+            mosaic_bound=net.mosaic_bound,
+            mixup=net.mixup,
+            blur=net.blur,
+            noise=net.gaussian_noise,
+            crop=net.crop,
+            aspect=net.aspect,
+            angle=net.angle,
+            smooth=net.label_smooth_eps,
         )
 
 
@@ -81,15 +102,16 @@ def draw(rule: Augmentation, size: tuple[int, int], target: Shape, rng: np.rando
     """A view of a picture of `size` (width, height) for an input of shape `target`."""
     find = _on_canvas if rule.canvas else _cropped
     left, top, width, height = find(rule, size, target, rng)
-    return View(
-        left,
-        top,
-        width,
-        height,
-        flip=rule.flip and bool(rng.integers(2)),
-        hue=float(rng.uniform(-rule.hue, rule.hue)),
-        saturation=_factor(rule.saturation, rng),
-        exposure=_factor(rule.exposure, rng),
+    return View(left, top, width, height, *colours(rule, rng))
+
+
+def colours(rule: Augmentation, rng: np.random.Generator) -> tuple[bool, float, float, float]:
+    """Mirrored or not, hue, saturation, exposure."""
+    return (
+        rule.flip and bool(rng.integers(2)),
+        float(rng.uniform(-rule.hue, rule.hue)),
+        factor(rule.saturation, rng),
+        factor(rule.exposure, rng),
     )
 
 
@@ -113,7 +135,8 @@ def render(pixels: Pixels, view: View, target: Shape, *, grey: bool) -> Pixels:
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=border,
     )
-    return _coloured(np.asarray(sized, np.uint8).reshape(target.h, target.w, -1), view)
+    shaped = np.asarray(sized, np.uint8).reshape(target.h, target.w, -1)
+    return coloured(shaped, view.hue, view.saturation, view.exposure)
 
 
 def place_truths(
@@ -190,21 +213,21 @@ def _on_canvas(
     return -dx * across, -dy * down, target.w * across, target.h * down
 
 
-def _factor(most: float, rng: np.random.Generator) -> float:
+def factor(most: float, rng: np.random.Generator) -> float:
     """1..most, or one over that (utils.c rand_scale)."""
     factor = float(rng.uniform(min(1, most), max(1, most)))
     return factor if rng.integers(2) else 1 / factor
 
 
-def _coloured(pixels: Pixels, view: View) -> Pixels:
+def coloured(pixels: Pixels, hue: float, saturation: float, exposure: float) -> Pixels:
     """Hue turned, saturation and value scaled and cut off at white; blue, green, red become red, green, blue."""
     values = np.arange(256)
-    brighter = (values * view.exposure).clip(0, 255)
+    brighter = (values * exposure).clip(0, 255)
     if pixels.shape[2] == 1:
         return cv2.LUT(pixels, brighter.astype(np.uint8)).reshape(pixels.shape)  # type: ignore[return-value]
-    if (view.hue, view.saturation, view.exposure) == (0, 1, 1):
+    if (hue, saturation, exposure) == (0, 1, 1):
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
-    turned = (values + round(180 * view.hue)) % 180  # OpenCV keeps hue in two-degree steps
-    table = np.stack([turned, (values * view.saturation).clip(0, 255), brighter], -1).astype(np.uint8)
+    turned = (values + round(180 * hue)) % 180  # OpenCV keeps hue in two-degree steps
+    table = np.stack([turned, (values * saturation).clip(0, 255), brighter], -1).astype(np.uint8)
     hsv = cv2.LUT(cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV), table[None])
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,8 +18,8 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Model
 from yoloprune.errors import InputError
 from yoloprune.train.held import Masks
+from yoloprune.train.lesson import Lesson
 from yoloprune.train.progress import Record
-from yoloprune.train.recipe import Recipe
 from yoloprune.train.samples import Samples
 
 _VERSION = 1
@@ -46,15 +46,18 @@ class State:
     history: list[Record] = field(default_factory=list)
 
 
-def fingerprint(model: Model, recipe: Recipe, samples: Samples, masks: Masks | None) -> str:
+def fingerprint(model: Model, samples: Samples, masks: Masks | None, lesson: Lesson) -> str:
     """Hash of all that decides the result: a checkpoint goes on only with the same."""
     digest = hashlib.sha256()
     digest.update("".join(model.graph.cfg.lines).encode("utf-8", "surrogateescape"))
     digest.update(weights_file.dump(model.weights, model.graph.layers))
-    digest.update(repr((model.graph.dialect, recipe, samples.seed)).encode())
-    for image, truths in zip(samples.images.images, samples.images.truths, strict=True):
-        digest.update(str(image).encode("utf-8", "surrogateescape"))
-        digest.update(truths.tobytes())
+    recipe = replace(samples.recipe, frozen=frozenset())  # a set has no order of its own
+    digest.update(repr((model.graph.dialect, recipe, sorted(samples.recipe.frozen), samples.seed)).encode())
+    digest.update(repr(lesson.labels).encode())
+    if lesson.teacher:
+        digest.update(weights_file.dump(lesson.teacher.weights, lesson.teacher.graph.layers))
+    for part in samples.bytes():
+        digest.update(part)
     for mask in masks or ():
         for name in sorted(mask):
             digest.update(name.encode() + mask[name].tobytes())

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from yoloprune.darknet.data import Split
+from yoloprune.darknet.data import ClassSplit, Split
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.weights import Weights
@@ -21,18 +21,25 @@ from yoloprune.errors import InputError
 from yoloprune.train import checkpoint
 from yoloprune.train.average import Average
 from yoloprune.train.batches import batches, network_input
+from yoloprune.train.chart import plot_training
 from yoloprune.train.checkpoint import State
+from yoloprune.train.distill import Teacher
 from yoloprune.train.held import Held, Masks
 from yoloprune.train.interrupt import uninterrupted
+from yoloprune.train.lesson import Lesson
+from yoloprune.train.optimizer import Optimizer
+from yoloprune.train.processes import Processes, Statistics
 from yoloprune.train.progress import Progress, Record, write_log
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.samples import Samples
-from yoloprune.train.sgd import darknet_sgd, set_rate
+from yoloprune.train.sized import Sized
 from yoloprune.train.step import Objective, not_finite
 
 CHECKPOINT = "last.pt"
 LOG = "log.csv"
+CHART = "chart.png"
 _CACHE_BYTES = 1 << 30
+_LABELS = Lesson()
 
 
 @dataclass(frozen=True)
@@ -49,12 +56,13 @@ class Trained:
 
 def train(
     model: Model,
-    images: Split,
+    images: Split | ClassSplit,
     recipe: Recipe,
     *,
     folder: Path,
     seed: int,
     masks: Masks | None = None,
+    lesson: Lesson = _LABELS,
     evaluate: Callable[[Network], float] | None = None,
     resume: bool = False,
     device: str = "cpu",
@@ -62,38 +70,46 @@ def train(
     cache_bytes: int = _CACHE_BYTES,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Trained:
-    """Train a network by `recipe`; `folder` receives the checkpoint last.pt and log.csv.
+    """Train a network by `recipe`; `folder` receives the checkpoint last.pt, log.csv and chart.png.
 
-    masks: values that stay as `TensorSpec.masked` says, exactly and all the time. evaluate: higher is better; it gets
-    the network in eval mode, the averaged one where the recipe asks for an average. resume: go on from the checkpoint
-    in `folder` if there is one, else it is replaced; on a CPU the result is then, bit for bit, that of an undisturbed
-    run. workers: threads that prepare pictures; they change nothing but the speed. cache_bytes: memory for decoded
-    pictures.
+    masks: values that stay as `TensorSpec.masked` says, exactly and all the time. lesson: who teaches. evaluate: higher
+    is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. resume: go on
+    from the checkpoint in `folder` if there is one, else it is replaced; on a CPU the result is then, bit for bit, that
+    of an undisturbed run. workers: threads that prepare pictures; they change nothing but the speed. cache_bytes:
+    memory for decoded pictures.
+
+    Within `processes.joined` every process calls this alike; the first one measures, tells and writes, and only its
+    result has a best. Mini-batches are then dealt out (see `Recipe.for_processes`), which changes nothing but rounding.
 
     KeyboardInterrupt leaves a checkpoint and goes on up. InputError: nothing to train on, a head without loss, images
     that can't be read, a checkpoint of another run, an unwritable folder, a loss that is no number (the checkpoint
     before it stays).
     """
-    samples = Samples.of(images, model.graph, recipe.augmentation, seed, cache_bytes)
-    run = _Run(model, recipe, samples, masks, torch.device(device), folder, evaluate, progress)
+    processes = Processes()
+    recipe = recipe.for_processes(processes.count)
+    samples = Samples.of(images, model.graph, recipe, seed, cache_bytes)
+    run = _Run(model, samples, masks, lesson, torch.device(device), folder, evaluate, progress, processes)
     run.begin(resume)
-    # Dropout draws from torch's own generator: it is seeded at each update, and given back as it was.
+    # Dropout draws from torch's own generator: it is seeded at each mini-batch, and given back as it was.
     devices = [run.device] if run.device.type == "cuda" else []
-    start, stop = run.state.iteration * recipe.images, recipe.iterations * recipe.images
+    first = run.state.iteration * recipe.images + processes.rank * recipe.mini_batch
+    firsts = range(first, recipe.iterations * recipe.images, processes.count * recipe.mini_batch)
     with (
         torch.random.fork_rng(devices=devices),
-        closing(batches(samples, start, stop, recipe.mini_batch, workers)) as parts,
+        closing(batches(samples, firsts, recipe.mini_batch, workers)) as parts,
     ):
         try:
             run.settle()
-            while run.state.iteration < recipe.iterations:
+            while not run.done:
                 with uninterrupted():
-                    run.update(islice(parts, recipe.subdivisions))
+                    run.update(islice(parts, recipe.subdivisions // processes.count))
                 run.settle()
         except KeyboardInterrupt:
             run.save()
             raise
     run.save()
+    run.draw()
+    processes.wait()
     return run.result()
 
 
@@ -103,27 +119,35 @@ class _Run:
     def __init__(
         self,
         model: Model,
-        recipe: Recipe,
         samples: Samples,
         masks: Masks | None,
+        lesson: Lesson,
         device: torch.device,
         folder: Path,
         evaluate: Callable[[Network], float] | None,
         progress: Callable[[Progress], None],
+        processes: Processes,
     ) -> None:
-        self.model, self.recipe, self.samples, self.device = model, recipe, samples, device
-        self.folder, self.evaluate, self.progress = folder, evaluate, progress
+        self.model, self.samples, self.recipe, self.device = model, samples, samples.recipe, device
+        self.folder, self.evaluate, self.progress, self.processes = folder, evaluate, progress, processes
         self.objective = Objective.of(model.graph)
+        self.labels = lesson.labels
+        self.teacher = Teacher(lesson.teacher, masks, device) if lesson.teacher else None
         self.network = Network(model.graph)
         self.network.set_weights(model.weights)
-        self.network.to(device).train()
+        self.network.to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
         self.held = Held(self.network, masks)
         self.held.restore()
-        self.optimizer = darknet_sgd(self.network, recipe.momentum, recipe.decay)
-        self.average = Average(self.network, recipe.ema_alpha) if recipe.ema_alpha else None
+        self.optimizer = Optimizer(self.network, self.recipe)
+        self._prepare()
+        self.sized = Sized(self.network)
+        self.sized.like(*self.recipe.sizes.largest(model.graph.net.input)[1:])
+        self.called = processes.wrap(self.sized)
+        self.statistics = Statistics(self.network, processes)
+        self.average = Average(self.network, self.recipe.ema_alpha) if self.recipe.ema_alpha else None
         self.state = State(
-            checkpoint.fingerprint(model, recipe, samples, masks),
+            checkpoint.fingerprint(model, samples, masks, lesson),
             self.network.state_dict(),
             self.optimizer.state_dict(),
             self.average.network.state_dict() if self.average else None,
@@ -132,14 +156,30 @@ class _Run:
         self.seconds, self.images = 0.0, 0
 
     @property
+    def wanted(self) -> frozenset[int]:
+        """Layers whose outputs teach."""
+        taught = self.objective.wanted if self.labels else frozenset[int]()
+        return taught | (self.teacher.wanted if self.teacher else frozenset[int]())
+
+    @property
     def measured(self) -> Network:
         """The network that counts: the averaged one where there is one."""
         return self.average.network if self.average else self.network
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do, or nothing gets better."""
+        patience, state = self.recipe.patience, self.state
+        if state.iteration >= self.recipe.iterations or not patience:
+            return state.iteration >= self.recipe.iterations
+        measured = [record.iteration for record in state.history if record.metric is not None]
+        worse = sum(iteration > state.best_iteration for iteration in measured)
+        return self.processes.agreed(worse >= patience)
+
     def begin(self, resume: bool) -> None:
         """From the checkpoint if it is wanted and there is one; else write one, which shows that the folder works."""
         path = self.folder / CHECKPOINT
-        if not resume or not path.exists():
+        if not self.processes.agreed(resume and path.exists()):
             self.save()
             return
         self.state = checkpoint.read(path, self.state.run, str(self.device))
@@ -152,24 +192,26 @@ class _Run:
     def update(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
         """One step of the optimizer on the mini-batches `parts`: pictures and truths as `batches` gives them."""
         start = time.perf_counter()
-        recipe, iteration = self.recipe, self.state.iteration + 1
-        torch.manual_seed((self.samples.seed << 32) + iteration)
+        recipe, processes, iteration = self.recipe, self.processes, self.state.iteration + 1
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=self.device)
-        seen = self.model.weights.header.seen + self.state.iteration * recipe.images
-        for pixels, truths in parts:
-            seen += len(pixels)
+        before = self.model.weights.header.seen + self.state.iteration * recipe.images
+        for turn, (pixels, truths) in enumerate(parts):
+            number = turn * processes.count + processes.rank
+            torch.manual_seed((self.samples.seed << 32) + self.state.iteration * recipe.subdivisions + number)
             inputs = network_input(pixels, self.device)
-            loss += self.objective.backward(self.network, inputs, truths.to(self.device), recipe.images, seen)
-        value = float(loss) / recipe.images
+            last = (turn + 1) * processes.count == recipe.subdivisions
+            seen = before + (number + 1) * recipe.mini_batch
+            with processes.gathering(self.called, last):
+                loss += self._backward(inputs, truths.to(self.device), seen)
+        value = float(processes.total(loss)) / recipe.images
         if not math.isfinite(value):
-            where = not_finite(self.network, inputs)
+            where = not_finite(self.sized.like(*inputs.shape[2:]), inputs)
             kept = f"{self.folder / CHECKPOINT} holds the last good weights"
             raise InputError(f"iteration {iteration}: the loss is {value}, first in {where}; {kept}")
         self.held.silence()
         rate = recipe.schedule.rate(iteration)
-        set_rate(self.optimizer, rate)
-        self.optimizer.step()
+        self.optimizer.step(iteration, rate)
         self.held.restore()
         if self.average:
             self.average.follow(self.network, iteration)
@@ -179,18 +221,32 @@ class _Run:
         self.seconds += time.perf_counter() - start
         self.images += recipe.images
 
+    def _backward(self, inputs: Tensor, truths: Tensor, seen: int) -> Tensor:
+        """Gradients of a mini-batch; its loss, summed over images: the mean of heads' costs, and the teacher's."""
+        self.statistics.begin()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
+            outputs = self.called(inputs, self.wanted)
+            objective = self.objective
+            if inputs.shape[2:] != self.model.graph.net.input[1:]:
+                objective = Objective.of(self.sized.like(*inputs.shape[2:]).graph)
+            told = objective.costs(outputs, truths, seen) if self.labels else []
+            shown = self.teacher.costs(inputs, outputs) if self.teacher else []
+        total = torch.stack([*told, *shown]).sum()
+        # The processes' gradients are averaged, and are to be summed.
+        (total * (self.processes.count / self.recipe.images)).backward()  # type: ignore[no-untyped-call]
+        self.statistics.end()
+        zero = torch.zeros((), device=self.device)
+        return sum((cost.detach() for cost in told), zero) / max(len(told), 1) + sum(
+            (cost.detach() for cost in shown), zero
+        )
+
     def settle(self) -> None:
         """What is due after an update: measure, tell, save. Does nothing again for the same update."""
         state, recipe = self.state, self.recipe
         if state.iteration > state.evaluated and self.evaluate and self._due(recipe.evaluate_every):
-            self.network.eval()
-            metric = self.evaluate(self.measured)
-            self.network.train()
+            if self.processes.rank == 0:
+                self._measure(self.evaluate)
             state.evaluated = state.iteration
-            state.history[-1] = replace(state.history[-1], metric=metric)
-            if state.best_metric is None or metric >= state.best_metric:
-                state.best_metric, state.best_iteration = metric, state.iteration
-                state.best = {name: tensor.clone() for name, tensor in self.measured.state_dict().items()}
         if state.iteration > self.reported:
             self.reported = state.iteration
             speed = self.images / self.seconds
@@ -199,11 +255,34 @@ class _Run:
             if state.iteration % recipe.checkpoint_every == 0:
                 self.save()
 
+    def _measure(self, evaluate: Callable[[Network], float]) -> None:
+        state = self.state
+        self.network.eval()
+        metric = evaluate(self.measured)
+        self._prepare()
+        state.history[-1] = replace(state.history[-1], metric=metric)
+        if state.best_metric is None or metric >= state.best_metric:
+            state.best_metric, state.best_iteration = metric, state.iteration
+            state.best = {name: tensor.clone() for name, tensor in self.measured.state_dict().items()}
+        self.draw()
+
+    def _prepare(self) -> None:
+        """Ready to train: frozen layers normalize by their running statistics and have no gradients."""
+        self.network.train()
+        for index in self.recipe.frozen:
+            self.network.layers[index].eval().requires_grad_(False)
+        read = _read_by(self.model, self.wanted) if self.processes.count > 1 else set[int]()
+        for index, module in enumerate(self.network.layers):
+            if self.processes.count > 1 and index not in read:
+                module.requires_grad_(False)  # DistributedDataParallel waits for all that is trained
+
     def _due(self, every: int) -> bool:
         return self.state.iteration == self.recipe.iterations or bool(every and self.state.iteration % every == 0)
 
     def save(self) -> None:
         """Checkpoint and log. InputError instead if a weight is no number."""
+        if self.processes.rank:
+            return
         self.state.network = self.network.state_dict()
         self.state.optimizer = self.optimizer.state_dict()
         self.state.average = self.average.network.state_dict() if self.average else None
@@ -214,6 +293,11 @@ class _Run:
             raise InputError(f"iteration {self.state.iteration}: {where} holds values that are no numbers")
         checkpoint.write(self.folder / CHECKPOINT, self.state)
         write_log(self.folder / LOG, self.state.history)
+
+    def draw(self) -> None:
+        """The chart as it is now."""
+        if not self.processes.rank:
+            plot_training(self.state.history, self.recipe.iterations, self.folder / CHART)
 
     def result(self) -> Trained:
         """Best and last weights."""
@@ -228,3 +312,15 @@ class _Run:
 
     def _weights(self, network: Network, seen: int) -> Weights:
         return network.get_weights(replace(self.model.weights.header, seen=seen))
+
+
+def _read_by(model: Model, wanted: Iterable[int]) -> set[int]:
+    """Layers that the outputs of `wanted` depend on, themselves included."""
+    found: set[int] = set()
+    todo = list(wanted)
+    while todo:
+        index = todo.pop()
+        if index >= 0 and index not in found:
+            found.add(index)
+            todo += model.graph.layers[index].sources
+    return found

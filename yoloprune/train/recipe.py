@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
 from yoloprune.train.augment import Augmentation
 from yoloprune.train.schedule import Schedule
+from yoloprune.train.sizes import Sizes
 
 _FINETUNING_RATE = 0.5
 _WARM_UP = 0.05
@@ -15,7 +16,7 @@ _WARM_UP = 0.05
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run computes, beside network, images and seed."""
+    """Everything that decides what a run computes, beside network, images, teacher and seed."""
 
     iterations: int
     """Updates."""
@@ -25,10 +26,22 @@ class Recipe:
     """Mini-batches in which they are computed; batch statistics are a mini-batch's."""
     schedule: Schedule
     augmentation: Augmentation
+    sizes: Sizes = field(default_factory=Sizes)
+    """Of the network's input, update by update."""
     momentum: float = 0.9
     decay: float = 0.0005
+    adam: bool = False
+    """Adam with `betas` and `epsilon` instead of momentum."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-6
     ema_alpha: float = 0.0
     """See `Average`; 0: none."""
+    frozen: frozenset[int] = frozenset()
+    """Layers that stay as they are, running statistics too, by which they then normalize."""
+    bfloat16: bool = False
+    """Whether layers compute in bfloat16; weights, statistics and losses are float32."""
+    patience: int = 0
+    """Stop after so many measurements without a better one; 0: never."""
     evaluate_every: int = 0
     """Updates between measurements; 0: only at the end."""
     checkpoint_every: int = 100
@@ -52,20 +65,30 @@ class Recipe:
         """Images that an update really takes: subdivisions mini-batches."""
         return self.mini_batch * self.subdivisions
 
+    def for_processes(self, count: int) -> Recipe:
+        """The same update dealt out to `count` processes: subdivisions become a multiple of it."""
+        subdivisions = -(-self.subdivisions // count) * count
+        return self if subdivisions == self.subdivisions else replace(self, subdivisions=subdivisions)
+
     @classmethod
     def from_graph(cls, graph: Graph, *, iterations: int = 0, seed: int = 0, letterbox: bool | None = None) -> Recipe:
         """Darknet's own training: what [net] says, for `iterations`, 0: max_batches. InputError if both are 0."""
         net = graph.net
         if not iterations and not net.max_batches:
             raise InputError("[net]: expected max_batches=, found none", file=graph.cfg.file)
+        iterations = iterations or net.max_batches
         return cls(
-            iterations=iterations or net.max_batches,
+            iterations=iterations,
             batch=net.batch,
             subdivisions=min(net.subdivisions, net.batch),
             schedule=Schedule.from_net(net, seed),
             augmentation=Augmentation.from_graph(graph, letterbox),
+            sizes=Sizes.from_graph(graph, iterations),
             momentum=net.momentum,
             decay=net.decay,
+            adam=net.adam,
+            betas=net.betas,
+            epsilon=net.epsilon,
             ema_alpha=net.ema_alpha,
         )
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from yoloprune.darknet.data import Labels, Split
+from yoloprune.darknet.data import ClassSplit, Labels, Split
+from yoloprune.darknet.layers.base import Shape
 from yoloprune.darknet.model import Graph
 from yoloprune.detect.image import Pixels, read_pixels
 from yoloprune.errors import InputError
-from yoloprune.train.augment import Augmentation, draw, place_truths, render
+from yoloprune.train.augment import View, draw, place_truths, render
+from yoloprune.train.compose import cornered, cut_of, mixed, put_quarter, touched
+from yoloprune.train.crops import crop
+from yoloprune.train.recipe import Recipe
+
+Sample = tuple[Pixels, NDArray[np.float32]]
+"""Picture uint8 [h, w, C] in RGB, and its objects [T, 5], or what its classes are to be [K]."""
 
 
 @dataclass
@@ -40,26 +52,63 @@ class PixelCache:
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(ABC):
     """The row: every picture once an epoch, each epoch in another order.
 
-    Place and seed decide what comes there, so it does not depend on workers or on where a run was taken up again.
+    Place and seed decide what comes there, so it does not depend on workers, processes or where a run was taken up.
     """
 
-    images: Split
+    images: Any
     graph: Graph
-    augmentation: Augmentation
+    recipe: Recipe
     seed: int
     cache: PixelCache
 
-    @classmethod
-    def of(cls, images: Split, graph: Graph, augmentation: Augmentation, seed: int, cache_bytes: int) -> Samples:
-        """InputError if there are no images or the network is no detector."""
+    @staticmethod
+    def of(images: Split | ClassSplit, graph: Graph, recipe: Recipe, seed: int, cache_bytes: int) -> Samples:
+        """InputError if there are no images, or not such as the network learns from."""
         if not images.images:
             raise InputError("expected images to train on, found none")
-        if not graph.detection_heads:
-            raise InputError("expected a network with detection heads for images with boxes", file=graph.cfg.file)
-        return cls(images, graph, augmentation, seed, PixelCache(cache_bytes, graph.net.input.c))
+        if isinstance(images, Split) != bool(graph.detection_heads):
+            what = "detection heads for images with boxes" if isinstance(images, Split) else "an output of classes"
+            raise InputError(f"expected a network with {what}", file=graph.cfg.file)
+        cache = PixelCache(cache_bytes, graph.net.input.c)
+        if isinstance(images, Split):
+            return DetectionSamples(images, graph, recipe, seed, cache)
+        return ClassSamples(images, graph, recipe, seed, cache)
+
+    @property
+    def count(self) -> int:
+        """Pictures of an epoch."""
+        return len(self.images.images)
+
+    @abstractmethod
+    def at(self, place: int) -> Sample:
+        """What is at a place, of the size of its update."""
+
+    @abstractmethod
+    def join(self, truths: Sequence[NDArray[np.float32]]) -> Tensor:
+        """Truths of a mini-batch as losses take them."""
+
+    @abstractmethod
+    def bytes(self) -> Iterable[bytes]:
+        """What is learnt from, for a hash: paths and truths."""
+
+    def _number(self, place: int) -> int:
+        return int(_order(self.seed, place // self.count, self.count)[place % self.count])
+
+    def _rng(self, place: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, 1, place))
+
+    def _target(self, place: int) -> Shape:
+        return self.recipe.sizes.at(self.graph.net.input, place // self.recipe.images + 1, self.seed)
+
+
+@dataclass(frozen=True)
+class DetectionSamples(Samples):
+    """Pictures with boxes."""
+
+    images: Split
 
     @property
     def most_truths(self) -> int:
@@ -67,15 +116,37 @@ class Samples:
         training = getattr(self.graph.detection_heads[-1], "training", None)
         return training.max_truths if training else self.graph.dialect.max_truths
 
-    def at(self, place: int) -> tuple[Pixels, Labels]:
-        """Picture uint8 [h, w, C] in RGB, of the network's size, and its objects [T, 5]."""
-        count = len(self.images.images)
-        number = int(_order(self.seed, place // count, count)[place % count])
-        rng = np.random.default_rng((self.seed, 1, place))
-        target = self.graph.net.input
+    def at(self, place: int) -> Sample:
+        """One picture, or several put together."""
+        rule, rng, target = self.recipe.augmentation, self._rng(place), self._target(place)
+        number = self._number(place)
+        several = (rule.mosaic or rule.mixup) and bool(rng.integers(2))
+        if several and rule.mosaic:
+            cut = cut_of(target, rng)
+            canvas = np.empty((target.h, target.w, target.c), np.uint8)
+            found: list[Labels] = []
+            for quarter in range(4):
+                one = number if quarter == 0 else int(rng.integers(self.count))
+                moved = quarter if rng.integers(2) else None
+                pixels, truths, view, size = self._one(one, target, rng, moved)
+                found.append(put_quarter(canvas, quarter, cut, pixels, truths, view, size, bound=rule.mosaic_bound))
+            return canvas, np.concatenate(found)[: self.most_truths]
+        pixels, truths, _, _ = self._one(number, target, rng)
+        if several:
+            other, more, _, _ = self._one(int(rng.integers(self.count)), target, rng)
+            return mixed(pixels, other), np.concatenate([truths, more])[: self.most_truths]
+        return pixels, truths
+
+    def _one(
+        self, number: int, target: Shape, rng: np.random.Generator, quarter: int | None = None
+    ) -> tuple[Pixels, Labels, View, tuple[int, int]]:
+        """A picture through a view, its objects, the view and the picture's size."""
+        rule = self.recipe.augmentation
         pixels = self.cache.read(self.images.images[number])
         size = (pixels.shape[1], pixels.shape[0])
-        view = draw(self.augmentation, size, target, rng)
+        view = draw(rule, size, target, rng)
+        if quarter is not None:
+            view = cornered(view, size, quarter)
         truths = place_truths(
             self.images.truths[number],
             view,
@@ -85,7 +156,52 @@ class Samples:
             most=self.most_truths,
             rng=rng,
         )
-        return render(pixels, view, target, grey=self.augmentation.canvas), truths
+        shown = render(pixels, view, target, grey=rule.canvas)
+        if rule.blur or rule.noise:
+            shown = touched(rule, shown, truths, rng)
+        return shown, truths, view, size
+
+    def join(self, truths: Sequence[NDArray[np.float32]]) -> Tensor:
+        """[B, T, 5]; rows behind an image's last object have class -1."""
+        rows = np.zeros((len(truths), max(map(len, truths)), 5), np.float32)
+        rows[:, :, 0] = -1
+        for row, labels in zip(rows, truths, strict=True):
+            row[: len(labels)] = labels
+        return torch.from_numpy(rows)
+
+    def bytes(self) -> Iterable[bytes]:
+        """Paths and boxes."""
+        for image, truths in zip(self.images.images, self.images.truths, strict=True):
+            yield str(image).encode("utf-8", "surrogateescape")
+            yield truths.tobytes()
+
+
+@dataclass(frozen=True)
+class ClassSamples(Samples):
+    """Pictures of one class each."""
+
+    images: ClassSplit
+
+    def at(self, place: int) -> Sample:
+        """A crop, and what its classes are to be (data.c fill_truth_smooth); a picture without a class has zeros."""
+        rng, number = self._rng(place), self._number(place)
+        rule, classes = self.recipe.augmentation, len(self.images.names)
+        pixels = self.cache.read(self.images.images[number])
+        truth = np.zeros(classes, np.float32)
+        kind = self.images.classes[number]
+        if kind >= 0:
+            truth[:] = rule.smooth / max(classes - 1, 1)
+            truth[kind] = 1 - rule.smooth
+        return crop(rule, pixels, self._target(place), rng), truth
+
+    def join(self, truths: Sequence[NDArray[np.float32]]) -> Tensor:
+        """[B, K]."""
+        return torch.from_numpy(np.stack(truths))
+
+    def bytes(self) -> Iterable[bytes]:
+        """Paths and classes."""
+        for image, kind in zip(self.images.images, self.images.classes, strict=True):
+            yield str(image).encode("utf-8", "surrogateescape") + kind.to_bytes(4, "little", signed=True)
 
 
 @lru_cache(maxsize=4)

@@ -1,51 +1,74 @@
-"""One mini-batch forward and backward."""
+"""What a mini-batch is taught by: the layers of a network that have a loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.layers.head import Head
 from yoloprune.darknet.model import Graph
 from yoloprune.darknet.network import Network
 from yoloprune.errors import InputError
-from yoloprune.train.losses import Loss, find_loss
+from yoloprune.train.losses import LOSSES, Loss, find_loss, passed
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The heads of a network, each with its loss."""
+    """The layers of a network that teach it, each with its loss."""
 
-    heads: tuple[Head, ...]
+    graph: Graph
+    layers: tuple[Layer, ...]
     losses: tuple[Loss, ...]
 
     @classmethod
     def of(cls, graph: Graph) -> Objective:
         """InputError if a head can't be trained or there is none."""
-        heads = tuple(layer for layer in graph.layers if isinstance(layer, Head))
-        if not heads:
+        known = tuple(layer for layer in graph.layers if isinstance(layer, Head) or type(layer) in LOSSES)
+        if not known:
             raise InputError("the network ends in no layer that has a loss", file=graph.cfg.file)
-        return cls(heads, tuple(find_loss(head) for head in heads))
+        return cls(graph, known, tuple(find_loss(layer) for layer in known))
+
+    @property
+    def wanted(self) -> frozenset[int]:
+        """Layers whose outputs `costs` takes."""
+        wanted: set[int] = set()
+        for layer in self.layers:
+            source = layer.sources[0]
+            wanted.add(source)
+            while source >= 0 and isinstance(self.graph.layers[source], Head):
+                source = self.graph.layers[source].sources[0]
+                wanted.add(source)
+        return frozenset(wanted)
+
+    def costs(self, outputs: Mapping[int, Tensor], truths: Tensor, seen: int) -> list[Tensor]:
+        """Darknet's cost of each layer, summed over images; truths: see `Loss`; seen: images up to and with these.
+
+        Their gradients are Darknet's of the sum. An update's loss is their mean over the layers and images.
+        """
+        return [
+            loss(layer, self._entering(layer.sources[0], outputs), truths, self.graph.dialect, seen)
+            for layer, loss in zip(self.layers, self.losses, strict=True)
+        ]
+
+    def _entering(self, index: int, outputs: Mapping[int, Tensor]) -> Tensor:
+        layer = self.graph.layers[index] if index >= 0 else None
+        if isinstance(layer, Head):
+            return passed(self._entering(layer.sources[0], outputs), outputs[index].detach())
+        return outputs[index]
 
     def backward(self, network: Network, inputs: Tensor, truths: Tensor, images: int, seen: int) -> Tensor:
         """Add the gradients of the summed loss over `images`, those of an update, to the parameters.
 
-        inputs: [B, C, H, W]; truths: see `Loss`; seen: images up to and with these. Returns Darknet's loss of this
-        mini-batch times B: the mean over the heads of their costs, summed over images (network.c calc_network_cost), a
-        scalar without gradient.
+        inputs: [B, C, H, W]. Returns Darknet's loss of this mini-batch times B, a scalar without gradient (network.c
+        calc_network_cost).
         """
-        sources = {head.sources[0] for head in self.heads}
-        outputs = network(inputs, sources)
-        costs = [
-            loss(head, outputs[head.sources[0]], truths, network.graph.dialect, seen)
-            for head, loss in zip(self.heads, self.losses, strict=True)
-        ]
-        total = torch.stack(costs).sum()
-        (total / images).backward()  # type: ignore[no-untyped-call]
-        return total.detach() / len(costs)
+        costs = torch.stack(self.costs(network(inputs, self.wanted), truths, seen))
+        (costs.sum() / images).backward()  # type: ignore[no-untyped-call]
+        return costs.detach().mean()
 
 
 def not_finite(network: Network, inputs: Tensor) -> str:

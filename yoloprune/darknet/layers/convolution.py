@@ -246,11 +246,13 @@ class Affine(nn.Module):
         self.normalized = layer.batch_normalize
         self.activate = ACTIVATIONS[layer.activation]
         self.dialect = dialect
+        self.momentum = dialect.connected_momentum if isinstance(layer, Connected) else dialect.bn_momentum
 
     def forward(self, x: Tensor) -> Tensor:
         if self.normalized and self.training:
             raw = self.linear(x, self.weight, None)
-            return self.activate(normalize(raw, self.scale, self.bias, self.mean, self.variance, self.dialect))
+            statistics = (self.mean, self.variance)
+            return self.activate(normalize(raw, self.scale, self.bias, *statistics, self.dialect, self.momentum))
         if self.normalized:
             factor, bias = fold(self.scale, self.bias, self.mean, self.variance, self.dialect)
             return self.activate(self.linear(x, self.weight * factor.view(-1, *[1] * (self.weight.dim() - 1)), bias))

@@ -205,6 +205,48 @@ class _Yolo(nn.Module):
         return y
 
 
+@dataclass(frozen=True)
+class RegionTraining:
+    """What only the loss of [region] reads (parse_region)."""
+
+    thresh: float
+    bias_match: bool
+    """Whether a truth's anchor is the one whose own shape fits best, not the one whose prediction does."""
+    rescore: bool
+    """Whether objectness is to be the overlap instead of 1."""
+    classfix: int
+    """AlexeyAB: 1 or 2, classes are also taught where a box fits; -1, objectness is the overlap everywhere."""
+    focal_loss: bool
+    coord_scale: float
+    object_scale: float
+    noobject_scale: float
+    class_scale: float
+    max_truths: int
+    jitter: float
+    resize: float
+    random: float
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults of the dialect."""
+        extended = context.dialect.extended
+        return cls(
+            thresh=options.number("thresh", 0.5),
+            bias_match=options.integer("bias_match", 0) != 0,
+            rescore=options.integer("rescore", 0) != 0,
+            classfix=options.integer("classfix", 0, -1, 2) if extended else 0,
+            focal_loss=extended and options.integer("focal_loss", 0) != 0,
+            coord_scale=options.number("coord_scale", 1.0),
+            object_scale=options.number("object_scale", 1.0),
+            noobject_scale=options.number("noobject_scale", 1.0),
+            class_scale=options.number("class_scale", 1.0),
+            max_truths=options.integer("max", context.dialect.max_truths if extended else 30, 1, 100000),
+            jitter=options.number("jitter", 0.2, 0),
+            resize=options.number("resize", 1.0, 0) if extended else 1.0,
+            random=options.number("random", 0, 0),
+        )
+
+
 @register
 @dataclass(frozen=True)
 class Region(DetectionHead):
@@ -213,6 +255,7 @@ class Region(DetectionHead):
     softmax: bool
     raw_classes: bool
     """Without softmax: AlexeyAB leaves classes as they are, pjreddie takes the logistic."""
+    training: RegionTraining
 
     names: ClassVar[tuple[str, ...]] = ("region",)
 
@@ -237,6 +280,7 @@ class Region(DetectionHead):
             beta_nms=0.6,
             softmax=options.integer("softmax", 0) != 0,
             raw_classes=context.dialect.extended,
+            training=RegionTraining.read(options, context),
         )
 
     def module(self, dialect: Dialect) -> nn.Module:
@@ -278,6 +322,8 @@ class Softmax(Head):
 
     groups: int
     temperature: float
+    noloss: bool
+    """Whether training passes it over."""
 
     names: ClassVar[tuple[str, ...]] = ("softmax", "soft")
 
@@ -293,7 +339,8 @@ class Softmax(Head):
         temperature = options.number("temperature", 1.0)
         if temperature <= 0:
             raise options.error("expected a value over 0", "temperature")
-        return cls(context.index, (context.previous,), (shape,), groups, temperature)
+        noloss = options.integer("noloss", 0) != 0
+        return cls(context.index, (context.previous,), (shape,), groups, temperature, noloss)
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> the same."""

@@ -23,12 +23,15 @@ def fold(scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: D
     return factor, bias - mean * factor
 
 
-def normalize(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: Dialect) -> Tensor:
+def normalize(
+    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: Dialect, momentum: float
+) -> Tensor:
     """Training: normalize x [B,N,H,W] by its own statistics and move the running `mean`, `variance` [N] toward them.
 
-    Darknet divides the sum of squares by B*H*W-1, also for normalizing (blas.c variance_cpu).
+    Darknet divides the sum of squares by B*H*W-1, also for normalizing (blas.c variance_cpu). The running values take
+    a share of `momentum` of the new. In mixed precision statistics are float32, and x keeps its type.
     """
-    result: Tensor = _BatchNorm.apply(x, scale, bias, mean, variance, dialect)  # type: ignore[no-untyped-call]
+    result: Tensor = _BatchNorm.apply(x, scale, bias, mean, variance, dialect, momentum)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -37,16 +40,24 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: Dialect
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        dialect: Dialect,
+        momentum: float,
     ) -> Tensor:
-        middle = x.mean((0, 2, 3))  # torch.var_mean is as exact, but several times slower
-        spread = (x - _wide(middle)).square_().sum((0, 2, 3)) / max(x.numel() // x.shape[1] - 1, 1)
-        mean.lerp_(middle, dialect.bn_momentum)
-        variance.lerp_(spread, dialect.bn_momentum)
+        exact = x.to(scale.dtype)
+        middle = exact.mean((0, 2, 3))  # torch.var_mean is as exact, but several times slower
+        spread = (exact - _wide(middle)).square_().sum((0, 2, 3)) / max(x.numel() // x.shape[1] - 1, 1)
+        mean.lerp_(middle, momentum)
+        variance.lerp_(spread, momentum)
         inverse = inverse_deviation(spread, dialect)
         factor = scale * inverse
         ctx.save_for_backward(x, scale, middle, inverse, (spread + 1e-5).rsqrt())
-        return torch.addcmul(_wide(bias - middle * factor), x, _wide(factor))
+        return torch.addcmul(_wide(bias - middle * factor), exact, _wide(factor)).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -54,7 +65,7 @@ class _BatchNorm(torch.autograd.Function):
         grad_x, grad_scale, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grads[0], x, scale, None, None, middle, inverse_back, True, 1e-5, [True, True, True]
         )
-        return grad_x, grad_scale * (inverse / inverse_back), grad_bias, None, None, None
+        return grad_x, grad_scale * (inverse / inverse_back), grad_bias, None, None, None, None
 
 
 def _wide(values: Tensor) -> Tensor:

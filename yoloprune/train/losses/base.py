@@ -1,4 +1,4 @@
-"""Losses by head class, and how a Darknet loss enters autograd.
+"""Losses by layer class, and how a Darknet loss enters autograd.
 
 Darknet writes a `delta` for each head: the step that the head's input should take, which is minus the gradient. Its
 reported cost is a number beside that, not its integral. So a loss here computes both without autograd and joins them.
@@ -13,25 +13,25 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.head import Head
+from yoloprune.darknet.layers.base import Layer
 from yoloprune.errors import InputError
 
 Loss = Callable[[Any, Tensor, Tensor, Dialect, int], Tensor]
-"""head, its input [B, C, H, W], truths, dialect, images seen (with these) -> scalar.
+"""layer, its input [B, C, H, W], truths, dialect, images seen (with these) -> scalar.
 
 The scalar is Darknet's cost, summed over the batch; its gradient by the input is minus Darknet's delta.
 
 Truths of a detection head: [B, T, 5] class, centre x, centre y, width, height as fractions of the input, in Darknet's
-order, rows of class -1 behind them. Truths of a classifier: [B] int64 class, -1 for none."""
+order, rows of class -1 behind them. Truths of a classifier: [B, K] what each class is to be, 0..1."""
 
-LOSSES: dict[type[Head], Loss] = {}
-"""Head class -> loss."""
+LOSSES: dict[type[Layer], Loss] = {}
+"""Layer class -> loss."""
 
 _L = TypeVar("_L", bound=Loss)
 
 
-def loss_for(kind: type[Head]) -> Callable[[_L], _L]:
-    """Decorator that enters a loss for a head class."""
+def loss_for(kind: type[Layer]) -> Callable[[_L], _L]:
+    """Decorator that enters a loss for a layer class."""
 
     def enter(loss: _L) -> _L:
         LOSSES[kind] = loss
@@ -40,8 +40,8 @@ def loss_for(kind: type[Head]) -> Callable[[_L], _L]:
     return enter
 
 
-def find_loss(head: Head) -> Loss:
-    """The loss of a head. InputError if nothing here can train it."""
+def find_loss(head: Layer) -> Loss:
+    """The loss of a layer. InputError if nothing here can train it."""
     loss = LOSSES.get(type(head))
     if loss is None:
         known = ", ".join(sorted(f"[{kind.names[0]}]" for kind in LOSSES))
@@ -53,6 +53,22 @@ def inject(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
     """Scalar `cost` whose gradient by x is -delta [as x]."""
     result: Tensor = _Injected.apply(x, delta, cost)  # type: ignore[no-untyped-call]
     return result
+
+
+def passed(x: Tensor, output: Tensor) -> Tensor:
+    """`output` of a head [as x], whose gradient is handed to x as it is: heads have no backward pass of their own."""
+    result: Tensor = _Passed.apply(x, output)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Passed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0], None
 
 
 class _Injected(torch.autograd.Function):

@@ -10,6 +10,9 @@ import math
 import torch
 from torch import Tensor
 
+_PAIRS_AT_ONCE = 1 << 20
+"""Pairs of a box and a truth whose overlap is computed in one go: what stays in the cache."""
+
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union [...] of boxes that broadcast; 0 where they don't meet or have no area."""
@@ -18,6 +21,42 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     inner = (high - low).clamp(min=0).prod(-1)
     union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - inner
     return torch.where(inner > 0, inner / union, 0.0)
+
+
+def best_truths(boxes: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
+    """For each predicted box the overlap with the truth that fits it best, and which: both [B, A, H, W].
+
+    boxes: [4, B, A, H, W], truths: [B, T, 4].
+    """
+    shape = boxes.shape[1:]
+    best = boxes.new_zeros(shape)
+    which = torch.zeros(shape, dtype=torch.int64, device=boxes.device)
+    if not truths.shape[1]:
+        return best, which
+    x, y, width, height = boxes.flatten(2)[:, :, None]  # [B, 1, A*H*W]
+    left, right, top, bottom, area = x - width / 2, x + width / 2, y - height / 2, y + height / 2, width * height
+    tx, ty, tw, th = truths.permute(2, 0, 1)[..., None]  # [B, T, 1]
+    step = max(1, _PAIRS_AT_ONCE // (truths.shape[1] * x.shape[2]))
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        inner = torch.minimum(right[part], (tx + tw / 2)[part]).sub_(torch.maximum(left[part], (tx - tw / 2)[part]))
+        inner.clamp_(min=0)
+        across = torch.minimum(bottom[part], (ty + th / 2)[part])
+        across.sub_(torch.maximum(top[part], (ty - th / 2)[part])).clamp_(min=0)
+        inner.mul_(across)
+        union = torch.sub(area[part] + (tw * th)[part], inner, out=across)
+        values, index = inner.div_(union).nan_to_num_(0.0).max(1)  # 0/0: no area
+        best[part], which[part] = values.view(-1, *shape[1:]), index.view(-1, *shape[1:])
+    return best, which
+
+
+def ends(owner: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last claim of each cell [U]."""
+    count = int(owner.max()) + 1
+    numbers = torch.arange(len(owner), device=owner.device)
+    first = numbers.new_zeros(count).scatter_reduce_(0, owner, numbers, "amin", include_self=False)
+    last = numbers.new_zeros(count).scatter_reduce_(0, owner, numbers, "amax", include_self=False)
+    return first, last
 
 
 def agreement(a: Tensor, b: Tensor, kind: str) -> Tensor:

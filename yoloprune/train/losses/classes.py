@@ -1,4 +1,7 @@
-"""Loss of a classifier (Darknet: softmax_layer.c, blas.c softmax_x_ent_cpu)."""
+"""Losses of classifiers (Darknet: softmax_layer.c, cost_layer.c; blas.c softmax_x_ent_cpu, l2_cpu, l1_cpu ...).
+
+A stock classifier may end in [softmax] and [cost]: both then teach, and the cost's step passes the softmax unchanged.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,46 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.head import Softmax
-from yoloprune.errors import InputError
+from yoloprune.darknet.layers.head import Cost, Softmax
 from yoloprune.train.losses.base import inject, loss_for
+
+_UNKNOWN = -1234.0
+"""Truth that type `masked` passes over (SECRET_NUM)."""
 
 
 @loss_for(Softmax)
 def softmax_loss(head: Softmax, x: Tensor, truths: Tensor, dialect: Dialect, seen: int) -> Tensor:
-    """Cross entropy: delta = truth - p, without the temperature, as Darknet; cost = -ln p of the true class.
+    """Cross entropy: delta = truth - p, without the temperature, as Darknet; cost = sum of -ln p where truth isn't 0.
 
-    x: [B, C, H, W]; truths: [B] int64, -1 adds nothing. InputError for a softmax in groups, which has no one class.
+    x: [B, C, H, W]; truths: [B, C*H*W]. With `noloss` nothing is taught, yet the cost of 0 counts in the mean.
     """
-    if head.groups != 1:
-        raise InputError(f"{head}: only groups=1 can be trained, found {head.groups}")
+    if head.noloss:
+        return inject(x, torch.zeros_like(x), x.new_zeros(()))
     with torch.no_grad():
-        logs = (x.float().flatten(1) / head.temperature).log_softmax(1)
-        known = truths >= 0
-        wanted = torch.zeros_like(logs).scatter_(1, truths.clamp(min=0)[:, None], 1.0)
-        delta = (wanted - logs.exp()) * known[:, None]
-        cost = -(wanted * logs).sum(1)[known].sum()
+        parts = x.to(torch.promote_types(x.dtype, torch.float32)).view(len(x), head.groups, -1)
+        logs = (parts / head.temperature).log_softmax(2).flatten(1)
+        delta = truths - logs.exp()
+        cost = -logs[truths != 0].sum()
     return inject(x, delta.view_as(x), cost)
+
+
+@loss_for(Cost)
+def cost_loss(layer: Cost, x: Tensor, truths: Tensor, dialect: Dialect, seen: int) -> Tensor:
+    """Difference to the truth by `type`, the step times `scale` and the cost not, as Darknet.
+
+    x: [B, C, H, W]; truths: [B, C*H*W]. `sse`, `seg` and `wgan` are squares on a CPU; `smooth` steps away from the
+    truth where it is over 1 off (smooth_l1_cpu has the signs swapped there).
+    """
+    with torch.no_grad():
+        off = truths - x.to(torch.promote_types(x.dtype, torch.float32)).flatten(1)
+        if layer.type == "masked":
+            off = torch.where(truths == _UNKNOWN, 0.0, off)
+        if layer.type == "L1":
+            delta, error = torch.where(off > 0, 1.0, -1.0), off.abs()
+        elif layer.type == "smooth":
+            near = off.abs() < 1
+            delta = torch.where(near, off, torch.where(off < 0, 1.0, -1.0))
+            error = torch.where(near, off.square(), 2 * off.abs() - 1)
+        else:
+            delta, error = off, off.square()
+    return inject(x, layer.scale * delta.view_as(x), error.sum())

@@ -17,12 +17,10 @@ from torch import Tensor
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.head import Yolo
 from yoloprune.train.losses.base import inject, loss_for
-from yoloprune.train.losses.boxes import agreement, iou, slopes
+from yoloprune.train.losses.boxes import agreement, best_truths, ends, iou, slopes
 
 _CONFIDENT = 0.25  # AlexeyAB: compare_yolo_class
 _FLT_MAX = 3e38
-_PAIRS_AT_ONCE = 1 << 20
-"""Pairs of a cell and a truth whose overlap is computed in one go: what stays in the cache."""
 
 
 @loss_for(Yolo)
@@ -57,7 +55,7 @@ def _delta(head: Yolo, x: Tensor, truths: Tensor, dialect: Dialect) -> tuple[Ten
     b, _, h, w = x.shape
     planes = x.view(b, len(head.anchors), -1, h, w)
     objectness = _squashed(head, planes[:, :, 4])
-    best, which = _best_truths(_all_boxes(head, planes), truths[:, :, 1:])
+    best, which = best_truths(_all_boxes(head, planes), truths[:, :, 1:])
 
     away = -objectness * options.obj_normalizer
     spared = best > options.ignore_thresh
@@ -72,7 +70,7 @@ def _delta(head: Yolo, x: Tensor, truths: Tensor, dialect: Dialect) -> tuple[Ten
         return delta, _cost(head, delta, best.new_zeros(0))
     cells = ((claims.image * len(head.anchors) + claims.anchor) * h + claims.row) * w + claims.column
     _, owner = torch.unique(cells, return_inverse=True)  # claim -> cell, both [P]
-    first, last = _ends(owner)
+    first, last = ends(owner)
     at = (claims.image[first], claims.anchor[first], slice(None), claims.row[first], claims.column[first])
     values = planes[claims.image, claims.anchor, :, claims.row, claims.column]
     best_there = best[claims.image, claims.anchor, claims.row, claims.column]
@@ -122,33 +120,6 @@ def _boxes(head: Yolo, values: Tensor, claims: _Claims) -> Tensor:
     return torch.cat([centre, _size(head, values[:, 2:4]) * values.new_tensor(head.anchors)[claims.anchor]], 1)
 
 
-def _best_truths(boxes: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
-    """For each predicted box the overlap with the truth that fits it best, and which: both [B, A, H, W].
-
-    boxes: [4, B, A, H, W], truths: [B, T, 4].
-    """
-    shape = boxes.shape[1:]
-    best = boxes.new_zeros(shape)
-    which = torch.zeros(shape, dtype=torch.int64, device=boxes.device)
-    if not truths.shape[1]:
-        return best, which
-    x, y, width, height = boxes.flatten(2)[:, :, None]  # [B, 1, A*H*W]
-    left, right, top, bottom, area = x - width / 2, x + width / 2, y - height / 2, y + height / 2, width * height
-    tx, ty, tw, th = truths.permute(2, 0, 1)[..., None]  # [B, T, 1]
-    step = max(1, _PAIRS_AT_ONCE // (truths.shape[1] * x.shape[2]))
-    for start in range(0, len(x), step):
-        part = slice(start, start + step)
-        inner = torch.minimum(right[part], (tx + tw / 2)[part]).sub_(torch.maximum(left[part], (tx - tw / 2)[part]))
-        inner.clamp_(min=0)
-        across = torch.minimum(bottom[part], (ty + th / 2)[part])
-        across.sub_(torch.maximum(top[part], (ty - th / 2)[part])).clamp_(min=0)
-        inner.mul_(across)
-        union = torch.sub(area[part] + (tw * th)[part], inner, out=across)
-        values, index = inner.div_(union).nan_to_num_(0.0).max(1)  # 0/0: no area
-        best[part], which[part] = values.view(-1, *shape[1:]), index.view(-1, *shape[1:])
-    return best, which
-
-
 def _claims(head: Yolo, truths: Tensor, best: Tensor, which: Tensor) -> _Claims:
     """Cells by truth_thresh first, then each truth's own, image by image."""
     options = head.training
@@ -179,15 +150,6 @@ def _claims(head: Yolo, truths: Tensor, best: Tensor, which: Tensor) -> _Claims:
     image, anchor, row, column, truth = (torch.cat([part[i] for part in found]) for i in range(5))  # type: ignore[misc]
     dense = torch.cat([torch.full_like(part[0], part[5], dtype=torch.bool) for part in found])
     return _Claims(image, anchor, row, column, truth[:, 0].long(), truth[:, 1:], dense)
-
-
-def _ends(owner: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last claim of each cell [U]."""
-    count = int(owner.max()) + 1
-    numbers = torch.arange(len(owner), device=owner.device)
-    first = numbers.new_zeros(count).scatter_reduce_(0, owner, numbers, "amin", include_self=False)
-    last = numbers.new_zeros(count).scatter_reduce_(0, owner, numbers, "amax", include_self=False)
-    return first, last
 
 
 def _box_steps(head: Yolo, values: Tensor, predicted: Tensor, claims: _Claims) -> Tensor:

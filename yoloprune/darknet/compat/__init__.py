@@ -1,0 +1,60 @@
+"""Whether and where a network's files break or mean something else in other programs.
+
+`facts` and `keys` are what readers do, as data; `text`, `values`, `layers` and `files` are the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from yoloprune.darknet.cfg import Cfg
+from yoloprune.darknet.compat import files, layers, text, values
+from yoloprune.darknet.compat.base import SEVERITIES, Finding, Node, Remark, Severity, Subject, WeightsFile, understood
+from yoloprune.darknet.compat.facts import READERS, Reader, reader_named
+
+__all__ = ["READERS", "SEVERITIES", "Finding", "Reader", "Severity", "WeightsFile", "check", "reader_named"]
+
+
+def check(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile | None = None) -> list[Finding]:
+    """What every rule finds for the readers, by line; remarks on the weights file stand at the end."""
+    subject = understood(cfg, weights)
+    found = [finding for reader in readers for finding in _for_reader(reader, subject)]
+    if subject.refusal is not None:
+        left = len(subject.layers)
+        at = Node(readers[0], subject, cfg.sections[left + 1 if subject.input else 0], left if subject.input else None)
+        message = f"from here on shapes are unknown, and what depends on them isn't checked: {subject.refusal}"
+        found.append(replace(_located(at, Remark("note", message)), reader="yoloprune"))
+    return sorted(found, key=lambda finding: (finding.line is None, finding.line or 0))
+
+
+def _for_reader(reader: Reader, subject: Subject) -> Iterator[Finding]:
+    net = Node(reader, subject, subject.cfg.sections[0], None)
+    for rule in (*text.RULES, *files.RULES):
+        yield from (_located(net, remark) for remark in rule(reader, subject))
+    for number, section in enumerate(subject.cfg.sections):
+        node = Node(reader, subject, section, number - 1 if number else None)
+        unknown = list(values.unknown_section(node))
+        yield from (_located(node, remark) for remark in unknown)
+        for section_rule in () if unknown else (*values.RULES, *layers.RULES):
+            yield from (_located(node, remark) for remark in section_rule(node))
+    for rule in files.WEIGHTS_RULES:
+        for remark in rule(reader, subject):
+            yield Finding(None, None, None, reader.name, remark.severity, f"weights: {remark.message}")
+
+
+def _located(node: Node, remark: Remark) -> Finding:
+    line, layer = remark.line, node.index
+    if line is None:
+        entry = None if remark.key is None else node.reader.entry(node.section, remark.key)
+        line = node.section.line if entry is None else entry.line
+    elif layer is None:  # a rule on the whole file: the layer is that of the line
+        layer = max(sum(section.line <= line for section in node.subject.cfg.sections) - 2, -1)
+    layer = None if layer == -1 else layer
+    key = None if remark.key is None else _printable(remark.key)
+    return Finding(line, layer, key, node.reader.name, remark.severity, _printable(remark.message))
+
+
+def _printable(text: str) -> str:
+    """Bytes of a file that are no UTF-8, made visible."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,202 @@
+"""What rules look at and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final, Literal
+
+from yoloprune.darknet.cfg import Cfg, Section
+from yoloprune.darknet.compat.facts import Reader, full_name, number
+from yoloprune.darknet.dialect import DIALECTS, Dialect
+from yoloprune.darknet.layers.base import Layer, Shape
+from yoloprune.darknet.model import Graph, understand
+from yoloprune.darknet.net import Net
+from yoloprune.darknet.options import Options
+from yoloprune.errors import InputError
+
+Severity = Literal["break", "differs", "ignored", "note"]
+"""break: the reader crashes or refuses. differs: it silently computes something else. ignored: it passes over what is
+written, which changes no result. note: good to know."""
+SEVERITIES: Final[tuple[Severity, ...]] = ("break", "differs", "ignored", "note")
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a rule says; where it says nothing of a line, the section's or the key's is meant."""
+
+    severity: Severity
+    message: str
+    key: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A remark, located."""
+
+    line: int | None
+    """Of the cfg, from 1; None for the weights file."""
+    layer: int | None
+    key: str | None
+    reader: str
+    severity: Severity
+    message: str
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a rule may know of a weights file without reading it all."""
+
+    name: str
+    size: int
+    """Bytes."""
+    head: bytes
+    """Its first 20 bytes, or all there are."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network's files as far as they could be understood."""
+
+    cfg: Cfg
+    input: Shape | None
+    """What [net] says, if that is understood."""
+    graph: Graph | None
+    """Of as many layers, counted from the first, as one of our dialects takes."""
+    refusal: str | None
+    """Why not of all."""
+    weights: WeightsFile | None = None
+
+    @cached_property
+    def shapes(self) -> Mapping[int, Shape]:
+        """Output shapes by layer index, -1 the network's input; only what is understood."""
+        given = {} if self.input is None else {-1: self.input}
+        return {**given, **{layer.index: layer.out for layer in self.layers}}
+
+    @cached_property
+    def inputs(self) -> Mapping[int, Shape]:
+        """For each layer that is understood, the shape of what it reads first."""
+        return {layer.index: layer.source_shapes[0] for layer in self.layers}
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers that are understood."""
+        return () if self.graph is None else self.graph.layers
+
+    @property
+    def complete(self) -> bool:
+        """Whether that is all of them."""
+        return self.refusal is None
+
+    def in_dialect(self, dialect: Dialect) -> Graph | None:
+        """The whole network by that dialect, if it takes it."""
+        try:
+            return understand(self.cfg, dialect)
+        except InputError:
+            return None
+
+
+@dataclass(frozen=True)
+class Node:
+    """A section as a reader sees it."""
+
+    reader: Reader
+    subject: Subject
+    section: Section
+    index: int | None
+    """Of the layer; None for [net]."""
+
+    @property
+    def kind(self) -> str:
+        """The section's full name."""
+        return full_name(self.section.name)
+
+    @property
+    def shape(self) -> Shape | None:
+        """Output of the layer before, if it is known."""
+        return None if self.index is None else self.subject.shapes.get(self.index - 1)
+
+    @property
+    def layer(self) -> Layer | None:
+        """The section's layer, if it is understood."""
+        return (
+            self.subject.layers[self.index]
+            if self.index is not None and self.index < len(self.subject.layers)
+            else None
+        )
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there, known to the reader or not."""
+        return self.reader.entry(self.section, key) is not None
+
+    def text(self, key: str, default: str) -> str:
+        """The value the reader takes: the default for a key that it doesn't know."""
+        entry = self.reader.entry(self.section, key)
+        known = self.reader.kind(self.section.name) == self.kind and self.reader.knows(self.kind, key)
+        if entry is None or not known:
+            return default
+        return entry.value.split("#")[0] if self.reader.strict else entry.value
+
+    def number(self, key: str, default: float) -> float:
+        """The number the reader takes."""
+        default = self.reader.defaults.get((self.kind, key), default)
+        text = self.text(key, "")
+        return number(text) if text else default
+
+    def integer(self, key: str, default: int) -> int:
+        """The whole number the reader takes; what no int holds is cut to 0."""
+        value = self.number(key, default)
+        return int(value) if abs(value) < 2**31 else 0
+
+    def items(self, key: str) -> list[float]:
+        """The list the reader takes."""
+        entry = self.reader.entry(self.section, key)
+        return [] if entry is None or not self.text(key, "") else [number(item) for item in self.reader.items(entry)]
+
+
+Rule = Callable[[Node], Iterator[Remark]]
+"""Says what is wrong with a section for its reader; called with [net] too."""
+FileRule = Callable[[Reader, Subject], Iterator[Remark]]
+"""Says what is wrong with the file as a whole."""
+
+
+def understood(cfg: Cfg, weights: WeightsFile | None = None) -> Subject:
+    """As much of a cfg as can be understood, by the dialect that gets further."""
+    best: Graph | None = None
+    refusals = []
+    for dialect in DIALECTS.values():
+        graph, refusal = _beginning(cfg, dialect)
+        refusals.append(refusal)
+        if graph is not None and (best is None or len(graph.layers) > len(best.layers)):
+            best = graph
+    try:
+        size = Net.read(Options(cfg, cfg.sections[0], None), next(iter(DIALECTS.values()))).input
+    except InputError:
+        size = None
+    return Subject(cfg, size, best, None if None in refusals else refusals[0], weights)
+
+
+def _beginning(cfg: Cfg, dialect: Dialect) -> tuple[Graph | None, str | None]:
+    """The graph of the longest beginning of a cfg that the dialect takes, and why it takes no more.
+
+    What a section means depends on those before it only, so the place can be searched by halves.
+    """
+    try:
+        return understand(cfg, dialect), None
+    except InputError as error:
+        refusal = str(error)
+    graph, low, high = None, 1, len(cfg.sections)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            graph, low = understand(replace(cfg, sections=cfg.sections[:middle]), dialect), middle
+        except InputError:
+            high = middle
+    return graph, refusal
+
+
+def shown(values: Sequence[object]) -> str:
+    """Numbers for a message."""
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

@@ -1,0 +1,244 @@
+"""What each reader of Darknet's files accepts, ignores and computes differently, as data.
+
+pjreddie, alexeyab: their parser.c and option_list.c; hank-ai: darknet_cfg.cpp, darknet_enums.cpp; opencv:
+modules/dnn/src/darknet/darknet_io.cpp. A rule asks for a fact, never for a name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from yoloprune.darknet.cfg import Entry, Section
+from yoloprune.darknet.compat import keys
+from yoloprune.darknet.compat.keys import words
+from yoloprune.darknet.dialect import ALEXEYAB as ALEXEYAB_DIALECT
+from yoloprune.darknet.dialect import PJREDDIE as PJREDDIE_DIALECT
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.errors import InputError
+
+_PREFIX = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_FULL_NAMES: Final = {
+    "network": "net",
+    "conv": "convolutional",
+    "deconv": "deconvolutional",
+    "conn": "connected",
+    "max": "maxpool",
+    "avg": "avgpool",
+    "local_avg": "local_avgpool",
+    "lrn": "normalization",
+    "soft": "softmax",
+    "silence": "empty",
+}
+"""Aliases of sections."""
+_CLASSIC: Final = words("logistic loggy relu elu selu relie ramp linear tanh plse leaky stair hardtan lhtan")
+_EXTENDED: Final = _CLASSIC | words(
+    "swish mish hard_mish gelu revleaky relu6 normalize_channels normalize_channels_softmax "
+    "normalize_channels_softmax_maxval"
+)
+_NORMALIZING: Final = frozenset(name for name in _EXTENDED if name.startswith("normalize"))
+_SPECIAL: Final = frozenset({"swish", "mish", "hard_mish"}) | _NORMALIZING
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One program that reads Darknet's files. What is not said is as in pjreddie's Darknet."""
+
+    name: str
+    """What `--for` takes."""
+    title: str
+    """Whose it is, for messages."""
+    dialect: Dialect
+    """Whose sections and arrays it reads, as near as a dialect of ours comes."""
+    keys: keys.Keys
+    net_keys: frozenset[str]
+    aliases: frozenset[str]
+    activations: frozenset[str]
+    mute: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Activations that give zeros on a CPU, for a section ("": any)."""
+    default_activation: str = "logistic"
+    """Of [convolutional] and [connected]."""
+    defaults: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Section and key -> default, where it is another than Darknet's."""
+    needed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Keys without which a section is refused."""
+    unknown_activation_is: str | None = "ReLU"
+    """What it takes an unknown activation for; None: it refuses."""
+    unknown_key_refused: bool = False
+    bare_key_refused: bool = False
+    """A line without `=`."""
+    repeated: Literal["first", "last", "refused"] = "first"
+    """Which of equal keys counts."""
+    strict: bool = False
+    """Numbers are made of -, . and digits only; blanks and comments as in no other reader (hank-ai)."""
+    reads_cr: bool = True
+    reads_bom: bool = False
+    hash_ends: frozenset[str] = frozenset()
+    """Keys whose list ends at #; elsewhere a comment's commas count."""
+    trailing_comma_adds: bool = True
+    anchors: Mapping[str, Literal["overflow", "cut", "exact"]] = field(default_factory=dict)
+    """What becomes of more anchors than 2 * num, for a head."""
+    needs_maps: bool = False
+    """Divides by the number of layers that read more than 1x1."""
+    trains: bool = True
+    bn_formula: str = "(x - mean) / sqrt(variance + 1e-5)"
+    weights: Literal["loose", "exact"] = "loose"
+    """exact: another length than the cfg needs is refused."""
+    weights_ending: str | None = None
+    """A weights file with another ending is silently not loaded."""
+    connected_norm_first: bool = False
+    """Reads the batch norm of [connected] before its weights, where Darknet writes it behind."""
+    transposed: Literal["read", "shifted", "refused"] = "read"
+    """What becomes of a weights file of version over 1000."""
+    shortcut_same_size: bool = True
+    """[shortcut] refuses maps of two sizes."""
+    one_shortcut: bool = True
+    """[shortcut] takes only the first layer of `from`."""
+    pointwise_broken: bool = False
+    """A 1x1 convolution with stride or padding reads the wrong pixels."""
+    fast_shortcut: bool = False
+    """[shortcut] may read past a narrower layer."""
+    fast_maxpool: bool = False
+    """Stride 1 is computed wrong by a CPU build with AVX."""
+    multiple_of: int = 1
+    """Width and height of a detector must be a multiple."""
+
+    def kind(self, name: str) -> str | None:
+        """The full name of a section as this reader takes it; None if it knows none such."""
+        if name in _FULL_NAMES:
+            return _FULL_NAMES[name] if name in self.aliases else None
+        return name if name in self.keys or name == "net" else None
+
+    def knows(self, kind: str, key: str) -> bool:
+        """Whether it reads the key there."""
+        return key in (self.net_keys if kind == "net" else self.keys[kind])
+
+    def entry(self, section: Section, key: str) -> Entry | None:
+        """The entry that counts, whether the key is known or not."""
+        found = [entry for entry in section.entries if entry.key == key]
+        return None if not found else found[-1 if self.repeated == "last" else 0]
+
+    def items(self, entry: Entry) -> list[str]:
+        """The items of a list as this reader splits it."""
+        text = entry.value.split("#")[0] if self.strict or entry.key in self.hash_ends else entry.value
+        if self.strict:
+            return re.findall(r"[-.\d]+", text)
+        items = text.split(",")
+        return items[:-1] if not items[-1] and not self.trailing_comma_adds else items
+
+
+def number(text: str) -> float:
+    """As atof: the number that a text starts with, else 0."""
+    match = _PREFIX.match(text)
+    return float(match.group()) if match else 0.0
+
+
+PJREDDIE: Final = Reader(
+    name="pjreddie",
+    title="pjreddie's Darknet",
+    dialect=PJREDDIE_DIALECT,
+    keys=keys.PJREDDIE,
+    net_keys=keys.PJREDDIE_NET,
+    aliases=words("network conv deconv conn max avg lrn soft"),
+    activations=_CLASSIC,
+    reads_cr=False,
+    anchors={"yolo": "overflow", "region": "overflow"},
+    bn_formula="(x - mean) / (sqrt(variance) + 1e-6)",
+    shortcut_same_size=False,
+    pointwise_broken=True,
+)
+ALEXEYAB: Final = Reader(
+    name="alexeyab",
+    title="AlexeyAB's Darknet",
+    dialect=ALEXEYAB_DIALECT,
+    keys=keys.ALEXEYAB,
+    net_keys=keys.ALEXEYAB_NET,
+    aliases=words("network conv conn max avg local_avg lrn soft silence"),
+    activations=_EXTENDED,
+    mute={
+        "": frozenset({"relu6"}),
+        "activation": _SPECIAL,
+        "shortcut": frozenset({"hard_mish"}) | _NORMALIZING,
+        "connected": _SPECIAL,
+    },
+    hash_ends=frozenset({"mask", "anchors", "steps"}),
+    anchors={"yolo": "cut", "region": "cut", "Gaussian_yolo": "overflow"},
+    needs_maps=True,
+    transposed="shifted",
+    one_shortcut=False,
+    fast_shortcut=True,
+    fast_maxpool=True,
+)
+HANK_AI: Final = Reader(
+    name="hank-ai",
+    title="hank-ai's Darknet",
+    dialect=ALEXEYAB_DIALECT,
+    keys=keys.HANK_AI,
+    net_keys=keys.HANK_AI_NET,
+    aliases=words("network conv conn max avg local_avg soft"),
+    activations=_EXTENDED,
+    unknown_activation_is=None,
+    unknown_key_refused=True,
+    repeated="refused",
+    strict=True,
+    trailing_comma_adds=False,
+    anchors={"yolo": "overflow", "region": "cut", "Gaussian_yolo": "overflow"},
+    needs_maps=True,
+    weights="exact",
+    weights_ending=".weights",
+    transposed="shifted",
+    one_shortcut=False,
+    fast_shortcut=True,
+    fast_maxpool=True,
+    multiple_of=32,
+)
+OPENCV: Final = Reader(
+    name="opencv",
+    title="OpenCV",
+    dialect=ALEXEYAB_DIALECT,
+    keys=keys.OPENCV,
+    net_keys=keys.OPENCV_NET,
+    aliases=frozenset(),
+    activations=words("linear leaky relu swish mish logistic tanh"),
+    default_activation="linear",
+    defaults={
+        ("net", "width"): 416,
+        ("net", "height"): 416,
+        ("net", "channels"): 3,
+        ("maxpool", "size"): 2,
+        ("maxpool", "stride"): 2,
+        ("upsample", "stride"): 1,
+        ("reorg", "stride"): 2,
+    },
+    needed={
+        "convolutional": ("size", "filters"),
+        "yolo": ("classes", "num", "anchors", "mask"),
+        "region": ("classes", "num", "anchors"),
+    },
+    unknown_activation_is=None,
+    bare_key_refused=True,
+    repeated="last",
+    reads_bom=True,
+    trailing_comma_adds=False,
+    anchors={"yolo": "exact", "region": "exact"},
+    trains=False,
+    bn_formula="(x - mean) / sqrt(variance + 1e-6)",
+    connected_norm_first=True,
+    transposed="refused",
+)
+READERS: Final = {reader.name: reader for reader in (PJREDDIE, ALEXEYAB, HANK_AI, OPENCV)}
+"""By the name that `--for` takes."""
+
+
+def reader_named(name: str) -> Reader:
+    """The reader of that name, or an InputError that lists them."""
+    if name not in READERS:
+        raise InputError(f"--for: expected one of {', '.join(READERS)}, found {name!r}")
+    return READERS[name]
+
+
+def full_name(name: str) -> str:
+    """The full name of a section, whoever knows it."""
+    return _FULL_NAMES.get(name, name)

@@ -1,0 +1,159 @@
+"""Rules on [net], on the network as a whole, and on its weights file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.compat import keys
+from yoloprune.darknet.compat.base import FileRule, Node, Remark, Subject
+from yoloprune.darknet.compat.facts import Reader
+
+_HEADS: Final = ("yolo", "region")
+_ON_MAPS: Final = frozenset(
+    {
+        "convolutional",
+        "maxpool",
+        "avgpool",
+        "local_avgpool",
+        "reorg",
+        "reorg3d",
+        "local",
+        "crop",
+        "upsample",
+        "yolo",
+        "region",
+    }
+)
+"""Sections that note the size of the map they read."""
+
+
+def input_size(reader: Reader, subject: Subject) -> Iterator[Remark]:
+    """No input at all; sides that are no multiple of 32 for a detector."""
+    net = _net(reader, subject)
+    sides = [net.integer(key, 0) for key in ("width", "height", "channels")]
+    if reader.trains and not all(sides) and not net.integer("inputs", 0):
+        yield Remark("break", "expected width=, height= and channels= over 0")
+    last = Node(reader, subject, subject.cfg.sections[-1], len(subject.cfg.sections) - 2).kind
+    if last in _HEADS and any(side % 32 or side < 32 for side in sides[:2]):
+        found = f"width and height of a detector should be multiples of 32, found {sides[0]}x{sides[1]}"
+        if reader.multiple_of > 1:
+            yield Remark("break", f"{found}: refused")
+        elif reader.needs_maps:
+            yield Remark("note", f"{found}: a warning")
+
+
+def batches(reader: Reader, subject: Subject) -> Iterator[Remark]:
+    """Parts of an update that hold no picture; contrastive training on single pictures."""
+    net = _net(reader, subject)
+    batch, parts = net.integer("batch", 1), net.integer("subdivisions", 1)
+    if not reader.trains:
+        return
+    if parts < 1:
+        yield Remark("break", "divides by it", "subdivisions")
+    elif batch // parts < 1:
+        if reader.needs_maps:
+            yield Remark("note", f"batch={batch} in {parts} subdivisions counts as one picture each", "batch")
+        else:
+            yield Remark(
+                "break", f"batch={batch} in {parts} subdivisions leaves no picture for a part: a crash", "batch"
+            )
+    if net.integer("contrastive", 0) and parts > 0 and batch // parts < 2:
+        yield Remark("break", "contrastive training needs two pictures for each of the subdivisions", "contrastive")
+
+
+def policy(reader: Reader, subject: Subject) -> Iterator[Remark]:
+    """A policy that the reader lacks, or one that lacks its lists."""
+    net = _net(reader, subject)
+    name = net.text("policy", "constant")
+    known = [policy for policy in keys.POLICIES if policy != "sgdr" or net.reader.knows("net", "sgdr_cycle")]
+    if reader.trains and name not in known:
+        how = Remark("break", f"unknown policy {name[:40]}", "policy")
+        yield (
+            how
+            if reader.unknown_key_refused
+            else Remark("ignored", f"unknown policy {name[:40]}: constant is taken", "policy")
+        )
+    elif name == "steps" and not (net.has("steps") and net.has("scales")):
+        yield Remark("break", "policy=steps needs steps= and scales=", "policy")
+
+
+def maps(reader: Reader, subject: Subject) -> Iterator[Remark]:
+    """A network of vectors only, where the reader divides by the number of layers on maps."""
+    if not reader.needs_maps:
+        return
+    net = _net(reader, subject)
+    sections = [Node(reader, subject, section, index) for index, section in enumerate(subject.cfg.sections[1:])]
+    mapped = [node for node in sections if node.kind in _ON_MAPS]
+    known = [node.shape for node in mapped if node.shape is not None]
+    flat = not (net.integer("width", 0) > 1 and net.integer("height", 0) > 1)
+    if flat or not mapped or (len(known) == len(mapped) and all(min(shape[1:]) < 2 for shape in known)):
+        yield Remark("break", "divides by zero: no layer reads a map of more than 1x1")
+
+
+def batch_norm(reader: Reader, subject: Subject) -> Iterator[Remark]:
+    """By which formula it normalizes."""
+    for section in subject.cfg.sections[1:]:
+        entry = reader.entry(section, "batch_normalize")
+        if entry is not None and entry.value[:1] != "0":
+            text = f"normalizes by {reader.bn_formula}; readers differ where variances are small (export --fold-bn)"
+            yield Remark("note", text, "batch_normalize", entry.line)
+            return
+
+
+def weights_header(reader: Reader, subject: Subject) -> Iterator[Remark]:
+    """A name that isn't recognised; a header that is missing or of another kind."""
+    weights = subject.weights
+    if weights is None:
+        return
+    if reader.weights_ending and Path(weights.name).suffix != reader.weights_ending:
+        yield Remark(
+            "differs", f"a weights file whose name doesn't end in {reader.weights_ending} is silently not loaded"
+        )
+    if len(weights.head) < 16:
+        how = Remark("break", "too short for a header")
+        yield how if reader.weights == "exact" or not reader.trains else Remark("differs", "no header: random weights")
+        return
+    major, minor = struct.unpack_from("<ii", weights.head)
+    if major <= 1000 and minor <= 1000:
+        return
+    found = f"version {major}.{minor} says that connected weights are transposed"
+    if reader.transposed == "refused":
+        yield Remark("break", f"{found}, which is refused")
+    elif reader.transposed == "shifted":
+        yield Remark("differs", f"{found}, and all values are read 4 bytes late")
+
+
+def weights_length(reader: Reader, subject: Subject) -> Iterator[Remark]:
+    """A file that is shorter or longer than what the reader reads of it."""
+    weights = subject.weights
+    if weights is None or len(weights.head) < 16:
+        return
+    graph = subject.in_dialect(reader.dialect)
+    if graph is None:
+        if subject.complete:
+            yield Remark("note", "the length of the weights file was not checked: arrays are others in this reader")
+        return
+    major, minor, revision = struct.unpack_from("<iii", weights.head)
+    needed = weights_file.Header(major, minor, revision).size + 4 * weights_file.count(graph.layers)
+    found = f"expected {needed} bytes by the cfg, found {weights.size}"
+    if weights.size == needed:
+        return
+    if reader.weights == "exact":
+        yield Remark("break", found)
+    elif weights.size < needed:
+        yield Remark("differs", f"{found}: what is missing keeps random values")
+    else:
+        yield Remark("ignored", f"{found}: what is too much is passed over; is it of another cfg?")
+
+
+def _net(reader: Reader, subject: Subject) -> Node:
+    return Node(reader, subject, subject.cfg.sections[0], None)
+
+
+RULES: Final[tuple[FileRule, ...]] = (input_size, batches, policy, maps, batch_norm)
+WEIGHTS_RULES: Final[tuple[FileRule, ...]] = (weights_header, weights_length)
+"""Their remarks are of no line of the cfg."""

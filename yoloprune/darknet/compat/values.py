@@ -1,0 +1,175 @@
+"""Rules on one section's name, keys and values, whatever stands around it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from yoloprune.darknet.cfg import Entry
+from yoloprune.darknet.compat import keys
+from yoloprune.darknet.compat.base import Node, Remark, Rule, shown
+from yoloprune.darknet.compat.facts import READERS, Reader, number
+
+
+def unknown_section(node: Node) -> Iterator[Remark]:
+    """A section that the reader doesn't have, or not by that name."""
+    if node.reader.kind(node.section.name) is not None:
+        return
+    name = node.section.name
+    known = {name for reader in READERS.values() for name in reader.keys}
+    alias = f"; the full name [{node.kind}] is known" if node.kind != name and node.kind in node.reader.keys else ""
+    close = difflib.get_close_matches(name, known, 1) if node.kind not in known else []
+    hint = f"; is it [{close[0]}]?" if close else alias
+    yield Remark("break", f"unknown section [{name[:40]}]{hint}")
+
+
+def unknown_keys(node: Node) -> Iterator[Remark]:
+    """A key that the reader doesn't have, or that it reads under another policy only."""
+    for entry in _counting(node):
+        if node.reader.knows(node.kind, entry.key):
+            yield from out_of_season(node, entry)
+        elif node.reader.unknown_key_refused:
+            yield Remark("break", f"unknown key {entry.key[:40]}{_hint(node, entry.key)}", entry.key, entry.line)
+        elif has_effect(node, entry):
+            yield Remark(
+                "differs", f"unknown key {entry.key}, passed over where it has an effect", entry.key, entry.line
+            )
+        elif node.reader.trains or not _known_to(node.kind, entry.key):
+            yield Remark("ignored", f"unknown key {entry.key[:40]}{_hint(node, entry.key)}", entry.key, entry.line)
+
+
+def repeated_keys(node: Node) -> Iterator[Remark]:
+    """A key that stands twice in a section."""
+    seen: dict[str, Entry] = {}
+    for entry in node.section.entries:
+        first = seen.setdefault(entry.key, entry)
+        if first is entry:
+            continue
+        if node.reader.repeated == "refused":
+            yield Remark("break", f"repeats line {first.line}", entry.key, entry.line)
+        elif node.reader.repeated == "first":
+            yield Remark("ignored", f"repeats line {first.line}, which counts", entry.key, entry.line)
+        elif entry.value != first.value and node.reader.knows(node.kind, entry.key):
+            yield Remark(
+                "differs", f"repeats line {first.line}; this one counts, elsewhere the first", entry.key, entry.line
+            )
+
+
+def numbers(node: Node) -> Iterator[Remark]:
+    """A value that is no number, or no whole one, where a number is read."""
+    for entry in _counting(node):
+        if entry.key in keys.TEXTS or node.reader.strict or not node.reader.knows(node.kind, entry.key):
+            continue
+        for item in node.reader.items(entry) if entry.key in keys.LISTS else [entry.value]:
+            if item and not re.match(r"[+-]?\.?\d", item):
+                yield Remark(
+                    "differs", f"expected a number, found {item[:40]!r}, which counts as 0", entry.key, entry.line
+                )
+
+
+def trailing_comma(node: Node) -> Iterator[Remark]:
+    """A comma at the end of a list."""
+    for entry in _counting(node):
+        if (
+            entry.key not in keys.LISTS
+            or not re.search(r",(#|;|$)", entry.value)
+            or not node.reader.knows(node.kind, entry.key)
+        ):
+            continue
+        if node.reader.trailing_comma_adds and not (
+            entry.key == "anchors" and node.reader.anchors.get(node.kind) == "cut"
+        ):
+            yield Remark("differs", "a comma at the end adds a 0 to the list", entry.key, entry.line)
+
+
+def activation(node: Node) -> Iterator[Remark]:
+    """An activation that is unknown, gives zeros, or is another where none is written."""
+    entry = node.reader.entry(node.section, "activation")
+    if not node.reader.knows(node.kind, "activation"):
+        return
+    if entry is None:
+        if node.kind in ("convolutional", "connected") and node.reader.default_activation != "logistic":
+            yield Remark("differs", f"without activation= it takes {node.reader.default_activation}; Darknet logistic")
+        return
+    name = node.text("activation", "")
+    if re.search("[#;]", name):
+        return  # said of its comment
+    if name not in node.reader.activations:
+        instead = node.reader.unknown_activation_is
+        if instead is None:
+            yield Remark("break", f"unknown activation {name[:40]}", "activation")
+        else:
+            yield Remark("differs", f"{instead} instead of {name[:40]}", "activation")
+    elif name in node.reader.mute.get("", ()) or name in node.reader.mute.get(node.kind, ()):
+        yield Remark("differs", f"{name} gives zeros on a CPU in [{node.kind}]", "activation")
+
+
+def other_defaults(node: Node) -> Iterator[Remark]:
+    """A key that is left out and has another default in this reader, or that it needs."""
+    for key in node.reader.needed.get(node.kind, ()):
+        if not node.has(key):
+            yield Remark("break", f"needs {key}=")
+    for (kind, key), default in node.reader.defaults.items():
+        if kind == node.kind and not node.has(key) and key not in node.reader.needed.get(kind, ()):
+            if (kind, key) == ("maxpool", "size") and node.number("stride", 1) == default:
+                continue  # Darknet's default is the stride
+            yield Remark("differs", f"without {key}= it takes {default:g}; Darknet another value")
+
+
+def _counting(node: Node) -> Iterator[Entry]:
+    """The entries that count, of keys that stand several times only one."""
+    for entry in node.section.entries:
+        if node.reader.entry(node.section, entry.key) is entry:
+            yield entry
+
+
+def out_of_season(node: Node, entry: Entry) -> Iterator[Remark]:
+    """A reader that refuses keys which nobody asked for asks for some under one policy only."""
+    if node.kind != "net" or not node.reader.unknown_key_refused:
+        return
+    policy = node.text("policy", "constant")
+    if entry.key in keys.POLICY_KEYS and entry.key not in keys.POLICIES.get(policy, keys.POLICY_KEYS):
+        yield Remark("break", f"{entry.key} is unknown under policy={policy}", entry.key, entry.line)
+    if entry.key in keys.ADAM_KEYS and not node.integer("adam", 0):
+        yield Remark("break", f"{entry.key} is unknown without adam=1", entry.key, entry.line)
+
+
+def has_effect(node: Node, entry: Entry) -> bool:
+    """Whether the entry changes what a network computes: a key that does, with another value than its neutral one."""
+    neutral = keys.EFFECTS.get(node.kind, {}).get(entry.key)
+    if neutral is None:
+        return False
+    if neutral == keys.ANY:
+        return True
+    if neutral.startswith(keys.SAME_AS):
+        other = node.reader.entry(node.section, neutral[1:])
+        neutral = "1" if other is None else other.value
+    if entry.key == "dilation" and node.number("size", 1) == 1:
+        return False
+    if re.match(r"[-+.\d]", neutral):
+        return number(entry.value) != number(neutral)
+    return entry.value != neutral
+
+
+def _known_to(kind: str, key: str) -> list[Reader]:
+    return [reader for reader in READERS.values() if (kind == "net" or kind in reader.keys) and reader.knows(kind, key)]
+
+
+def _hint(node: Node, key: str) -> str:
+    """Who knows the key; if nobody does, which one may be meant."""
+    if node.reader.unknown_key_refused:
+        return ""
+    known = _known_to(node.kind, key)
+    if known:
+        return f", known to {shown([reader.name for reader in known])}"
+    everything = set().union(
+        *(r.net_keys if node.kind == "net" else r.keys.get(node.kind, ()) for r in READERS.values())
+    )
+    close = difflib.get_close_matches(key, everything, 1, 0.8)
+    return f"; is it {close[0]}?" if close else ", known to no reader"
+
+
+RULES: Final[tuple[Rule, ...]] = (unknown_keys, repeated_keys, numbers, trailing_comma, activation, other_defaults)
+"""Rules on a section whose name is known."""

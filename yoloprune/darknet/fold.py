@@ -1,0 +1,38 @@
+"""Batch normalization folded into the weights before it, so that every reader computes the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet.layers.norm import fold
+from yoloprune.darknet.model import Model, understand
+from yoloprune.darknet.options import Options
+from yoloprune.darknet.weights import Arrays, Weights
+
+_NORMALIZED = {"bias", "scale", "mean", "variance", "weight"}
+
+
+def folded(model: Model) -> Model:
+    """The same network by the formula of its dialect, in float64, without `batch_normalize`.
+
+    Which small number stands under the root differs between readers, and no longer matters. InputError for a section
+    whose normalization is not in arrays of its own.
+    """
+    changes: dict[int, dict[str, str]] = {}
+    layers: list[Arrays] = []
+    for layer, arrays in zip(model.graph.layers, model.weights.layers, strict=True):
+        section = model.graph.cfg.sections[layer.index + 1]
+        if not getattr(layer, "batch_normalize", False):
+            layers.append(arrays)
+            continue
+        if set(arrays) != _NORMALIZED or section.get("share_index") is not None:
+            raise Options(model.graph.cfg, section, layer.index).error("can't be folded", "batch_normalize")
+        wide = {name: torch.from_numpy(array.astype(np.float64)) for name, array in arrays.items()}
+        factor, bias = fold(wide["scale"], wide["bias"], wide["mean"], wide["variance"], model.graph.dialect)
+        weight = wide["weight"] * factor.view(-1, *[1] * (wide["weight"].dim() - 1))
+        layers.append({"bias": bias.numpy().astype(np.float32), "weight": weight.numpy().astype(np.float32)})
+        changes[layer.index + 1] = {"batch_normalize": "0"}
+    graph = understand(cfg_file.edit(model.graph.cfg, changes), model.graph.dialect)
+    return Model(graph, Weights(model.weights.header, tuple(layers)))

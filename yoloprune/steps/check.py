@@ -1,0 +1,50 @@
+"""`check`: whether and where a network's files break or mean something else in other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet.compat import READERS, Finding, WeightsFile, reader_named
+from yoloprune.darknet.compat import check as findings_of
+from yoloprune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found."""
+
+    findings: Sequence[Finding]
+    readers: tuple[str, ...]
+    """For whom was looked."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether a reader refuses the files or crashes."""
+        return any(finding.severity == "break" for finding in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As reports show it."""
+        return {"findings": [asdict(finding) for finding in self.findings]}
+
+
+def check(cfg: Path, weights: Path | None = None, *, reader: str | None = None) -> Checked:
+    """Look through a cfg, and what can be seen of its weights file, for one reader or all.
+
+    Also where this package refuses the cfg. InputError only for files that nobody reads.
+    """
+    readers = tuple(READERS.values()) if reader is None else (reader_named(reader),)
+    file = None if weights is None else _beginning(weights)
+    found = findings_of(cfg_file.read(cfg, lenient=True), readers, file)
+    return Checked(found, tuple(each.name for each in readers))
+
+
+def _beginning(path: Path) -> WeightsFile:
+    try:
+        with path.open("rb") as stream:
+            return WeightsFile(path.name, path.stat().st_size, stream.read(20))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error

@@ -1,0 +1,99 @@
+"""A teacher: the network before it was pruned, whose outputs and features the pruned one is to have again.
+
+Outputs. What goes into a head gets Darknet's own steps, with the teacher's outputs as truth. So for a detection head,
+with v the values of a cell as the head puts them out (x, y, objectness and classes through the logistic, w and h raw),
+o the objectness and ' the teacher: delta = o' - o for objectness, o' (v' - v) for all else. Cells in which the teacher
+sees nothing so teach only that. (Hinton et al. 2015; for boxes, Chen et al. 2017, Mehta and Ozturk 2018, "Object
+detection at 200 fps", weighing by objectness.) A softmax gets p' - p, any other head x' - x.
+
+Features. Of each layer that reads pruned channels, the outputs y of filters that stay: half the mean of (y' - y)^2 over
+channels and places, in shares of the variance of y'. (Romero et al. 2015, "FitNets".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from yoloprune.darknet.layers.base import Layer
+from yoloprune.darknet.layers.head import DetectionHead, Head, Softmax
+from yoloprune.darknet.model import Model
+from yoloprune.darknet.network import build
+from yoloprune.train.held import Masks
+from yoloprune.train.losses import inject
+from yoloprune.train.sized import Sized
+
+
+class Teacher:
+    """The network that teaches, with the same layers as the one that learns."""
+
+    def __init__(self, model: Model, masks: Masks | None, device: torch.device) -> None:
+        network = build(model, device).requires_grad_(False)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
+        self._sized = Sized(network)
+        self._heads: Sequence[Layer] = [layer for layer in model.graph.layers if isinstance(layer, Head)]
+        self._features = _reading_pruned(model, masks, device)
+
+    @property
+    def wanted(self) -> frozenset[int]:
+        """Layers of the learner whose outputs `costs` takes."""
+        return frozenset({*self._features, *(head.sources[0] for head in self._heads)})
+
+    def costs(self, inputs: Tensor, outputs: Mapping[int, Tensor]) -> list[Tensor]:
+        """Costs of the learner's `outputs` on these inputs [B, C, H, W], summed over images, with their gradients."""
+        like = self._sized.like(*inputs.shape[2:])
+        with torch.no_grad():
+            right = like(inputs, self.wanted)
+        heads = [like.graph.layers[head.index] for head in self._heads]
+        costs = [
+            _output_cost(head, like.layers[head.index], outputs[head.sources[0]], right[head.sources[0]])
+            for head in heads
+        ]
+        costs += [
+            _feature_cost(outputs[index][:, kept], right[index][:, kept]) for index, kept in self._features.items()
+        ]
+        return costs
+
+
+def _reading_pruned(model: Model, masks: Masks | None, device: torch.device) -> dict[int, Tensor]:
+    """For each layer of which some, and not all, weights of a filter that stays are held: its filters that stay [N]."""
+    found = {}
+    for layer, mask in zip(model.graph.layers, masks or (), strict=False):
+        free = mask.get("weight")
+        if free is None:
+            continue
+        by_filter = free.reshape(len(free), -1)
+        stays = by_filter.any(1)
+        if stays.any() and not by_filter[stays].all():
+            found[layer.index] = torch.from_numpy(stays).to(device)
+    return found
+
+
+def _output_cost(head: Layer, module: torch.nn.Module, x: Tensor, right: Tensor) -> Tensor:
+    with torch.no_grad():
+        exact = torch.promote_types(x.dtype, torch.float32)
+        if isinstance(head, DetectionHead):
+            b, _, h, w = x.shape
+            ours, theirs = (module(each.to(exact)).view(b, len(head.anchors), -1, h, w) for each in (x, right))
+            delta = theirs - ours
+            believed = theirs[:, :, 4:5]
+            weights = torch.cat([believed.expand(-1, -1, 4, -1, -1), torch.ones_like(believed)], 2)
+            delta[:, :, :5] *= weights
+            delta[:, :, 5:] *= believed
+        elif isinstance(head, Softmax):
+            delta = module(right.to(exact)) - module(x.to(exact))
+        else:
+            delta = right.to(exact) - x.to(exact)
+        delta = delta.view_as(x)
+        cost = delta.square().sum()
+    return inject(x, delta, cost)
+
+
+def _feature_cost(x: Tensor, right: Tensor) -> Tensor:
+    """x, right: [B, C, H, W]."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    right = right.to(exact)
+    spread = right.var((0, 2, 3), unbiased=False).mean().clamp(min=1e-12)
+    return 0.5 * (x.to(exact) - right).square().mean((1, 2, 3)).sum() / spread

@@ -1,0 +1,128 @@
+"""Several processes that train one network, as torchrun starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from yoloprune.darknet.layers.convolution import Affine
+from yoloprune.darknet.network import Network
+
+_PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others, the first one's measuring included."""
+
+
+def rank_of(environment: Mapping[str, str] = os.environ) -> int:
+    """Number of this process among those of torchrun, 0 where it runs alone."""
+    return int(environment.get("RANK", "0")) if int(environment.get("WORLD_SIZE", "1")) > 1 else 0
+
+
+@contextmanager
+def joined(device: str, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """Joins the processes of torchrun for the block, if it started this one; gives the device that this one is to use.
+
+    gloo on CPUs, nccl on GPUs, of which `cuda` means one for each process.
+    """
+    if int(environment.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        yield device
+        return
+    if device == "cuda":
+        device = f"cuda:{environment.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+class Processes:
+    """The processes that share a run. Mini-batch k of an update is done by process k modulo their number."""
+
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.count = dist.get_world_size() if together else 1
+        self.rank = dist.get_rank() if together else 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module as it is to be called: gradients become the mean over the processes."""
+        return module if self.count == 1 else DistributedDataParallel(module, broadcast_buffers=False)
+
+    def gathering(self, module: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward of a mini-batch: gradients are exchanged with the last one of an update."""
+        if last or not isinstance(module, DistributedDataParallel):
+            return nullcontext()
+        quiet: AbstractContextManager[None] = module.no_sync()
+        return quiet
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over the processes."""
+        if self.count > 1:
+            dist.all_reduce(value)
+        return value
+
+    def agreed(self, answer: bool) -> bool:
+        """What the first process says."""
+        if self.count == 1:
+            return answer
+        flag = torch.tensor([answer], dtype=torch.int32, device=_place())
+        dist.broadcast(flag, 0)
+        return bool(flag.item())
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+class Statistics:
+    """Running means and variances of batch norm, kept as if one process had taken the mini-batches in order.
+
+    A mini-batch moves r to (1-m)r + mb. Of N mini-batches at once, process i knows its own m b_i; the result is
+    (1-m)^N r + sum_i (1-m)^(N-1-i) m b_i, which is a sum over the processes.
+    """
+
+    def __init__(self, network: Network, processes: Processes) -> None:
+        self._processes = processes
+        moving = [module for module in network.layers if isinstance(module, Affine) and module.normalized]
+        moving = [module for module in moving if module.training]
+        if processes.count == 1 or not moving:
+            self._buffers: list[Tensor] = []
+            return
+        self._buffers = [tensor for module in moving for tensor in (module.mean, module.variance)]
+        shares = [module.momentum for module in moving for _ in range(2)]
+        self._kept = torch.cat(
+            [torch.full_like(tensor, 1 - share) for tensor, share in zip(self._buffers, shares, strict=True)]
+        )
+        self._before = torch.cat(self._buffers)
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Before a mini-batch."""
+        if self._buffers:
+            self._before = torch.cat(self._buffers)
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """After it, in all processes."""
+        if not self._buffers:
+            return
+        count, rank = self._processes.count, self._processes.rank
+        own = torch.cat(self._buffers) - self._kept * self._before
+        moved = self._processes.total(own * self._kept ** (count - 1 - rank))
+        after = self._kept**count * self._before + moved
+        for tensor, values in zip(
+            self._buffers, torch.split(after, [len(each) for each in self._buffers]), strict=True
+        ):
+            tensor.copy_(values)
+
+
+def _place() -> str:
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"

@@ -1,0 +1,92 @@
+"""Sizes of the network's input in multi-scale training (detector.c train_detector, key `random` of the last head)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet.layers.base import Shape
+from yoloprune.darknet.model import Graph, understand
+from yoloprune.errors import InputError
+
+_EVERY = 10
+"""Updates of one size."""
+_FACTOR = 1.4
+"""What random=1 stands for."""
+_LAST = {True: 100, False: 200}
+"""Updates at the end that are of the largest size: by the cfg's size, by given sides."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Which size comes in which update. By default the network's own, always.
+
+    Given the seed, a function of the update's number; the draws follow Darknet's rules, not its random numbers.
+    """
+
+    factor: float = 0.0
+    """AlexeyAB: sides are the network's, times or divided by up to this; 0: not so."""
+    sides: tuple[int, int] | None = None
+    """pjreddie: squares between these, whatever the network's size."""
+    step: int = 32
+    """What sides are multiples of."""
+    iterations: int = 0
+    """Of the whole run."""
+
+    @classmethod
+    def from_graph(cls, graph: Graph, iterations: int) -> Sizes:
+        """What the last head asks for in its dialect."""
+        heads = graph.detection_heads
+        random = getattr(getattr(heads[-1], "training", None), "random", 0) if heads else 0
+        if not random:
+            return cls()
+        sides = graph.dialect.random_sides
+        factor = 0.0 if sides else _FACTOR if random == 1 else random
+        return cls(factor, sides, graph.net.resize_step, iterations)
+
+    def at(self, own: Shape, iteration: int, seed: int) -> Shape:
+        """Size of the input in update `iteration`, from 1, of a network of size `own`."""
+        if not self.factor and self.sides is None:
+            return own
+        block = (iteration - 1) // _EVERY
+        rng = np.random.default_rng((seed, 2, block))
+        ending = block * _EVERY > self.iterations - _LAST[self.sides is None]
+        if self.sides is not None:
+            low, high = (side // self.step for side in self.sides)
+            side = high if ending else int(rng.integers(low, high + 1))
+            return Shape(own.c, side * self.step, side * self.step)
+        value = float(rng.uniform(min(1, self.factor), max(1, self.factor)))
+        value = value if rng.integers(2) else 1 / value
+        if block == 0 or ending:
+            value = self.factor
+        h, w = (max(_rounded(value * side / self.step + 1), 1) * self.step for side in (own.h, own.w))
+        if value < 1 and (w > own.w or h > own.h):
+            return own
+        return Shape(own.c, h, w)
+
+    def largest(self, own: Shape) -> Shape:
+        """The largest size that comes."""
+        return self.at(own, 1 if self.factor else self.iterations + _EVERY, 0)
+
+
+def _rounded(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+def resized(graph: Graph, size: Shape) -> Graph:
+    """The network for another size of input. InputError if its arrays would have other shapes."""
+    if size == graph.net.input:
+        return graph
+    keys = {"width": str(size.w), "height": str(size.h)}
+    changed = understand(cfg_file.edit(graph.cfg, {0: keys}), graph.dialect)
+    for layer, other in zip(graph.layers, changed.layers, strict=True):
+        if layer.tensors() != other.tensors():
+            raise InputError(
+                f"{layer}: random=1 changes the size of the input, and with it the shape of this layer's weights "
+                "(expected random=0)",
+                file=graph.cfg.file,
+            )
+    return changed
