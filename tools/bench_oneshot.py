@@ -6,8 +6,8 @@ The first N pictures of the valid list choose; the loss is that of the other pic
 cuts of growing size are made and measured; printed is the largest share of BFLOPs whose loss, there and at every
 smaller cut, stays within the points.
 
-ours             loss curves with refitting, elimination order, joint refit
-unrefitted       loss curves of plain cuts, L1 order, plain cut
+ours             analysis with refitting, groups trade as with `prune --ratio`, elimination order, joint refit
+unrefitted       the same with plain cuts and L1 order
 uniform-l1       the same sparsity for every group, L1 order, plain cut
 uniform-scale    the same sparsity for every group, batch-norm scale, plain cut
 tp-magnitude     Torch-Pruning, GroupMagnitudeImportance, global_pruning=True
@@ -37,17 +37,18 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import DetectionMeasure, Pictures, fit_for, network_for_measuring
 from yoloprune.prune.channels import KeepAtoms, trace
+from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.cutter import Cutter
-from yoloprune.prune.plan import Limits, choose, keep_atoms
+from yoloprune.prune.plan import Limits, keep_atoms
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import LOSSES, Sensitivity, Setup
 from yoloprune.prune.slim import slim_graph
+from yoloprune.prune.trade import Market
 from yoloprune.prune.trials import Trials
 
 POINTS = (0.01, 0.02, 0.05, 0.10)
-THRESHOLDS = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05)
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Of the channels, for ways that have no loss to choose by."""
+"""Of BFLOPs, or of channels for ways that have no loss to choose by."""
 
 
 def main() -> None:
@@ -111,15 +112,18 @@ class Bench:
         self.plain = Cutter(model, self.channels, keep)
 
     def by_curves(self, cutter: Cutter, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
-        """Every group alone, then joint cuts at growing thresholds."""
+        """Every group alone, then joint cuts in which groups trade loss against BFLOPs, as `prune --ratio` has it."""
         found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
         trials = Trials(cutter, self.choosing, lambda: found)
         setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
         curves = cutter.first_curves(criterion)
         start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
         sensitivity = analyse(start, trials, lambda *_: None)
-        for threshold in THRESHOLDS:
-            keep = keep_atoms(sensitivity, self.channels, choose(sensitivity, threshold, Limits()))
+        costs = Costs(self.model.graph, self.channels, flops(self.model.graph))
+        market = Market(sensitivity, self.channels, Limits(), costs)
+        for share in SHARES:
+            keep = keep_atoms(sensitivity, self.channels, market.for_ratio(share))
+            keep = cutter.rechosen(keep, criterion)
             yield keep, cutter.together(keep)
 
     def uniform(self, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:

@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from yoloprune.artefacts import atomic_path
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA
+from yoloprune.prune.cutter import NOTHING, RECALIBRATE, REFIT
 from yoloprune.readers import ReaderError
 from yoloprune.steps.job import Step
 from yoloprune.train.processes import rank_of
@@ -163,6 +164,13 @@ def shares_of(option: str, text: str | None) -> tuple[float, ...] | None:
     return tuple(sorted(set(shares)))
 
 
+def compensation_of(no_compensate: bool, bn_recalibrate: bool) -> str:
+    """What is done about a cut. InputError for both."""
+    if no_compensate and bn_recalibrate:
+        raise InputError("expected --no-compensate or --bn-recalibrate, found both")
+    return NOTHING if no_compensate else RECALIBRATE if bn_recalibrate else REFIT
+
+
 def _usable(device: str) -> str:
     try:
         torch.zeros(1, device=device)
@@ -231,7 +239,8 @@ Threshold = Annotated[
     typer.Option("--threshold", metavar="T", help="Accuracy that each group, cut alone, may lose; 0.01 is a point."),
 ]
 Ratio = Annotated[
-    float | None, typer.Option("--ratio", metavar="R", help="Instead: the share of the original's BFLOPs to remove.")
+    float | None,
+    typer.Option("--ratio", metavar="R", help="Instead: the share of the BFLOPs (or --objective) to remove."),
 ]
 Relative = Annotated[bool, typer.Option("--relative", help="T is a fraction of the original's accuracy.")]
 TotalLoss = Annotated[
@@ -241,8 +250,18 @@ TotalLoss = Annotated[
 Rule = Annotated[
     str,
     typer.Option(
-        "--rule", metavar="NAME", help="Between two measurements: interpolated, or prefix for the one before."
+        "--rule", metavar="NAME", help="interpolated, or prefix: stop at the measurement before a group loses too much."
     ),
+]
+Objective = Annotated[
+    str, typer.Option("--objective", metavar="NAME", help="What a cut is to save: bflops, parameters or latency.")
+]
+ReaderName = Annotated[
+    str | None,
+    typer.Option("--reader", metavar="NAME", help="Whose time is the latency: darknet or opencv; left out, the first."),
+]
+DropBranches = Annotated[
+    bool, typer.Option("--drop-branches", help="Whole residual branches may go too, where little is lost with them.")
 ]
 Exclude = Annotated[
     str | None, typer.Option("--exclude", metavar="LAYERS", help="Layers whose channels all stay, like 3,5,8.")
@@ -260,6 +279,12 @@ Criterion = Annotated[
 Calibrate = Annotated[
     int,
     typer.Option("--calibrate", metavar="N", min=0, help="Train pictures that consumers are refitted on; 0: no refit."),
+]
+NoCompensate = Annotated[
+    bool, typer.Option("--no-compensate", help="Cut plainly; --calibrate then only serves the criterion.")
+]
+BnRecalibrate = Annotated[
+    bool, typer.Option("--bn-recalibrate", help="Instead of refitting: batch norm's statistics measured anew.")
 ]
 Epochs = Annotated[float | None, typer.Option("--epochs", metavar="N", min=0, help="Times through the train list.")]
 NeededThreshold = Annotated[float, typer.Option("--threshold", metavar="T", help="As for prune, of the last round.")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from yoloprune.errors import InputError
-from yoloprune.prune.plan import Limits, Plan, bearable, choose, threshold_for_ratio, threshold_for_total
+from yoloprune.prune.plan import Limits, Plan, bearable, choose, loss_for_total
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup, grid_counts
 
 SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 10, "l1", "none")
@@ -79,19 +79,6 @@ def test_at_least_one_stays() -> None:
     assert Limits().allowed(sensitivity.curves[0], 2) == 1
 
 
-def test_threshold_for_ratio_is_the_smallest_that_reaches_it() -> None:
-    sensitivity = of(curve({50: 0.05, 90: 0.2}), curve({50: 0.1, 90: 0.3}, producers=(1,)))
-
-    def share(dropped: dict[str, int]) -> float:
-        return (dropped["0"] + dropped["1"]) / 200
-
-    threshold = threshold_for_ratio(sensitivity, Limits(), 0.5, share)
-    assert share(choose(sensitivity, threshold, Limits())) >= 0.5
-    assert share(choose(sensitivity, threshold - 1e-3, Limits())) < 0.5
-    with pytest.raises(InputError, match=r"at most 0\.9000"):
-        threshold_for_ratio(sensitivity, Limits(), 0.95, share)
-
-
 @pytest.mark.parametrize(
     ("joint", "total", "expected"),
     [
@@ -101,14 +88,14 @@ def test_threshold_for_ratio_is_the_smallest_that_reaches_it() -> None:
         (lambda t: 0.0 if t < 0.004 else 0.2, 0.03, 0.004),  # a cliff
     ],
 )
-def test_threshold_for_total(joint: Callable[[float], float], total: float, expected: float) -> None:
-    found = threshold_for_total(joint, total, 0.5, steps=12)
+def test_loss_for_total(joint: Callable[[float], float], total: float, expected: float) -> None:
+    found = loss_for_total(joint, total, 0.5, steps=12)
     assert found == pytest.approx(expected, rel=1e-2)
     assert joint(found) <= total + 1e-9
 
 
-def test_no_threshold_for_total() -> None:
-    assert threshold_for_total(lambda t: 0.1, 0.03, 0.5) is None
+def test_no_loss_for_a_total() -> None:
+    assert loss_for_total(lambda t: 0.1, 0.03, 0.5) is None
 
 
 def test_grid_counts_are_new_and_leave_one() -> None:

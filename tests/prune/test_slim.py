@@ -36,10 +36,10 @@ def random_keep(channels: Channels, rng: np.random.Generator) -> KeepAtoms:
 def farthest(masked: Model, slimmed: Model, batch: int, seed: int) -> float:
     """Largest relative difference at the tensors that enter the outputs, in float64."""
     x = torch.from_numpy(np.random.default_rng(seed).random((batch, *masked.graph.net.input)))
-    entering = [masked.graph.layers[index].sources[0] for index in masked.graph.outputs]
     with torch.inference_mode():
-        a, b = (build(model).double()(x, entering) for model in (masked, slimmed))
-    return max(worst(a[index].numpy(), b[index].numpy()) for index in entering)
+        a, b = (build(model).double()(x, model.graph.entering) for model in (masked, slimmed))
+    pairs = zip(masked.graph.entering, slimmed.graph.entering, strict=True)
+    return max(worst(a[i].numpy(), b[j].numpy()) for i, j in pairs)
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -147,6 +147,18 @@ def renamed(cfg: Cfg, names: Mapping[int, str]) -> Cfg:
     return _reparsed(cfg, lines)
 
 
+def without_sections(cfg: Cfg, numbers: Collection[int]) -> Cfg:
+    """The cfg without these sections, counted from 0 = [net]: their lines from the name to the last entry.
+
+    What stands around them stays: comments and blank lines before the name and after the last entry.
+    """
+    lines: set[int] = set()
+    for number in numbers:
+        section = cfg.sections[number]
+        lines.update(range(section.line, max([section.line, *(entry.line for entry in section.entries)]) + 1))
+    return without(cfg, lines) if lines else cfg
+
+
 def legal(cfg: Cfg) -> Cfg:
     """The cfg as every reader takes it; only offending lines change.
 

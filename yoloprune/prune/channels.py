@@ -7,13 +7,14 @@ a class of tied ids is an atom. Atoms with the same producers form a group, whos
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.darknet.layers.base import Ids, Keep
 from yoloprune.darknet.model import Graph
+from yoloprune.prune.branches import Branch
 
 KeepAtoms = NDArray[np.bool_]
 """For each atom of a network, whether it stays [atoms]."""
@@ -46,10 +47,28 @@ class Channels:
     """In the order of their first producer; frozen atoms are in none."""
     atoms: int
     """How many there are, frozen ones included."""
+    branches: tuple[Branch, ...] = ()
+    """Residual branches that are gone; the atoms that their layers make are in no group and never kept."""
+    gone: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Those atoms."""
 
     def all_kept(self) -> KeepAtoms:
-        """Nothing pruned."""
-        return np.ones(self.atoms, np.bool_)
+        """Nothing pruned but the branches that are gone."""
+        keep = np.ones(self.atoms, np.bool_)
+        keep[self.gone] = False
+        return keep
+
+    @property
+    def removed(self) -> frozenset[int]:
+        """Layers that a slim network lacks: the branches that are gone, and their sums."""
+        return frozenset(index for branch in self.branches for index in (*branch.inside, branch.sum))
+
+    def carried(self, keep: KeepAtoms, other: Channels) -> KeepAtoms:
+        """A keep-set of these channels in terms of another trace of the same graph."""
+        result = other.all_kept()
+        for index in set(range(len(self.outputs))) - other.removed - self.removed:
+            result[other.outputs[index][~keep[self.outputs[index]]]] = False
+        return result
 
     def kept_inputs(self, layer: int, keep: KeepAtoms) -> tuple[Keep, ...]:
         """Which channels of each source of a layer stay."""
@@ -91,16 +110,24 @@ class _Book:
         return channel
 
 
-def trace(graph: Graph) -> Channels:
+def trace(graph: Graph, without: Sequence[Branch] = ()) -> Channels:
     """Walk the layers once, each mapping the ids of its inputs to those of its output, and group what results.
 
-    The network's input and its outputs are frozen.
+    The network's input and its outputs are frozen. without: residual branches that are gone. Their layers tie nothing,
+    and what their sums give is the stream.
     """
+    streams = {branch.sum: branch.stream for branch in without}
+    inside = {index for branch in without for index in branch.inside}
     book = _Book()
     ids: dict[int, Ids] = {-1: book.new(graph.net.input.c, -1)}
     book.freeze(ids[-1])
     for layer in graph.layers:
-        ids[layer.index] = layer.channels(book, [ids[source] for source in layer.sources])
+        if layer.index in inside:
+            ids[layer.index] = book.new(layer.out.c, layer.index)
+        elif layer.index in streams:
+            ids[layer.index] = ids[streams[layer.index]]
+        else:
+            ids[layer.index] = layer.channels(book, [ids[source] for source in layer.sources])
     for index in graph.outputs:
         book.freeze(ids[index])
 
@@ -110,11 +137,14 @@ def trace(graph: Graph) -> Channels:
     for atom, producer in zip(atom_of, book.producer, strict=True):
         producers[atom].add(producer)
     frozen = {int(atom_of[channel]) for channel in book.frozen}
+    gone = {int(atom) for index in inside for atom in atom_of[ids[index]]}
     return Channels(
         outputs=tuple(atom_of[ids[layer.index]] for layer in graph.layers),
         inputs=tuple(tuple(atom_of[ids[source]] for source in layer.sources) for layer in graph.layers),
-        groups=_grouped(producers, frozen),
+        groups=_grouped(producers, frozen | gone),
         atoms=len(names),
+        branches=tuple(without),
+        gone=np.array(sorted(gone), np.int64),
     )
 
 

@@ -68,7 +68,7 @@ def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
         prunable[group.atoms] = True
     found = {}
     for layer in graph.layers:
-        if not layer.sums_channels:
+        if not layer.sums_channels or layer.index in channels.removed:
             continue
         shapes = {spec.name: spec.shape for spec in layer.tensors()}
         atoms = channels.inputs[layer.index][0]
@@ -93,7 +93,7 @@ def affordable(wanted: Iterable[Consumer], memory: int = MEMORY) -> dict[int, Co
         if each.layer in chosen and each.bytes <= LARGEST and more <= memory:
             chosen[each.layer] = each
             memory -= more
-    return chosen
+    return dict(sorted(chosen.items()))
 
 
 def matrix(model: Model, consumer: Consumer) -> Tensor:

@@ -11,8 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from yoloprune.artefacts import load_json, save_json
+from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
-from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.branches import branches_named
+from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.sensitivity import RESOLUTION, ROUNDING, Curve, Sensitivity
 
 RULES = ("interpolated", "prefix")
@@ -86,35 +88,8 @@ def keep_atoms(sensitivity: Sensitivity, channels: Channels, dropped: Mapping[st
     return keep
 
 
-def threshold_for_ratio(
-    sensitivity: Sensitivity,
-    limits: Limits,
-    ratio: float,
-    removed_share: Callable[[Mapping[str, int]], float],
-    rule: str = "interpolated",
-) -> float:
-    """The smallest threshold at which `removed_share(choice)`, the share of BFLOPs that goes, reaches `ratio`.
-
-    Found by bisection; choices grow with the threshold. InputError if even the largest cut removes less.
-    """
-    losses = [sensitivity.loss(point) for curve in sensitivity.curves for point in curve.points]
-    low, high = sensitivity.baseline - sensitivity.start, max([0.0, *losses])
-    most = removed_share(choose(sensitivity, high, limits, rule))
-    if most < ratio:
-        raise InputError(f"--ratio {ratio:g}: at most {most:.4f} of the BFLOPs can go within what was measured")
-    for _ in range(40):
-        middle = (low + high) / 2
-        if removed_share(choose(sensitivity, middle, limits, rule)) >= ratio:
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def threshold_for_total(
-    joint_loss: Callable[[float], float], total: float, most: float, steps: int = 8
-) -> float | None:
-    """The largest threshold found at which `joint_loss(threshold)`, as measured, is at most `total`; None without one.
+def loss_for_total(joint_loss: Callable[[float], float], total: float, most: float, steps: int = 8) -> float | None:
+    """The largest tolerable loss found whose `joint_loss(loss)`, as measured, is at most `total`; None without one.
 
     Doubled from `total` on while it holds, up to `most`, where nothing more can go; then bisected in `steps`. Joint
     losses are noisy: what comes back was itself measured to hold.
@@ -153,6 +128,8 @@ class Plan:
     """Threshold or ratio, rule and limits, for the reader."""
     accuracy: Mapping[str, float]
     """Measured: `original`, `before` this cut and `after` it."""
+    branches: tuple[int, ...] = ()
+    """Residual branches that are gone, each by the layer that adds it."""
 
     @classmethod
     def of(
@@ -166,7 +143,12 @@ class Plan:
             filters={layer: _positions(~channels.kept_outputs(layer, keep)) for layer in makers},
             chosen_by=dict(chosen_by),
             accuracy=dict(accuracy),
+            branches=tuple(branch.sum for branch in channels.branches),
         )
+
+    def channels(self, graph: Graph) -> Channels:
+        """The channels that the plan counts: those of the graph without its branches."""
+        return trace(graph, branches_named(graph, self.branches))
 
     def keep(self, channels: Channels) -> KeepAtoms:
         """The keep-set. InputError if the plan is not for these channels."""
@@ -183,8 +165,9 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write `plan.json`."""
-        payload = {"cfg": self.cfg, "chosen_by": self.chosen_by, "accuracy": self.accuracy}
-        save_json(path, "plan", {**payload, "removed": self.removed, "filters": self.filters})
+        payload: dict[str, Any] = {"cfg": self.cfg, "chosen_by": self.chosen_by, "accuracy": self.accuracy}
+        payload |= {"branches": self.branches, "removed": self.removed, "filters": self.filters}
+        save_json(path, "plan", payload)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -197,6 +180,7 @@ class Plan:
                 filters={int(layer): _numbers(value) for layer, value in payload["filters"].items()},
                 chosen_by=dict(payload["chosen_by"]),
                 accuracy={str(key): float(value) for key, value in payload["accuracy"].items()},
+                branches=_numbers(payload["branches"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(

@@ -10,7 +10,7 @@ is measured only where a decision hangs on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -59,8 +59,7 @@ class Expectation:
                 ]
             if last is not None and curve.label == last.label:
                 break
-        small = [(drift, loss) for drift, loss, _ in measured if drift <= _SMALL_DRIFT]
-        slope = (_GUESS * sensitivity.baseline + sum(loss for _, loss in small)) / (_GUESS + sum(d for d, _ in small))
+        slope = _proportion(sensitivity, [(drift, loss) for drift, loss, _ in measured])
         line = [(drift, drift * max(slope, 0.0), _LINE_WEIGHT) for drift in _LINE]
         drifts, losses, weights = np.array(sorted([(0.0, 0.0, 1.0), *line, *measured])).T
         return cls(drifts, monotone(losses, weights))
@@ -68,6 +67,23 @@ class Expectation:
     def at(self, drift: float) -> float:
         """The loss to expect."""
         return float(np.interp(drift, self.drifts, self.losses))
+
+
+def _proportion(sensitivity: Sensitivity, measured: Sequence[tuple[float, float]]) -> float:
+    """Loss over drift, of small drifts and their losses."""
+    small = [(drift, loss) for drift, loss in measured if drift <= _SMALL_DRIFT]
+    return (_GUESS * sensitivity.baseline + sum(loss for _, loss in small)) / (_GUESS + sum(d for d, _ in small))
+
+
+def loss_per_drift(sensitivity: Sensitivity) -> float:
+    """What a small drift costs for each of its units, over all groups; more than 0."""
+    measured = [
+        (drift_at(curve, point.dropped), sensitivity.start - point.accuracy)
+        for curve in sensitivity.curves
+        if curve.screen
+        for point in curve.points
+    ]
+    return max(_proportion(sensitivity, measured), 1e-9)
 
 
 def drift_at(curve: Curve, dropped: int) -> float:

@@ -5,6 +5,7 @@ Both index with the same arrays, by the plan and never by looking for zeros; so 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,29 +59,72 @@ def mask(model: Model, channels: Channels, keep: KeepAtoms) -> Model:
 
 
 def slim_graph(graph: Graph, channels: Channels, keep: KeepAtoms) -> Graph:
-    """The graph without the dropped channels: its cfg has new `filters`, `groups`, `output`; all else stays."""
-    everything = narrow(graph, channels, channels.all_kept())
-    changes = {}
+    """The graph without the dropped channels and branches.
+
+    Its cfg has new `filters`, `groups`, `output`; where layers went, the others name their sources by new indexes.
+    """
+    everything = narrow(graph, channels, np.ones_like(keep))
+    rewired = _rewired(graph, channels)
+    changes: dict[int, dict[str, str]] = {}
     for layer, before, after in zip(graph.layers, everything, narrow(graph, channels, keep), strict=True):
         changed = {key: str(value) for key, value in after.values.items() if value != before.values[key]}
-        if changed:
+        changed |= rewired.get(layer.index, {})
+        if changed and layer.index not in channels.removed:
             changes[layer.index + 1] = changed
-    slimmed = understand(cfg_file.edit(graph.cfg, changes), graph.dialect)
-    for layer in slimmed.layers:
-        expected = int(channels.kept_outputs(layer.index, keep).sum())
+    cfg = cfg_file.without_sections(cfg_file.edit(graph.cfg, changes), [index + 1 for index in channels.removed])
+    slimmed = understand(cfg, graph.dialect)
+    sources = _sources(graph, channels)
+    for old, layer in zip(kept_layers(graph, channels), slimmed.layers, strict=True):
+        expected = int(channels.kept_outputs(old, keep).sum())
         if layer.out.c != expected:
             raise AssertionError(f"{layer}: {layer.out.c} channels in the slim cfg, {expected} kept")
+        if layer.sources != sources[old]:
+            raise AssertionError(f"{layer}: reads {layer.sources} in the slim cfg, expected {sources[old]}")
     return slimmed
 
 
 def slim(model: Model, channels: Channels, keep: KeepAtoms) -> Model:
-    """The network without the dropped channels."""
+    """The network without the dropped channels and branches."""
     layers: list[Arrays] = []
     narrowed = narrow(model.graph, channels, keep)
-    for layer, arrays, left in zip(model.graph.layers, model.weights.layers, narrowed, strict=True):
-        specs = {spec.name: spec for spec in layer.tensors()}
+    for index in kept_layers(model.graph, channels):
+        arrays, left = model.weights.layers[index], narrowed[index]
+        specs = {spec.name: spec for spec in model.graph.layers[index].tensors()}
         layers.append({name: np.ascontiguousarray(array[_index(specs[name], left)]) for name, array in arrays.items()})
     return Model(slim_graph(model.graph, channels, keep), Weights(model.weights.header, tuple(layers)))
+
+
+def kept_layers(graph: Graph, channels: Channels) -> list[int]:
+    """Indexes of the layers that a slim network has, in its order."""
+    return [layer.index for layer in graph.layers if layer.index not in channels.removed]
+
+
+def _sources(graph: Graph, channels: Channels) -> dict[int, tuple[int, ...]]:
+    """For each layer that stays, what it reads, as the slim network counts; instead of a sum that went, its stream."""
+    streams = {branch.sum: branch.stream for branch in channels.branches}
+    new = {old: index for index, old in enumerate(kept_layers(graph, channels))} | {-1: -1}
+
+    def stays(index: int) -> int:
+        return stays(streams[index]) if index in streams else index
+
+    return {old: tuple(new[stays(source)] for source in graph.layers[old].sources) for old in new if old >= 0}
+
+
+def _rewired(graph: Graph, channels: Channels) -> dict[int, dict[str, str]]:
+    """Keys that name layers by other indexes once branches went; what counted back counts back still."""
+    changes: dict[int, dict[str, str]] = {}
+    if not channels.branches:
+        return changes
+    for new, (old, sources) in enumerate(_sources(graph, channels).items()):
+        moved = dict(zip(graph.layers[old].sources, sources, strict=True))
+        for key, named in graph.layers[old].links.items():
+            entry = graph.cfg.sections[old + 1].get(key)
+            assert entry is not None
+            written = [int(text) for text in re.findall(r"[+-]?\d+", re.split("[#;]", entry.value)[0])]
+            now = [moved[each] - new if value < 0 else moved[each] for each, value in zip(named, written, strict=True)]
+            if now != written:
+                changes.setdefault(old, {})[key] = ",".join(map(str, now))
+    return changes
 
 
 def _index(spec: TensorSpec, narrowed: Narrowed) -> tuple[NDArray[np.intp], ...]:

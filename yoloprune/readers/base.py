@@ -45,3 +45,18 @@ class Reader(Protocol):
         Raises ReaderError.
         """
         ...
+
+    def race(self, files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list[list[float]]:
+        """Seconds of a forward pass of each network (cfg, weights), `rounds` times in turns, on one thread [n][rounds].
+
+        They all take `image` [C, H, W]. Raises ReaderError.
+        """
+        ...
+
+    def layer_seconds(self, cfgs: Sequence[str], floats: Sequence[int]) -> list[float]:
+        """For each cfg text, the time in seconds that its last section takes on one thread; weights are random.
+
+        The least of several turns: what else the machine does only adds. floats: how many each cfg's .weights file
+        holds. Raises ReaderError.
+        """
+        ...

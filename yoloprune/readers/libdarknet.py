@@ -75,9 +75,21 @@ def seconds(cfg: Path, weights: Path, image: Floats, repeats: int) -> float:
     return float(_call("seconds", cfg, weights, {"repeats": repeats}, {"inputs": image[None]}).value)
 
 
+def race(files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list[list[float]]:
+    """Seconds of network_predict, networks in turns (see `Reader`)."""
+    more = {"files": [(str(cfg), str(weights)) for cfg, weights in files], "rounds": rounds}
+    answer = _call("race", None, None, more, {"inputs": image[None]})
+    return [[float(seconds) for seconds in each] for each in answer.value]
+
+
+def layer_seconds(cfgs: Sequence[str], floats: Sequence[int]) -> list[float]:
+    """Least time of each cfg's last section (see `Reader`): with it, less without it. Weights: Darknet's own start."""
+    return [float(seconds) for seconds in _call("layer_seconds", None, None, {"cfgs": list(cfgs)}).value]
+
+
 def _call(
     what: str,
-    cfg: Path,
+    cfg: Path | None,
     weights: Path | None,
     more: dict[str, Any] | None = None,
     arrays: dict[str, Floats] | None = None,
@@ -85,6 +97,6 @@ def _call(
     library = find()
     if library is None:
         raise ReaderError(available())
-    files = {"cfg": str(cfg), "weights": None if weights is None else str(weights)}
+    files = {"cfg": None if cfg is None else str(cfg), "weights": None if weights is None else str(weights)}
     job = {"do": what, "library": str(library), **files, **(more or {})}
     return call("yoloprune.readers.libdarknet_worker", job, arrays)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import statistics
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from yoloprune.readers.base import Floats
-from yoloprune.readers.process import Answer, Arrays, RefusalError, serve
+from yoloprune.readers.process import LAYER_ROUNDS, Answer, Arrays, RefusalError, in_turns, serve
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
@@ -39,12 +41,16 @@ class Network:
         self._net = lib.load_network(cfg.encode(), None if weights is None else weights.encode(), 0)
         lib.set_batch_network(self._net, 1)
 
+    @property
+    def inputs(self) -> int:
+        """Values that the net takes."""
+        return int(self._library.network_inputs(self._net))
+
     def predict(self, image: Floats) -> None:
         """Forward pass of one image [C, H, W]; the outputs stay in the layers."""
-        expected = self._library.network_inputs(self._net)
-        if image.size != expected:  # Darknet would read past the end
+        if image.size != self.inputs:  # Darknet would read past the end
             raise RefusalError(
-                f"input {'x'.join(map(str, image.shape))} has {image.size} values, the net takes {expected}"
+                f"input {'x'.join(map(str, image.shape))} has {image.size} values, the net takes {self.inputs}"
             )
         flat = np.ascontiguousarray(image, np.float32)
         self._library.network_predict(self._net, flat.ctypes.data_as(_FLOATS))
@@ -81,7 +87,13 @@ class Network:
 
 
 def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
-    """Do one job: load, resave, outputs or seconds."""
+    """Do one job: load, resave, outputs, seconds, race or layer_seconds."""
+    match job["do"]:
+        case "race":
+            networks = [Network(job["library"], *each) for each in job["files"]]
+            return Answer(in_turns([_timed(each, arrays["inputs"][0]) for each in networks], job["rounds"]))
+        case "layer_seconds":
+            return Answer(_layer_seconds(job["library"], job["cfgs"]))
     network = Network(job["library"], job["cfg"], job["weights"])
     match job["do"]:
         case "load":
@@ -92,7 +104,8 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
         case "outputs":
             return Answer(arrays=_stacked(network, arrays["inputs"], job["layers"]))
         case "seconds":
-            return Answer(_median_seconds(network, arrays["inputs"][0], job["repeats"]))
+            (times,) = in_turns([_timed(network, arrays["inputs"][0])], job["repeats"])
+            return Answer(statistics.median(times))
         case unknown:
             raise ValueError(unknown)
 
@@ -105,14 +118,34 @@ def _stacked(network: Network, inputs: Floats, layers: list[int] | None) -> dict
     return {str(layer): np.stack([image[layer] for image in images]) for layer in images[0]}
 
 
-def _median_seconds(network: Network, image: Floats, repeats: int) -> float:
-    network.predict(image)
-    times = []
-    for _ in range(repeats):
+def _timed(network: Network, image: Floats) -> Callable[[], float]:
+    """What runs the network and says how many seconds that took."""
+
+    def run() -> float:
         start = time.perf_counter()
         network.predict(image)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        return time.perf_counter() - start
+
+    return run
+
+
+def _layer_seconds(library: str, texts: list[str]) -> list[float]:
+    """Least time of each net's last section: of the net, less that of the net without it where others stand before."""
+    shorter = [text[: text.rindex("\n[") + 1] for text in texts]
+    alone = [text.count("[") < 2 for text in shorter]
+    runs = [_timed_text(library, text) for text in texts]
+    runs += [_timed_text(library, text) for text, only in zip(shorter, alone, strict=True) if not only]
+    least = [min(each) for each in in_turns(runs, LAYER_ROUNDS)]
+    before = iter(least[len(texts) :])
+    return [whole if only else max(whole - next(before), 0.0) for whole, only in zip(least, alone, strict=False)]
+
+
+def _timed_text(library: str, text: str) -> Callable[[], float]:
+    with tempfile.NamedTemporaryFile("w", suffix=".cfg", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        network = Network(library, file.name, None)
+    return _timed(network, np.random.default_rng(0).random((1, network.inputs), np.float32))
 
 
 def _layer_types(cfg: str) -> list[str]:

@@ -51,6 +51,19 @@ def seconds(cfg: Path, weights: Path, image: Floats, repeats: int) -> float:
     return float(_call("seconds", cfg, weights, {"repeats": repeats}, {"inputs": image[None]}).value)
 
 
+def race(files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list[list[float]]:
+    """Seconds of a forward pass, networks in turns (see `Reader`)."""
+    job = {"do": "race", "files": [(str(cfg), str(weights)) for cfg, weights in files], "rounds": rounds}
+    answer = call("yoloprune.readers.opencv_worker", job, {"inputs": image[None]})
+    return [[float(seconds) for seconds in each] for each in answer.value]
+
+
+def layer_seconds(cfgs: Sequence[str], floats: Sequence[int]) -> list[float]:
+    """Least time of each cfg's last section, as OpenCV's own clock has it (see `Reader`)."""
+    job = {"do": "layer_seconds", "cfgs": list(cfgs), "floats": list(map(int, floats))}
+    return [float(seconds) for seconds in call("yoloprune.readers.opencv_worker", job).value]
+
+
 def _call(
     what: str,
     cfg: Path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -16,16 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.readers.base import Floats
-from yoloprune.readers.process import Answer, Arrays, RefusalError, serve
+from yoloprune.readers.process import LAYER_ROUNDS, Answer, Arrays, RefusalError, in_turns, serve
 
 Bytes = NDArray[np.uint8]
 _ACTIVATIONS = frozenset({"relu", "leaky", "swish", "mish", "logistic", "tanh"})
 
 
 def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
-    """Do one job: load, head_inputs, head_outputs or seconds."""
-    cfg, weights = _bytes(job["cfg"]), _bytes(job["weights"])
+    """Do one job: load, head_inputs, head_outputs, seconds, race or layer_seconds."""
     try:
+        match job["do"]:
+            case "race":
+                files = [(_bytes(cfg), _bytes(weights)) for cfg, weights in job["files"]]
+                return Answer(in_turns([_timed(*each, arrays["inputs"]) for each in files], job["rounds"]))
+            case "layer_seconds":
+                return Answer(_layer_seconds(job["cfgs"], job["floats"]))
+        cfg, weights = _bytes(job["cfg"]), _bytes(job["weights"])
         match job["do"]:
             case "load":
                 _check(cfg, weights)
@@ -35,7 +42,8 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
             case "head_outputs":
                 return Answer(arrays=_head_outputs(_uncut(cfg), weights, arrays["inputs"]))
             case "seconds":
-                return Answer(_median_seconds(cfg, weights, arrays["inputs"], job["repeats"]))
+                (times,) = in_turns([_timed(cfg, weights, arrays["inputs"])], job["repeats"])
+                return Answer(statistics.median(times))
             case unknown:
                 raise ValueError(unknown)
     except cv2.error as error:
@@ -69,17 +77,48 @@ def _head_outputs(cfg: Bytes, weights: Bytes, inputs: Floats) -> dict[str, Float
     return {str(head): array for (head, _), array in zip(heads, rows, strict=True)}
 
 
-def _median_seconds(cfg: Bytes, weights: Bytes, inputs: Floats, repeats: int) -> float:
+def _timed(cfg: Bytes, weights: Bytes, inputs: Floats) -> Callable[[], float]:
+    """What runs the network on one thread and says how many seconds that took."""
     cv2.setNumThreads(1)
     net = cv2.dnn.readNetFromDarknet(cfg, weights)
     last = net.getUnconnectedOutLayersNames()
-    times = []
-    for _ in range(repeats + 1):
+
+    def run() -> float:
         start = time.perf_counter()
         net.setInput(inputs)
         net.forward(last)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        return time.perf_counter() - start
+
+    return run
+
+
+def _layer_seconds(texts: list[str], floats: list[int]) -> list[float]:
+    """Least time of each net's last section. What OpenCV fuses into the layer before it takes no time of its own."""
+    cv2.setNumThreads(1)
+    runs = [_timed_section(text, count) for text, count in zip(texts, floats, strict=True)]
+    return [min(each) for each in in_turns(runs, LAYER_ROUNDS)]
+
+
+def _timed_section(text: str, floats: int) -> Callable[[], float]:
+    rng = np.random.default_rng(0)
+    header = np.array([0, 2, 5, 0, 0], np.int32)
+    weights = np.frombuffer(header.tobytes() + rng.random(floats, np.float32).tobytes(), np.uint8)
+    net = cv2.dnn.readNetFromDarknet(np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8), weights)
+    net.setInput(rng.random((1, *_input(text)), np.float32))
+    names, last = net.getLayerNames(), net.getUnconnectedOutLayersNames()
+    own = [_is_after(name, text.count("[") - 2) for name in names]
+
+    def run() -> float:
+        net.forward(last)
+        return float(np.array(net.getPerfProfile()[1]).ravel()[own].sum()) / cv2.getTickFrequency()
+
+    return run
+
+
+def _input(text: str) -> list[int]:
+    """channels, height, width of a cfg."""
+    values = dict(line.split("=", 1) for line in reversed(text.splitlines()) if "=" in line)
+    return [int(values[key]) for key in ("channels", "height", "width")]
 
 
 def _run(net: cv2.dnn.Net, inputs: Floats, names: list[str]) -> list[Floats]:

@@ -12,10 +12,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from yoloprune.readers.base import Floats, ReaderError
 
 Arrays = Mapping[str, NDArray[Any]]
+LAYER_ROUNDS: Final = 12
+"""How often a layer is timed."""
 _ROOT = Path(__file__).resolve().parents[2]
 _EMPTY_ASSERT = re.compile(r"Assertion .0. failed")
 _TABLE_HEAD = re.compile(r"layer\s+filters\s+size")
@@ -77,6 +79,17 @@ def serve(do: Callable[[dict[str, Any], Arrays], Answer]) -> None:
         return
     np.savez(folder / "output.npz", **answer.arrays)  # type: ignore[arg-type]
     (folder / "answer.json").write_text(json.dumps({"value": answer.value}))
+
+
+def in_turns(runs: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
+    """What each of `runs` measures, `rounds` times after one that is not counted [n][rounds].
+
+    They take turns, so what else the machine does meets all alike.
+    """
+    for run in runs:
+        run()
+    found = [[run() for run in runs] for _ in range(rounds)]
+    return [list(each) for each in zip(*found, strict=True)]
 
 
 def _ending(status: int, stderr: str) -> str:

@@ -14,8 +14,8 @@ from torch import Tensor
 from yoloprune.darknet.data import load_classes, load_split
 from yoloprune.detect.measure import Measure, Pictures, fit_for, network_for_measuring
 from yoloprune.errors import InputError
-from yoloprune.prune.criteria import CRITERIA, default_criterion
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
+from yoloprune.prune.cutter import COMPENSATIONS, NOTHING, RECALIBRATE, REFIT, Cutter
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import Curve, Sensitivity, Setup
 from yoloprune.prune.trials import Trials
@@ -41,6 +41,7 @@ def ana(
     labels: bool = True,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
+    compensation: str = REFIT,
     losses: Sequence[float] | None = None,
     sparsities: Sequence[float] | None = None,
     device: str = "cpu",
@@ -53,8 +54,9 @@ def ana(
     Writes `sensitivity.json`. Starts the workspace, or goes on with the one that was started with the same files and
     settings: after rounds of pruning it measures what is left. sparsities: measure all of these instead, the classic
     way. images: first so many pictures of the valid list. labels: False to measure agreement with the original
-    network's own findings instead of accuracy. calibrate: first so many of the train list, for compensation; 0 for
-    none. seed: of the bootstrap. Points that are measured already are not measured again.
+    network's own findings instead of accuracy. calibrate: first so many of the train list, for criterion and
+    compensation; 0 for none. compensation: one of COMPENSATIONS. seed: of the bootstrap. Points that are measured
+    already are not measured again.
     """
     settings = Settings(dialect, letterbox, metric, images, labels)
     job = start_job(cfg, weights, data, workspace, settings, force=force)
@@ -62,6 +64,7 @@ def ana(
         job,
         criterion=criterion,
         calibrate=calibrate,
+        compensation=compensation,
         losses=losses,
         sparsities=sparsities,
         device=device,
@@ -76,6 +79,7 @@ def analyse_job(
     *,
     criterion: str | None,
     calibrate: int,
+    compensation: str = REFIT,
     losses: Sequence[float] | None = None,
     sparsities: Sequence[float] | None = None,
     also: Sequence[float] = (),
@@ -90,13 +94,13 @@ def analyse_job(
     """
     if losses and sparsities:
         raise InputError("expected --losses or --sparsities, found both")
-    criterion = criterion or default_criterion(bool(calibrate))
+    criterion = criterion or criterion_for(calibrate, compensation)
     if criterion not in CRITERIA:
         raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
     if calibrate:
         calibration_paths(job, calibrate)  # what is missing there is said now
     with joined(device) as place:
-        analysis = _Analysis(job, criterion, calibrate, place, seed, watch)
+        analysis = _Analysis(job, criterion, calibrate, compensation, place, seed, watch)
         analysis.begin(losses, sparsities, also, force=force)
         return analysis.run()
 
@@ -104,14 +108,17 @@ def analyse_job(
 class _Analysis:
     """An analysis of a job's newest weights. Of several processes, k of N measures groups k, k+N ..."""
 
-    def __init__(self, job: Job, criterion: str, calibrate: int, device: str, seed: int, watch: Watch) -> None:
+    def __init__(
+        self, job: Job, criterion: str, calibrate: int, compensation: str, device: str, seed: int, watch: Watch
+    ) -> None:
         self.job, self.criterion, self.calibrate, self.device = job, criterion, calibrate, device
+        self.refits = calibrate > 0 and compensation == REFIT
         self.seed, self.watch = seed, watch
         self.processes = Processes()
         self.measure = job.measure(device)
         self.file = job.workspace.sensitivity_file(job.next_round)
-        self.setup = setup_of(job, self.measure, criterion, calibrate)
-        self.cutter = cutter_of(job, calibrate, device)
+        self.setup = setup_of(job, self.measure, criterion, calibrate, compensation)
+        self.cutter = cutter_of(job, calibrate, compensation, device=device)
 
     @cached_property
     def original(self) -> list[Any]:
@@ -136,7 +143,7 @@ class _Analysis:
             known = None if force else self._known()
             if self.calibrate:
                 self.watch(Step("ana", 0, 1, f"looking at {self.calibrate} calibration pictures"))
-            if self.calibrate and self.cutter.not_refitted:
+            if self.refits and self.cutter.not_refitted:
                 layers = ", ".join(map(str, self.cutter.not_refitted))
                 self.watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
             if known is None:
@@ -201,13 +208,22 @@ def _latest(sensitivity: Sensitivity, curve: Curve) -> str:
     return f"group {curve.label} loses {shown}"
 
 
-def cutter_of(job: Job, calibrate: int, device: str = "cpu") -> Cutter:
-    """Cuts of a job's network, refitted on the first `calibrate` train pictures; plain ones for 0."""
+def criterion_for(calibrate: int, compensation: str) -> str:
+    """The best there is. InputError for a compensation that isn't known or lacks the pictures it needs."""
+    if compensation not in COMPENSATIONS:
+        raise InputError(f"compensation: expected one of {', '.join(COMPENSATIONS)}, found {compensation!r}")
+    if compensation == RECALIBRATE and not calibrate:
+        raise InputError("--bn-recalibrate: expected calibration pictures, found --calibrate 0")
+    return default_criterion(bool(calibrate) and compensation == REFIT)
+
+
+def cutter_of(job: Job, calibrate: int, compensation: str = REFIT, *, device: str = "cpu") -> Cutter:
+    """Cuts of a job's network, compensated on the first `calibrate` train pictures; plain ones for 0."""
 
     def pictures() -> list[Tensor]:
         return calibration(job, calibrate, device) if calibrate else []
 
-    return Cutter(job.model, job.channels, job.keep, pictures, device=device)
+    return Cutter(job.model, job.channels, job.keep, pictures, compensation, device)
 
 
 def calibration(job: Job, count: int, device: str = "cpu") -> list[Tensor]:
@@ -227,8 +243,9 @@ def calibration_paths(job: Job, count: int) -> tuple[Path, ...]:
     return load_classes(job.data, "train", classes=graph.classes, limit=count).images
 
 
-def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int) -> Setup:
+def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int, compensation: str) -> Setup:
     """What a measurement of this job depends on."""
+    looked_at = calibrate and (compensation != NOTHING or criterion not in WITHOUT_PICTURES)
     return Setup(
         cfg=job.workspace.cfg.sha256,
         weights=job.weights_sha,
@@ -238,7 +255,7 @@ def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int) -> Setu
         metric=measure.metric,
         images=len(measure.pictures),
         criterion=criterion,
-        compensation=f"least squares, {calibrate} pictures" if calibrate else "none",
+        compensation=f"{compensation}, {calibrate} pictures" if looked_at else NOTHING,
     )
 
 

@@ -105,6 +105,7 @@ def job_of(workspace: Workspace) -> Job:
         plan = Plan.load(workspace.plan_file(workspace.last.number))
         if plan.cfg != workspace.cfg.sha256:
             raise InputError("is a plan for another cfg", file=workspace.plan_file(workspace.last.number))
+        channels = plan.channels(model.graph)
         keep = plan.keep(channels)
     return Job(workspace, model, sha256(weights), channels, keep, read_data(workspace.data.path))
 

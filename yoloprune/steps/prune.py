@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.model import Model
+from yoloprune.darknet.model import Graph, Model
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.errors import InputError
-from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.criteria import default_criterion
-from yoloprune.prune.plan import RULES, Limits, Plan, choose, keep_atoms, threshold_for_ratio, threshold_for_total
-from yoloprune.prune.sensitivity import Sensitivity
-from yoloprune.prune.slim import slim_graph
-from yoloprune.steps.ana import CALIBRATE, analyse_job, cutter_of
+from yoloprune.prune.branches import Branch
+from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total, carried_curves, nested, way_of
+from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.cost import Costs, Price
+from yoloprune.prune.cutter import REFIT, Cutter
+from yoloprune.prune.plan import RULES, Limits, Plan, keep_atoms, loss_for_total
+from yoloprune.prune.sensitivity import ROUNDING, Sensitivity
+from yoloprune.prune.trade import Choice, Thresholds, added_loss, doubt, economical
+from yoloprune.steps.ana import CALIBRATE, analyse_job, criterion_for, cutter_of
+from yoloprune.steps.branches import branch_accuracies, everything
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
+from yoloprune.steps.objective import check_objective, price_for
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
 
@@ -35,7 +40,7 @@ class Pruned:
     before: Figures
     after: Figures
     threshold: float
-    """What each group alone was allowed to lose against the original."""
+    """What each group alone was allowed to lose against the original; the most that one does by ratio or total loss."""
     channels: Channels
     keep: KeepAtoms
     """What is left, in the original's channels."""
@@ -57,11 +62,15 @@ def prune(
     total_loss: float | None = None,
     relative: bool = False,
     rule: str = "interpolated",
+    objective: str = "bflops",
+    reader: str | None = None,
+    drop_branches: bool = False,
     exclude: Collection[int] = (),
     multiple: int = 1,
     min_keep: int = 1,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
+    compensation: str = REFIT,
     reuse_analysis: bool = False,
     workspace: Path = DEFAULT,
     device: str = "cpu",
@@ -72,10 +81,12 @@ def prune(
     """Choose each group's sparsity, cut all groups together, measure, and write `plan.json` and masked weights.
 
     Exactly one of threshold (accuracy that each group alone may lose against the original), ratio (share of the
-    original's BFLOPs to remove) and total_loss (accuracy that all groups together may lose against the original, as
-    measured; the largest cut that was found). relative: losses are fractions of the original's accuracy. exclude:
-    layers whose channels all stay. multiple, min_keep: of the channels a group keeps. The analysis is finished or made
-    where it is missing; reuse_analysis takes the round before's. force: cut the last round anew.
+    objective to remove) and total_loss (accuracy that all groups together may lose against the original, as measured;
+    the largest cut that was found). relative: losses are fractions of the original's accuracy. objective: what a cut is
+    to save: bflops, parameters or latency, the time in `reader` (darknet or opencv; left out, the first that runs the
+    network). drop_branches: whole residual branches may go too. exclude: layers whose channels all stay. multiple,
+    min_keep: of the channels a group keeps. The analysis is finished or made where it is missing; reuse_analysis takes
+    the round before's. criterion, calibrate, compensation: as for ana. force: cut the last round anew.
     """
     if [threshold, ratio, total_loss].count(None) != 2:
         raise InputError("expected one of --threshold, --ratio and --total-loss")
@@ -85,51 +96,77 @@ def prune(
         raise InputError("--multiple and --min-keep: expected at least 1")
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio: expected a share between 0 and 1, found {ratio:g}")
-    criterion = criterion or default_criterion(bool(calibrate))
+    if drop_branches and rule == "prefix" and threshold is None:
+        raise InputError("--drop-branches with --ratio or --total-loss: expected --rule interpolated, found prefix")
+    check_objective(objective, reader)
+    criterion = criterion or criterion_for(calibrate, compensation)
     job = _open_for_cut(workspace, force=force)
     _check_layers(job, exclude)
     limits = Limits(frozenset(exclude), multiple, min_keep)
     also = () if threshold is None or relative else (threshold,)
-    sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, also, device, watch)
+    sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
     job, original = _with_original(job)
     scale = original.accuracy if relative else 1.0
     if threshold is not None and relative:
         also = (threshold * scale,)
-        sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, also, device, watch)
-    cuts = _Cuts(job, sensitivity, limits, rule, calibrate, device)
-    if ratio is not None:
-        threshold = threshold_for_ratio(
-            sensitivity, limits, ratio, lambda dropped: _removed(job, sensitivity, dropped, original), rule
-        )
-    elif total_loss is not None:
+        sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
+    threshold = None if threshold is None else threshold * scale
+    price = price_for(job, objective, reader, watch)
+    whole = Candidate(job.channels, job.keep, sensitivity, Costs(job.model.graph, job.channels, price))
+    candidates = [whole]
+    if drop_branches:
+        accuracies = branch_accuracies(job, sensitivity.setup, calibrate, compensation, device, watch)
+        candidates = _with_branches_gone(whole, job.model.graph, price, accuracies, threshold)
+    chosen: Choice
+    if threshold is not None:
+        (best,) = candidates
+        chosen = Thresholds(best.sensitivity, best.channels, limits, best.costs, rule).at(threshold)
+    elif ratio is not None:
+        best, chosen = best_for_ratio(candidates, limits, rule, ratio)
+    else:
+        assert total_loss is not None
+        best = best_for_total(candidates, limits, rule, total_loss * scale)
+    best_job = replace(job, channels=best.channels, keep=best.keep)
+    cuts = _Cuts(best_job, best, limits, cutter_of(best_job, calibrate, compensation, device=device), criterion)
+    if total_loss is not None:
+        way = way_of(best, limits, rule)
 
         def joint_loss(trial: float) -> float:
-            watch(Step("prune", 0, 1, f"all together at {trial:.4f} each"))
-            return original.accuracy - cuts.at(trial).accuracy
+            watch(Step("prune", 0, 1, f"all together at {trial:.4f}"))
+            return original.accuracy - cuts.at(way.at(trial)).accuracy
 
-        threshold = threshold_for_total(joint_loss, total_loss * scale, cuts.most())
-        if threshold is None:
+        loss = loss_for_total(joint_loss, total_loss * scale, way.most())
+        if loss is None:
             raise NothingGoesError(f"no cut was found that loses at most {total_loss:g} in all")
-    else:
-        assert threshold is not None
-        threshold *= scale
+        chosen = way.at(loss)
     watch(Step("prune", 0, 1, "refitting and measuring"))
-    done = cuts.at(threshold)
+    done = cuts.at(chosen)
     keep, cut = done.keep, done.model
-    if keep.sum() == job.keep.sum():
-        raise NothingGoesError(f"nothing can go at a loss of {threshold:g} a group; a larger --threshold cuts more")
+    if keep.sum() == job.keep.sum() and best.channels.branches == job.channels.branches:
+        raise NothingGoesError("nothing can go within that loss; a larger one cuts more")
+    if threshold is None:
+        threshold = _largest(best.sensitivity, chosen)
+    before = _before(job, original, sensitivity)
+    job = cuts.job
     after = job.figures(done.accuracy, keep)
     number = job.next_round
-    before = _before(job, original, sensitivity)
     chosen_by: dict[str, Any] = {
         "threshold": threshold,
         "ratio": ratio,
         "total_loss": total_loss,
         "rule": rule,
+        "objective": objective,
+        "reader": reader,
+        "drop_branches": drop_branches,
         "multiple": multiple,
         "min_keep": min_keep,
     }
-    chosen_by |= {"exclude": sorted(exclude), "criterion": criterion, "calibrate": calibrate}
+    chosen_by |= {
+        "exclude": sorted(exclude),
+        "criterion": criterion,
+        "calibrate": calibrate,
+        "compensation": compensation,
+    }
     plan = Plan.of(job.workspace.cfg.sha256, job.channels, keep, chosen_by, _accuracies(original, before, after))
     files = (job.workspace.plan_file(number), job.workspace.pruned_file(number))
     if not dry_run:
@@ -176,13 +213,44 @@ def _check_layers(job: Job, exclude: Collection[int]) -> None:
 
 
 def _analysis(
-    job: Job, criterion: str, calibrate: int, reuse: bool, also: Sequence[float], device: str, watch: Watch
+    job: Job,
+    criterion: str,
+    calibrate: int,
+    compensation: str,
+    reuse: bool,
+    also: Sequence[float],
+    device: str,
+    watch: Watch,
 ) -> Sensitivity:
     """The round's own curves, measured as far as they are missing; or those of the round before."""
     number = job.next_round
     if reuse and number > 1:
-        return Sensitivity.load(job.workspace.sensitivity_file(number - 1))
-    return analyse_job(job, criterion=criterion, calibrate=calibrate, also=also, device=device, watch=watch)
+        earlier = Sensitivity.load(job.workspace.sensitivity_file(number - 1))
+        before = trace(job.model.graph)
+        if number > 2:
+            before = Plan.load(job.workspace.plan_file(number - 2)).channels(job.model.graph)
+        return replace(earlier, curves=carried_curves(earlier, before, job.channels))
+    return analyse_job(
+        job,
+        criterion=criterion,
+        calibrate=calibrate,
+        compensation=compensation,
+        also=also,
+        device=device,
+        watch=watch,
+    )
+
+
+def _with_branches_gone(
+    whole: Candidate, graph: Graph, price: Price, accuracies: Mapping[Branch, float], threshold: float | None
+) -> list[Candidate]:
+    """The network without the branches that bear the threshold; without one, with more and more of all gone."""
+    known = whole.sensitivity
+    if threshold is not None:
+        lost = {branch: known.baseline - accuracy for branch, accuracy in accuracies.items()}
+        return [whole.without(graph, price, [each for each in lost if lost[each] <= threshold + ROUNDING])]
+    added = {branch: max(known.start - accuracy, 0.0) for branch, accuracy in accuracies.items()}
+    return list(nested(whole, graph, price, added, doubt(known)))
 
 
 @dataclass(frozen=True)
@@ -195,40 +263,36 @@ class _Cut:
 
 
 class _Cuts:
-    """Joint cuts by threshold, each refitted and measured once."""
+    """Joint cuts, each refitted and measured once."""
 
-    def __init__(
-        self, job: Job, sensitivity: Sensitivity, limits: Limits, rule: str, calibrate: int, device: str
-    ) -> None:
-        self.job, self.sensitivity, self.limits, self.rule = job, sensitivity, limits, rule
-        self.device = device
-        self.cutter = cutter_of(job, calibrate, device)
+    def __init__(self, job: Job, candidate: Candidate, limits: Limits, cutter: Cutter, criterion: str) -> None:
+        self.job, self.candidate, self.limits, self.criterion = job, candidate, limits, criterion
+        self.chooser = cutter
+        self.cutter = replace(cutter, keep=everything(job), pictures=lambda: cutter.batches)
         self._measured: dict[bytes, _Cut] = {}
 
-    def at(self, threshold: float) -> _Cut:
-        """The cut of the threshold's choice; the network as it is where nothing goes."""
-        choice = choose(self.sensitivity, threshold, self.limits, self.rule)
-        keep = keep_atoms(self.sensitivity, self.job.channels, choice) & self.job.keep
+    def at(self, choice: Choice) -> _Cut:
+        """The cut of a choice, less what saves nothing; the network as it is where nothing goes."""
+        sensitivity, channels = self.candidate.sensitivity, self.job.channels
+        useful = economical(sensitivity, channels, self.limits, self.candidate.costs, choice)
+        keep = keep_atoms(sensitivity, channels, useful) & self.job.keep
         known = self._measured.get(keep.tobytes())
         if known is None:
+            keep, before = self.chooser.rechosen(keep, self.criterion), keep
             model = self.cutter.together(keep)
-            known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.device)))
-            self._measured[keep.tobytes()] = known
+            known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.cutter.device)))
+            self._measured[before.tobytes()] = known
         return known
-
-    def most(self) -> float:
-        """A threshold beyond which no more goes."""
-        curves = self.sensitivity.curves
-        return max([0.0, *(self.sensitivity.loss(point) for curve in curves for point in curve.points)])
 
     @cached_property
     def _measure(self) -> Measure:
-        return self.job.measure(self.device)
+        return self.job.measure(str(self.cutter.device))
 
 
-def _removed(job: Job, sensitivity: Sensitivity, dropped: Mapping[str, int], original: Figures) -> float:
-    keep = keep_atoms(sensitivity, job.channels, dropped) & job.keep
-    return 1 - slim_graph(job.model.graph, job.channels, keep).bflops / original.bflops
+def _largest(sensitivity: Sensitivity, choice: Choice) -> float:
+    """The most that one of the groups loses against the original, as its curve has it."""
+    added = (float(added_loss(sensitivity, curve, [choice[curve.label]])[0]) for curve in sensitivity.curves)
+    return sensitivity.baseline - sensitivity.start + max(added, default=0.0)
 
 
 def _accuracies(original: Figures, before: Figures, after: Figures) -> dict[str, float]:

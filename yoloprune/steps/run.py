@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoloprune.errors import InputError
+from yoloprune.prune.cutter import REFIT
 from yoloprune.steps.ana import CALIBRATE
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step, Watch, original_figures, original_findings, start_job, unwatched
+from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
@@ -42,7 +44,11 @@ def run(
     images: int | None = None,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
+    compensation: str = REFIT,
     relative: bool = False,
+    objective: str = "bflops",
+    reader: str | None = None,
+    drop_branches: bool = False,
     exclude: Collection[int] = (),
     multiple: int = 1,
     min_keep: int = 1,
@@ -62,6 +68,7 @@ def run(
     if rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {rounds}")
     job = start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
+    check_objective(objective, reader)
     targets(job, out, force=force)  # refused now, not after hours
     if job.workspace.original is None:
         measure = job.measure(device)
@@ -74,11 +81,15 @@ def run(
                 prune(
                     threshold * number / rounds,
                     relative=relative,
+                    objective=objective,
+                    reader=reader,
+                    drop_branches=drop_branches,
                     exclude=exclude,
                     multiple=multiple,
                     min_keep=min_keep,
                     criterion=criterion,
                     calibrate=calibrate,
+                    compensation=compensation,
                     workspace=workspace,
                     device=device,
                     watch=watch,

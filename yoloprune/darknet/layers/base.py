@@ -166,6 +166,16 @@ class Layer(ABC):
         return None
 
     @property
+    def adds_only(self) -> bool:
+        """Whether its output is the sum of two maps of its shape, and nothing is done to it."""
+        return False
+
+    @property
+    def links(self) -> Mapping[str, tuple[int, ...]]:
+        """cfg keys that name layers, and which ones in the order of the cfg; the layer before needs no key."""
+        return {}
+
+    @property
     def groups_summed(self) -> int:
         """Of a consumer: parts of equal size that its channels are summed in; filters belong to one part each."""
         return 1

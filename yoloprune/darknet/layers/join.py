@@ -55,6 +55,11 @@ class Route(Layer):
         first = self.source_shapes[0]
         return Shape(sum(shape.c for shape in self.source_shapes) // self.groups, first.h, first.w)
 
+    @property
+    def links(self) -> Mapping[str, tuple[int, ...]]:
+        """`layers`."""
+        return {"layers": self.sources}
+
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C_i,H,W] ... -> [B,C,H,W]."""
         return _Route(self)
@@ -121,6 +126,17 @@ class Shortcut(Layer):
     def out(self) -> Shape:
         """As the layer before."""
         return self.source_shapes[0]
+
+    @property
+    def adds_only(self) -> bool:
+        """Two sources of one shape, no factors, no activation."""
+        plain = self.activation == "linear" and self.alpha == self.beta == 1
+        return plain and len(set(self.sources)) == len(self.sources) == 2 and len(set(self.source_shapes)) == 1
+
+    @property
+    def links(self) -> Mapping[str, tuple[int, ...]]:
+        """`from`."""
+        return {"from": self.sources[1:]}
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W], [B,C_i,H_i,W_i] ... -> [B,C,H,W]."""
@@ -203,6 +219,11 @@ class ScaleChannels(Layer):
     def out(self) -> Shape:
         """As the map."""
         return self.source_shapes[1]
+
+    @property
+    def links(self) -> Mapping[str, tuple[int, ...]]:
+        """`from`."""
+        return {"from": self.sources[1:]}
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,1,1], [B,C,H,W] -> [B,C,H,W]."""

@@ -1,0 +1,120 @@
+"""Costs layer by layer against whole networks, and times read between knots against known laws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers import graph_of, stock, with_input
+from tests.prune.graphs import random_cfg
+from tests.prune.test_slim import STOCK, random_keep
+from yoloprune.darknet.alone import alone
+from yoloprune.darknet.layers.base import Layer
+from yoloprune.darknet.model import Graph
+from yoloprune.errors import InputError
+from yoloprune.prune.channels import trace
+from yoloprune.prune.cost import Costs, flops, parameters
+from yoloprune.prune.latency import Latency, Timings
+from yoloprune.prune.slim import slim_graph
+from yoloprune.readers import READERS
+
+CONV = "[convolutional]\nbatch_normalize=1\nactivation=leaky\npad=1\nsize=3\nfilters="
+CFG = (
+    f"[net]\nwidth=24\nheight=20\nchannels=3\n{CONV}32\n{CONV}64\n{CONV}64\ngroups=64\n{CONV}64\n[shortcut]\nfrom=1\n"
+    f"activation=linear\n[maxpool]\nsize=2\nstride=2\n{CONV}40\n[route]\nlayers=-1,5\n{CONV}14\n"
+    "[yolo]\nmask=0,1\nnum=2\nanchors=1,2,3,4\nclasses=2\n"
+)
+
+
+def check_costs(graph: Graph, seed: int) -> None:
+    channels = trace(graph)
+    keep = random_keep(channels, np.random.default_rng(seed))
+    slim = slim_graph(graph, channels, keep)
+    assert Costs(graph, channels, flops(graph)).total(keep) == sum(layer.flops for layer in slim.layers)
+    assert Costs(graph, channels, parameters(graph)).total(keep) == slim.parameters
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sums_are_those_of_the_slim_network(seed: int) -> None:
+    check_costs(graph_of(random_cfg(seed)), seed)
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_sums_on_stock_cfgs(shared: Path, name: str) -> None:
+    check_costs(graph_of(with_input(stock(shared, name).read_text(), 64, 64)), 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_layer_stands_alone(seed: int) -> None:
+    graph = graph_of(random_cfg(seed))
+    for layer in graph.layers:
+        only = alone(graph, layer.index, [shape.c for shape in layer.source_shapes], layer.out.c).layers[-1]
+        assert (type(only), only.source_shapes, only.out) == (type(layer), layer.source_shapes, layer.out)
+        assert only.described() == layer.described()
+
+
+def law(layer: Layer) -> float:
+    """Seconds: a constant, a share by what is read and given, in fours."""
+    read, give = sum(shape.c for shape in layer.source_shapes), layer.out.c
+    if layer.flops and layer.groups_summed == 1:
+        return 1e-6 * (5 + read * (2 + 3 * (-(-give // 4) * 4)))
+    return 1e-6 * give * layer.out.h
+
+
+class Clock:
+    """Times by `law`, and counts how many."""
+
+    def __init__(self) -> None:
+        self.timed = 0
+
+    def __call__(self, graphs: Sequence[Graph]) -> list[float]:
+        self.timed += len(graphs)
+        return [law(graph.layers[-1]) for graph in graphs]
+
+
+def test_latency_between_knots(tmp_path: Path) -> None:
+    graph = graph_of(CFG)
+    channels = trace(graph)
+    clock = Clock()
+    latency = Latency(graph, channels, Timings(tmp_path / "latency.json", "made", clock))
+    assert latency.step == 4
+    costs = Costs(graph, channels, latency)
+    for seed in range(10):
+        keep = random_keep(channels, np.random.default_rng(seed))
+        slim = slim_graph(graph, channels, keep)
+        assert costs.total(keep) == pytest.approx(sum(law(layer) for layer in slim.layers), rel=1e-9)
+    timed = clock.timed
+    Latency(graph, channels, Timings(tmp_path / "latency.json", "made", clock))
+    assert clock.timed == timed  # all of it was in the file
+    Latency(graph, channels, Timings(tmp_path / "latency.json", "other", clock))
+    assert clock.timed == 2 * timed
+
+
+def test_a_garbled_file_of_times(tmp_path: Path) -> None:
+    file = tmp_path / "latency.json"
+    file.write_text('{"yoloprune": "latency", "version": 1, "readers": {"made": 3}}')
+    with pytest.raises(InputError, match=r"latency\.json: expected times"):
+        Timings(file, "made", Clock())
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_readers_time_layers(name: str) -> None:
+    """Sixteen times the work takes longer; a layer behind others is timed without them."""
+    reader = READERS[name]
+    if reader.available():
+        pytest.skip(f"{name}: {reader.available()}")
+    graph = graph_of(CFG)
+    cases = [
+        alone(graph, 3, [64], 64),
+        alone(graph, 3, [16], 16),
+        alone(graph, 4, [64, 64], 64),
+        alone(graph, 7, [40, 64], 104),
+    ]
+    texts = ["".join(each.cfg.lines) for each in cases]
+    large, small, added, joined = reader.layer_seconds(texts, [each.parameters for each in cases])
+    assert 0 < small < large
+    assert 0 <= added < large
+    assert 0 <= joined < large

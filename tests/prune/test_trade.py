@@ -1,0 +1,194 @@
+"""Choosing by trade, on made curves with known answers."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from tests.helpers import graph_of
+from tests.prune.test_plan import curve, of
+from yoloprune.errors import InputError
+from yoloprune.prune import trade
+from yoloprune.prune.channels import trace
+from yoloprune.prune.cost import Costs, flops
+from yoloprune.prune.plan import Limits, keep_atoms, loss_for_total
+from yoloprune.prune.sensitivity import monotone
+from yoloprune.prune.trade import Market, Thresholds, added_loss, economical, noise, removed_share
+
+CONV = "[convolutional]\nactivation=leaky\nsize=1\nfilters="
+CFG = f"[net]\nwidth=8\nheight=8\nchannels=3\n{CONV}16\n[maxpool]\nsize=2\nstride=2\n{CONV}16\n{CONV}16\n{CONV}5\n"
+"""Groups 0, 2 and 3 of 16 channels each; what 0 makes is four times as large."""
+GRAPH = graph_of(CFG)
+CHANNELS = trace(GRAPH)
+COSTS = Costs(GRAPH, CHANNELS, flops(GRAPH))
+
+
+def curves(*losses: dict[int, float]) -> trade.Sensitivity:
+    """One set of losses for each of the groups."""
+    return of(*(curve(each, atoms=16, producers=(index,)) for index, each in zip((0, 2, 3), losses, strict=True)))
+
+
+@pytest.fixture
+def no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the answers can be worked out by hand."""
+    monkeypatch.setattr(trade, "_DOUBTS", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0.0, 0.01, 0.05], [0.0, 0.01, 0.05]),  # monotone
+        ([0.0, 0.02, 0.0], [0.0, 0.01, 0.01]),  # noisy
+        ([0.0, -0.02, -0.01, 0.03], [-0.01, -0.01, -0.01, 0.03]),  # gains
+        ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0]),  # flat
+        ([0.0, 0.0, 0.8, 0.7], [0.0, 0.0, 0.75, 0.75]),  # a cliff
+        ([], []),
+    ],
+)
+def test_monotone(losses: list[float], expected: list[float]) -> None:
+    np.testing.assert_allclose(monotone(np.array(losses), np.ones(len(losses))), expected, atol=1e-12)
+
+
+def test_monotone_is_the_least_squares_one() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        losses = rng.choice(np.linspace(-1, 1, 9), 3)
+        best = min(
+            sum((np.array(trial) - losses) ** 2) for trial in product(np.linspace(-1, 1, 25), repeat=3)
+            if all(np.diff(trial) >= 0)
+        )  # fmt: skip
+        found = monotone(losses, np.ones(3))
+        assert all(np.diff(found) >= 0)
+        assert sum((found - losses) ** 2) <= best + 1e-12
+
+
+def test_added_loss_counts_from_the_start_and_is_never_a_gain() -> None:
+    behind = of(curve({4: -0.05, 8: 0.03, 12: 0.07}, atoms=16, gone=2), start=0.79)
+    np.testing.assert_allclose(
+        added_loss(behind, behind.curves[0], [2, 4, 6, 8, 12]), [0, 0, 0, 0.02, 0.06], atol=1e-12
+    )
+
+
+def test_noise() -> None:
+    assert noise(curves({8: 0.01, 15: 0.02}, {8: 0.0, 15: 0.0}, {})) == 0
+    assert noise(curves({8: 0.03, 15: 0.01}, {8: -0.01, 15: 0.0}, {})) == pytest.approx(0.01 * np.sqrt(3 / 4))
+
+
+def best_of_all(sensitivity: trade.Sensitivity, ratio: float) -> float:
+    """The least sum of losses over all choices that remove the ratio, by trying each."""
+    by_group = [added_loss(sensitivity, each, range(16)) for each in sensitivity.curves]
+    best = np.inf
+    for counts in product(range(16), repeat=3):
+        choice = {each.label: count for each, count in zip(sensitivity.curves, counts, strict=True)}
+        loss = sum(float(losses[count]) for losses, count in zip(by_group, counts, strict=True))
+        if loss < best and removed_share(sensitivity, CHANNELS, COSTS, choice) >= ratio:
+            best = loss
+    return float(best)
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.5, 0.7])
+@pytest.mark.parametrize(
+    "losses",
+    [
+        ({5: 0.01, 10: 0.03, 15: 0.09}, {5: 0.01, 10: 0.03, 15: 0.09}, {5: 0.01, 10: 0.03, 15: 0.09}),  # alike
+        ({5: 0.0, 10: 0.0, 15: 0.0}, {5: 0.01, 10: 0.02, 15: 0.05}, {5: 0.05, 10: 0.1, 15: 0.2}),  # one is flat
+        ({5: 0.0, 10: 0.5, 15: 0.5}, {5: 0.0, 10: 0.0, 15: 0.6}, {5: 0.01, 10: 0.02, 15: 0.03}),  # cliffs
+        ({5: 0.02, 10: 0.01, 15: 0.08}, {5: -0.02, 10: 0.03, 15: 0.02}, {5: 0.0, 10: 0.03, 15: 0.02}),  # noisy, gains
+    ],
+)
+def test_ratio_is_met_at_about_the_least_loss(
+    no_doubt: None, losses: tuple[dict[int, float], ...], ratio: float
+) -> None:
+    sensitivity = curves(*losses)
+    choice = Market(sensitivity, CHANNELS, Limits(), COSTS).for_ratio(ratio)
+    found = sum(float(added_loss(sensitivity, each, [choice[each.label]])[0]) for each in sensitivity.curves)
+    assert removed_share(sensitivity, CHANNELS, COSTS, choice) >= ratio
+    assert (
+        found <= best_of_all(sensitivity, ratio) * 1.2 + 0.003
+    )  # prices only reach corners; the rest is a straight way
+    threshold = Thresholds(sensitivity, CHANNELS, Limits(), COSTS, "interpolated").for_ratio(ratio)
+    assert found <= sum(float(added_loss(sensitivity, each, [threshold[each.label]])[0]) for each in sensitivity.curves)
+
+
+def test_with_doubt_no_group_is_emptied_for_nothing() -> None:
+    flat = curves(*[{5: 0.0, 10: 0.0, 15: 0.0}] * 3)
+    choice = Market(flat, CHANNELS, Limits(), COSTS).for_ratio(0.5)
+    assert max(choice.values()) < 12
+    assert min(choice.values()) > 0
+
+
+def test_thresholds_take_the_smallest_that_reaches_the_ratio() -> None:
+    sensitivity = curves({8: 0.05, 15: 0.2}, {8: 0.1, 15: 0.3}, {8: 0.1, 15: 0.3})
+    way = Thresholds(sensitivity, CHANNELS, Limits(), COSTS, "interpolated")
+    choice = way.for_ratio(0.5)
+    assert removed_share(sensitivity, CHANNELS, COSTS, choice) >= 0.5
+    largest = max(float(added_loss(sensitivity, each, [choice[each.label]])[0]) for each in sensitivity.curves)
+    assert removed_share(sensitivity, CHANNELS, COSTS, way.at(largest - 1e-3)) < 0.5
+
+
+@pytest.mark.parametrize("rule", ["trade", "thresholds"])
+def test_a_ratio_that_cannot_be(rule: str) -> None:
+    sensitivity = curves({8: 0.0}, {8: 0.0}, {8: 0.0})
+    way = (
+        Market(sensitivity, CHANNELS, Limits(), COSTS)
+        if rule == "trade"
+        else Thresholds(sensitivity, CHANNELS, Limits(), COSTS, "interpolated")
+    )
+    assert 0.6 < removed_share(sensitivity, CHANNELS, COSTS, way.for_ratio(0.6)) + 1e-9 < 0.7
+    with pytest.raises(InputError, match=r"at most 0\.6"):
+        way.for_ratio(0.9)
+
+
+def test_limits_hold_in_a_trade() -> None:
+    sensitivity = curves(*[{5: 0.001, 10: 0.002, 15: 0.003}] * 3)
+    limits = Limits(exclude=frozenset({2}), multiple=4, min_keep=8)
+    choice = Market(sensitivity, CHANNELS, limits, COSTS).for_ratio(0.3)
+    assert choice["2"] == 0
+    assert all(choice[label] in (0, 4, 8) for label in ("0", "3"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_total_loss_with_noisy_joint_losses(seed: int) -> None:
+    """What is taken was measured to hold, and is near the most that holds without noise."""
+    rng = np.random.default_rng(seed)
+    sensitivity = curves({8: 0.01, 15: 0.03}, {8: 0.02, 15: 0.05}, {8: 0.01, 15: 0.1})
+    market = Market(sensitivity, CHANNELS, Limits(), COSTS)
+    measured: dict[float, float] = {}
+
+    def true_loss(loss: float) -> float:
+        return 1.5 * market.loss(market.at(loss))  # together they lose more than alone
+
+    def joint_loss(loss: float) -> float:
+        measured[loss] = true_loss(loss) + rng.normal(0, 0.002)
+        return measured[loss]
+
+    found = loss_for_total(joint_loss, 0.05, market.most())
+    assert found is not None
+    assert measured[found] <= 0.05 + 1e-9
+    assert true_loss(found) == pytest.approx(0.05, abs=0.02)
+
+
+def test_choices_grow_with_the_loss() -> None:
+    sensitivity = curves({8: 0.01, 15: 0.03}, {8: 0.02, 15: 0.05}, {8: 0.01, 15: 0.1})
+    market = Market(sensitivity, CHANNELS, Limits(), COSTS)
+    shares = [removed_share(sensitivity, CHANNELS, COSTS, market.at(loss)) for loss in (0, 0.01, 0.03, 0.1, 1)]
+    assert shares[0] == 0
+    assert shares == sorted(shares)
+    assert set(market.at(market.most()).values()) == {15}
+
+
+def test_what_saves_nothing_stays() -> None:
+    def steps(index: int, inputs: tuple[int, ...], output: int) -> float:
+        """Time by fours of what is given, whatever is read."""
+        return -(-output // 4) * 4.0
+
+    costs = Costs(GRAPH, CHANNELS, steps)
+    sensitivity = curves({15: 0.0}, {15: 0.0}, {15: 0.0})
+    choice = economical(sensitivity, CHANNELS, Limits(), costs, {"0": 7, "2": 3, "3": 8})
+    assert choice == {"0": 4, "2": 0, "3": 8}
+    keep = keep_atoms(sensitivity, CHANNELS, choice)
+    assert costs.total(keep) == costs.total(keep_atoms(sensitivity, CHANNELS, {"0": 7, "2": 3, "3": 8}))
+    plain = {"0": 7, "2": 3, "3": 8}
+    assert economical(sensitivity, CHANNELS, Limits(), COSTS, plain) == plain

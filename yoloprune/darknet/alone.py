@@ -1,0 +1,59 @@
+"""One layer of a network as a network of its own, with as many channels as are asked for: to count or time it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from yoloprune.darknet.cfg import parse
+from yoloprune.darknet.layers.base import Layer
+from yoloprune.darknet.model import Graph, understand
+
+
+def alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> Graph:
+    """Layer `index` reading `inputs` channels of each source and giving `output`; it is the last layer of what comes.
+
+    A layer with arrays reads the network's input. Others, which may read several layers or do nothing where they stand
+    first, read 1x1 convolutions put in front.
+    """
+    layer = graph.layers[index]
+    in_front, links = ([], {}) if layer.tensors() else _sources(layer, inputs)
+    h, w = (max(shape[axis] for shape in layer.source_shapes) for axis in (1, 2))
+    c = 1 if in_front else inputs[0]
+    entries = {entry.key: entry.value for entry in reversed(graph.cfg.sections[index + 1].entries)}
+    entries |= _values(layer, inputs, output) | links
+    text = f"[net]\nwidth={w}\nheight={h}\nchannels={c}\n" + "".join(in_front)
+    text += f"[{graph.cfg.sections[index + 1].name}]\n" + "".join(f"{key}={entries[key]}\n" for key in sorted(entries))
+    return understand(parse(text.encode("utf-8", "surrogateescape"), f"<layer {index} alone>"), graph.dialect)
+
+
+def _values(layer: Layer, inputs: Sequence[int], output: int) -> dict[str, str]:
+    """Keys that say other counts than the cfg does."""
+    kept = [np.arange(shape.c) < count for shape, count in zip(layer.source_shapes, inputs, strict=True)]
+    everything = layer.narrow([np.ones_like(each) for each in kept], np.ones(layer.out.c, np.bool_)).values
+    narrowed = layer.narrow(kept, np.arange(layer.out.c) < output).values
+    return {key: str(value) for key, value in narrowed.items() if value != everything[key]}
+
+
+def _sources(layer: Layer, inputs: Sequence[int]) -> tuple[list[str], dict[str, str]]:
+    """Sections that make something of each source's shape, and the keys by which the layer names them.
+
+    Large maps come first, since the next section reads them; what the layer reads as the one before comes last.
+    """
+    shapes = dict(zip(layer.sources, zip(layer.source_shapes, inputs, strict=True), strict=True))
+    h = max(shape.h for shape in layer.source_shapes)
+    sections: list[str] = []
+    made: dict[int, int] = {}
+    for source in sorted(shapes, key=lambda source: (-shapes[source][0].h, source == layer.sources[0])):
+        shape, count = shapes[source]
+        sections.append(f"[convolutional]\nfilters={count}\nsize=1\nactivation=linear\n")
+        if shape.h < h:
+            factor = h // shape.h
+            shrunk = f"[maxpool]\nsize={factor}\nstride={factor}\npadding=0\n"
+            sections.append("[avgpool]\n" if shape[1:] == (1, 1) else shrunk)
+        h, made[source] = shape.h, len(sections) - 1
+    if made[layer.sources[0]] != len(sections) - 1:
+        sections.append(f"[route]\nlayers={made[layer.sources[0]]}\n")
+    links = {key: ",".join(str(made[each]) for each in named) for key, named in layer.links.items()}
+    return sections, links

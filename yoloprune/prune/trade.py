@@ -1,0 +1,266 @@
+"""Which cut costs the least accuracy for what it saves: groups trade loss against cost at one price.
+
+At a price p, each group drops as many atoms as make its own loss, plus p times what the network still costs, least
+(Everett 1963: what solves the priced problem solves the bounded one). Costs of neighbours depend on each other, so
+groups are gone through again until none moves.
+
+Where the analysis looked at drift (search.py), a group's loss is in proportion to it: drift has next to no noise and
+tells apart losses that are far below what can be measured, of which a joint cut adds up dozens.
+
+Else losses are the curves read as never falling: the least-squares monotone curve through the measurements (pool
+adjacent violators: Ayer et al. 1955), so neither a lucky measurement nor a gain draws a group further than its
+neighbours bear out. How far the measurements lie off these curves tells their noise, and noise can hide a loss:
+`_DOUBTS` times it, growing with the square of the share that goes, is added. Without that, groups whose loss happens to
+measure as nothing are emptied, and such losses do add up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yoloprune.errors import InputError
+from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.cost import Costs
+from yoloprune.prune.plan import Limits, choose, keep_atoms
+from yoloprune.prune.search import drift_at, loss_per_drift
+from yoloprune.prune.sensitivity import Curve, Sensitivity, monotone
+
+Choice = Mapping[str, int]
+"""For each group by label, how many atoms are gone."""
+_DOUBTS: Final = 3.0
+_LEAST_DOUBT: Final = 1e-3
+"""Noise of accuracy that is always reckoned with."""
+_STOPS: Final = 32
+"""A group may stop at about so many counts, beside those that were measured."""
+_PRICES: Final = (1e-6, 1e6)
+"""Accuracy for the whole network's cost: nothing goes for the first, all that may for the second."""
+_BISECTIONS: Final = 24
+_SWEEPS: Final = 20
+
+
+class Way(Protocol):
+    """A family of choices that grow with one number."""
+
+    def at(self, loss: float) -> Choice:
+        """What goes at a tolerable loss, in the way's own meaning of it."""
+
+    def most(self) -> float:
+        """A loss beyond which no more goes."""
+
+    def for_ratio(self, ratio: float) -> Choice:
+        """The first that removes a share `ratio` of the cost. InputError if there is none."""
+
+
+def added_loss(sensitivity: Sensitivity, curve: Curve, dropped: Sequence[int]) -> NDArray[np.float64]:
+    """What a group adds to the loss with so many atoms gone [n]: its monotone curve over that curve's start; never < 0.
+
+    A curve starts at the atoms gone before with the loss there; it ends at its last measurement.
+    """
+    counts = [curve.gone, *(point.dropped for point in curve.points)]
+    start = sensitivity.baseline - sensitivity.start
+    losses = np.array([start, *(sensitivity.loss(point) for point in curve.points)])
+    losses = monotone(losses, np.array([1.0, *(point.share for point in curve.points)]))
+    return np.maximum(np.interp(dropped, counts, losses) - start, 0)
+
+
+def noise(sensitivity: Sensitivity) -> float:
+    """Root mean square of how far measurements lie off their curves as `added_loss` reads them."""
+    start = sensitivity.baseline - sensitivity.start
+    off = [
+        sensitivity.loss(point) - start - added
+        for curve in sensitivity.curves
+        for point, added in zip(
+            curve.points, added_loss(sensitivity, curve, [each.dropped for each in curve.points]), strict=True
+        )
+    ]
+    return math.sqrt(sum(each**2 for each in off) / max(len(off), 1))
+
+
+def doubt(sensitivity: Sensitivity) -> float:
+    """Loss that the measurements' noise may hide where all of a group goes."""
+    return _DOUBTS * max(noise(sensitivity), _LEAST_DOUBT)
+
+
+def removed_share(sensitivity: Sensitivity, channels: Channels, costs: Costs, choice: Choice) -> float:
+    """Share of the original network's cost that is gone."""
+    return 1 - costs.total(keep_atoms(sensitivity, channels, choice)) / costs.whole
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """One threshold for all: each group goes as far as it bears that loss, whatever that saves."""
+
+    sensitivity: Sensitivity
+    channels: Channels
+    limits: Limits
+    costs: Costs
+    rule: str
+
+    def at(self, loss: float) -> Choice:
+        """Each group within this loss."""
+        return choose(self.sensitivity, loss, self.limits, self.rule)
+
+    def most(self) -> float:
+        """The largest loss that was measured."""
+        curves = self.sensitivity.curves
+        return max([0.0, *(self.sensitivity.loss(point) for curve in curves for point in curve.points)])
+
+    def for_ratio(self, ratio: float) -> Choice:
+        """Of the smallest threshold that removes that much."""
+        low, high = self.sensitivity.baseline - self.sensitivity.start, self.most()
+        _check_ratio(ratio, self._removed(high))
+        for _ in range(40):
+            middle = (low + high) / 2
+            if self._removed(middle) >= ratio:
+                high = middle
+            else:
+                low = middle
+        return self.at(high)
+
+    def _removed(self, loss: float) -> float:
+        return removed_share(self.sensitivity, self.channels, self.costs, self.at(loss))
+
+
+def _check_ratio(ratio: float, most: float) -> None:
+    if most < ratio:
+        raise InputError(f"--ratio {ratio:g}: at most {most:.4f} of the cost can go within what was measured")
+
+
+@dataclass(frozen=True)
+class _Stops:
+    """Where a group may stop."""
+
+    curve: Curve
+    atoms: NDArray[np.int64]
+    """In the order they go."""
+    dropped: tuple[int, ...]
+    """Growing; the first is what was gone before."""
+    losses: NDArray[np.float64]
+    """What each adds to the loss, with doubt [n]."""
+
+
+class Market:
+    """Groups trade: the loss of a choice is the sum of what its groups add, with doubt."""
+
+    def __init__(self, sensitivity: Sensitivity, channels: Channels, limits: Limits, costs: Costs) -> None:
+        self.sensitivity, self.channels, self.limits, self.costs = sensitivity, channels, limits, costs
+        self._doubt, self._per_drift = doubt(sensitivity), loss_per_drift(sensitivity)
+        groups = {group.label: group.atoms for group in channels.groups}
+        self._stops = [self._stops_of(curve, groups[curve.label][list(curve.order)]) for curve in sensitivity.curves]
+        self._priced = cache(self._at_price)
+
+    def at(self, loss: float) -> Choice:
+        """About the largest saving within a loss of all groups, summed up."""
+        return self._parted(lambda choice: self.loss(choice) > loss)[0]
+
+    def most(self) -> float:
+        """The loss of all that may go."""
+        return self.loss(self._priced(_PRICES[1]))
+
+    def for_ratio(self, ratio: float) -> Choice:
+        """About the least loss at which that share of the cost is gone."""
+        _check_ratio(ratio, self._removed(self._priced(_PRICES[1])))
+        return self._parted(lambda choice: self._removed(choice) >= ratio)[1]
+
+    def loss(self, choice: Choice) -> float:
+        """What the groups add to the loss, each alone, summed up; with doubt where only measurements tell."""
+        return sum(float(self._losses(each.curve, [choice[each.curve.label]])[0]) for each in self._stops)
+
+    def _removed(self, choice: Choice) -> float:
+        return removed_share(self.sensitivity, self.channels, self.costs, choice)
+
+    def _losses(self, curve: Curve, dropped: Sequence[int]) -> NDArray[np.float64]:
+        if curve.screen:
+            return self._per_drift * np.array([drift_at(curve, count) for count in dropped])
+        share = (np.array(dropped) - curve.gone) / curve.atoms
+        return added_loss(self.sensitivity, curve, dropped) + self._doubt * share**2
+
+    def _parted(self, over: Callable[[Choice], bool]) -> tuple[Choice, Choice]:
+        """Two neighbours among the choices, `over` false for the first and true for the second.
+
+        Where `over` is false for all, the largest twice; where it is true for all, the smallest twice.
+        """
+        low, high = map(math.log, _PRICES)
+        below: Choice = {each.curve.label: each.curve.gone for each in self._stops}
+        above = self._priced(_PRICES[1])
+        if over(below) or not over(above):
+            return (below, below) if over(below) else (above, above)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            choice = self._priced(math.exp(middle))
+            if over(choice):
+                high, above = middle, choice
+            else:
+                low, below = middle, choice
+        return self._between(below, above, over)
+
+    def _between(self, below: Choice, above: Choice, over: Callable[[Choice], bool]) -> tuple[Choice, Choice]:
+        """The same on the straight way from one choice to the other: prices jump over what lies between."""
+        start, end, low, high = below, above, 0.0, 1.0
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            counts = {label: round((1 - middle) * start[label] + middle * end[label]) for label in start}
+            choice = {
+                each.curve.label: self.limits.allowed(each.curve, counts[each.curve.label]) for each in self._stops
+            }
+            if over(choice):
+                high, above = middle, choice
+            else:
+                low, below = middle, choice
+        return below, above
+
+    def _at_price(self, price: float) -> Choice:
+        """From nothing gone on, group after group, until none moves."""
+        choice = {each.curve.label: each.curve.gone for each in self._stops}
+        keep = keep_atoms(self.sensitivity, self.channels, choice)
+        for _ in range(_SWEEPS):
+            before = dict(choice)
+            for stops in self._stops:
+                costs = np.array(list(costs_of_stops(self.costs, stops.curve, stops.atoms, stops.dropped, keep)))
+                best = stops.dropped[int(np.argmin(stops.losses + price * costs / self.costs.whole))]
+                choice[stops.curve.label] = best
+                keep[stops.atoms[:best]] = False
+            if choice == before:
+                break
+        return choice
+
+    def _stops_of(self, curve: Curve, atoms: NDArray[np.int64]) -> _Stops:
+        measured = {curve.gone, *(point.dropped for point in curve.points), *(count for count, _ in curve.screen)}
+        step = 1
+        while (curve.atoms - curve.gone) > step * _STOPS:
+            step *= 2
+        even = {count for count in range(curve.gone, max(measured) + 1) if (curve.atoms - count) % step == 0}
+        dropped = tuple(sorted({self.limits.allowed(curve, count) for count in measured | even}))
+        return _Stops(curve, atoms, dropped, self._losses(curve, dropped))
+
+
+def costs_of_stops(
+    costs: Costs, curve: Curve, atoms: NDArray[np.int64], dropped: Sequence[int], keep: KeepAtoms
+) -> Iterator[float]:
+    """What the layers around a group cost with these growing counts of its `atoms` gone; `keep` gets them all back."""
+    keep[atoms] = True
+    tried = keep.copy()
+    for count in dropped:
+        tried[atoms[:count]] = False
+        yield costs.around(curve.label, tried)
+
+
+def economical(sensitivity: Sensitivity, channels: Channels, limits: Limits, costs: Costs, choice: Choice) -> Choice:
+    """The choice with atoms put back whose going saves nothing: a cut that isn't faster is no use."""
+    groups = {group.label: group.atoms for group in channels.groups}
+    result = dict(choice)
+    for curve in sensitivity.curves:
+        atoms = groups[curve.label][list(curve.order)]
+        allowed = sorted({limits.allowed(curve, count) for count in range(curve.gone, result[curve.label] + 1)})
+        keep = keep_atoms(sensitivity, channels, result)
+        tried = list(costs_of_stops(costs, curve, atoms, allowed, keep))
+        most = tried[-1] * (1 + 1e-9)
+        result[curve.label] = next(each for each, cost in zip(allowed, tried, strict=True) if cost <= most)
+    return result

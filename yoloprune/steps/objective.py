@@ -1,0 +1,71 @@
+"""What a cut is to save: operations, floats, or time in the reader that will run the network."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.model import Graph
+from yoloprune.errors import InputError
+from yoloprune.prune.cost import PRICES, Price
+from yoloprune.prune.latency import Latency, Timings
+from yoloprune.readers import READERS
+from yoloprune.steps.job import Job, Step, Watch
+
+LATENCY: Final = "latency"
+OBJECTIVES: Final = (*PRICES, LATENCY)
+
+
+def check_objective(objective: str, reader: str | None) -> None:
+    """InputError for what there is not."""
+    if objective not in OBJECTIVES:
+        raise InputError(f"--objective: expected one of {', '.join(OBJECTIVES)}, found {objective!r}")
+    if reader is not None and reader not in READERS:
+        raise InputError(f"--reader: expected one of {', '.join(READERS)}, found {reader!r}")
+    if reader is not None and objective != LATENCY:
+        raise InputError(f"--reader is for --objective {LATENCY}")
+
+
+def price_for(job: Job, objective: str, reader: str | None, watch: Watch) -> Price:
+    """What the layers of the job's network cost; for time, those are timed that were not yet in this workspace."""
+    graph = job.model.graph
+    if objective != LATENCY:
+        return PRICES[objective](graph)
+    name = reader or _first_that_runs(job)
+    reason = _why_not(job, name)
+    if reason is not None:
+        raise InputError(f"--reader {name}: {reason}")
+
+    def seconds(layers: Sequence[Graph]) -> Sequence[float]:
+        texts = [cfg_file.dump(each.cfg).decode("utf-8", "surrogateescape") for each in layers]
+        return READERS[name].layer_seconds(texts, [each.parameters for each in layers])
+
+    timings = Timings(job.workspace.folder / "latency.json", f"{name}, one thread", seconds)
+    return Latency(
+        graph, job.channels, timings, lambda done, total: watch(Step("timing", done, total, f"layers in {name}"))
+    )
+
+
+def _first_that_runs(job: Job) -> str:
+    reasons = {name: _why_not(job, name) for name in READERS}
+    for name, reason in reasons.items():
+        if reason is None:
+            return name
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise InputError(f"--objective {LATENCY}: no reader runs this network ({listed})")
+
+
+def _why_not(job: Job, name: str) -> str | None:
+    """None if the reader is there and loads the network, else its reason."""
+    reason = READERS[name].available()
+    if reason is not None:
+        return reason
+    with tempfile.TemporaryDirectory(prefix="yoloprune-timing-") as folder:
+        cfg, weights = Path(folder) / "net.cfg", Path(folder) / "net.weights"
+        cfg_file.write(cfg, cfg_file.legal(job.model.graph.cfg))
+        weights_file.write(weights, job.model.weights, job.model.graph.layers)
+        return READERS[name].loads(cfg, weights)
