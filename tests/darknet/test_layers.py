@@ -13,7 +13,7 @@ from tests.helpers import graph_of, random_model, worst
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
-from yoloprune.darknet.layers.activations import ACTIVATIONS, CLASSIC, EXTENDED
+from yoloprune.darknet.layers.activations import ACTIVATIONS, CLASSIC, EXTENDED, MIXING
 from yoloprune.darknet.layers.base import REGISTRY
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
@@ -21,6 +21,9 @@ from yoloprune.readers import libdarknet as darknet
 
 NET = "[net]\nwidth=13\nheight=17\nchannels=6\n"
 START = "[convolutional]\nfilters=8\nsize=3\npad=1\nactivation=leaky\n"
+EVEN = START + "[maxpool]\nsize=2\nstride=2\npadding=0\n"  # 6x8
+ROOM = "[route]\nlayers=0\n[convolutional]\nfilters=9\nsize=9\npad=1\nactivation=linear\n"
+"""[local] alone asks for too little memory to work in; behind it, something that asks for more."""
 IN_LIBDARKNET = {
     "conv plain": "[convolutional]\nfilters=5\nsize=1\nactivation=linear\n",
     "conv default activation": "[convolutional]\nfilters=5\nsize=3\n",
@@ -36,6 +39,20 @@ IN_LIBDARKNET = {
         if not (size > 9 and padding)
     },
     "avgpool": START + "[avgpool]\n",
+    "conv xnor": START + "[convolutional]\nfilters=5\nsize=3\npad=1\nxnor=1\nbatch_normalize=1\nactivation=leaky\n",
+    "conv xnor plain": START + "[convolutional]\nfilters=5\nsize=3\nxnor=1\nactivation=leaky\n",
+    "conv binary": START + "[convolutional]\nfilters=5\nsize=3\nbinary=1\nactivation=leaky\n",
+    "crop": "[crop]\ncrop_width=8\ncrop_height=9\n[convolutional]\nfilters=3\nactivation=linear\n",
+    "crop as it is": START + "[crop]\ncrop_width=5\ncrop_height=16\nnoadjust=1\n",
+    "activation": START + "[activation]\nactivation=elu\n",
+    **{f"normalization {size}": START + f"[lrn]\nsize={size}\nalpha=0.1\nkappa=2\n" for size in (1, 2, 3, 5, 7, 16)},
+    "normalization": START + "[normalization]\n",
+    "l2norm": START + "[l2norm]\n",
+    "reorg": EVEN + "[reorg]\nstride=2\n",
+    "reorg back": START + "[reorg]\nstride=2\nreverse=1\n",
+    "local": START + "[local]\nfilters=4\nsize=3\npad=1\nactivation=leaky\n" + ROOM,
+    "local stride": START + "[local]\nfilters=4\nsize=3\nstride=2\nactivation=linear\n" + ROOM,
+    "local 5": START + "[local]\nfilters=3\nsize=5\nactivation=linear\n" + ROOM,
     "upsample": START + "[upsample]\nstride=2\nscale=0.5\n",
     "upsample 3": START + "[upsample]\nstride=3\n",
     "route": START + START + "[route]\nlayers=-1,0,-2\n",
@@ -54,8 +71,8 @@ IN_LIBDARKNET = {
     "region logistic": START.replace("=8", "=14") + "[region]\nnum=2\nanchors=1,2,3,4\nclasses=2\n",
 }
 """What pjreddie's library computes: every layer's output is compared."""
-IN_NUMPY = {"scale_channels"}
-"""What only AlexeyAB has: compared with NumPy below."""
+IN_NUMPY = {"scale_channels", "sam", "batchnorm", "local_avgpool", "reorg3d", "empty", "contrastive", "implicit"}
+"""What only AlexeyAB has, or what crashes in libdarknet: compared with NumPy below and in test_layers_numpy.py."""
 
 
 def test_every_section_of_the_table_has_an_oracle() -> None:
@@ -64,7 +81,7 @@ def test_every_section_of_the_table_has_an_oracle() -> None:
     }
     kinds = {kind.names[0] for kind in REGISTRY.values()}
     assert kinds <= sections | IN_NUMPY
-    assert set(ACTIVATIONS) == set(CLASSIC) | set(NUMPY_ACTIVATIONS)
+    assert set(ACTIVATIONS) == set(CLASSIC) | set(NUMPY_ACTIVATIONS) | set(NUMPY_MIXING)
 
 
 @pytest.mark.parametrize("name", IN_LIBDARKNET)
@@ -106,6 +123,21 @@ NUMPY_ACTIVATIONS = {
     "revleaky": lambda x: np.where(x > 0, x, 0.1 * x),
     "relu6": lambda x: np.clip(x, 0, 6),
 }
+
+
+NUMPY_MIXING = {
+    "normalize_channels": lambda x: np.maximum(x, 0) / (np.maximum(x, 0).sum(1, keepdims=True) + 1e-4),
+    "normalize_channels_softmax": lambda x: np.exp(x) / (np.exp(x).sum(1, keepdims=True) + 1e-4),
+    "normalize_channels_softmax_maxval": lambda x: (
+        np.exp(x - x.max(1, keepdims=True)) / (np.exp(x - x.max(1, keepdims=True)).sum(1, keepdims=True) + 1e-4)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_mixing_activation_is_the_formula(name: str) -> None:
+    x = np.random.default_rng(4).normal(0, 2, (2, 5, 3, 4))
+    assert worst(ACTIVATIONS[name](torch.from_numpy(x.copy())).numpy(), NUMPY_MIXING[name](x)) < 1e-12
 
 
 @pytest.mark.parametrize("name", EXTENDED)
@@ -200,7 +232,29 @@ def test_yolo_forward_and_decode(scale: float, new_coords: int) -> None:
         ("[convolutional]\nfilters=many\n", "filters=many expected a whole number, found 'many'"),
         ("[convolutional]\nfilters=0\n", "filters=0 expected a value in 1.."),
         ("[convolutional]\nsize=31\n", "output would be"),
-        ("[convolutional]\nfilters=8\nbinary=1\n", "binary=1 is not supported"),
+        ("[convolutional]\nfilters=8\nrotate=1\n", "rotate=1 is not supported"),
+        ("[convolutional]\nfilters=1000000000\n", "output would be 13x17x1000000000 (expected 1.."),
+        ("[convolutional]\nfilters=1000000\nsize=17\npad=1\n", "expected up to 268435456 weights, found 1735000000"),
+        ("[connected]\noutput=1000000\n", "expected up to 268435456 weights, found 1327000000"),
+        ("[activation]\nactivation=mish\n", "activation=mish can't be used in this section: Darknet gives zeros"),
+        (START + START + "[shortcut]\nfrom=0\nactivation=hard_mish\n", "Darknet gives zeros"),
+        (START + START + "[shortcut]\nfrom=0\nweights_type=per_channel\n", "needs weights_normalization, relu or"),
+        (
+            START + START.replace("=8", "=7") + "[sam]\nfrom=0\n",
+            "expected 13x17x7 as the layer before has it, found 13",
+        ),
+        (START + "[maxpool]\nmaxpool_depth=1\nout_channels=9\n", "expected at most the channels in, 8"),
+        (START + "[reorg3d]\nstride=2\n", "stride=2 must divide width and height (found 13x17)"),
+        (EVEN.replace("=8", "=6", 1) + "[reorg]\nstride=2\n", "expected channels that stride*stride divides, found 6"),
+        ("[crop]\ncrop_width=14\ncrop_height=3\n", "crop_width=14 expected a value in 1..13"),
+        (
+            START + "[local]\nsize=5\npad=1\n",
+            "pad=1 is computed wrongly with size=5 by Darknet (expected size=3, or 0)",
+        ),
+        (START + "[local_avgpool]\nsize=2\npadding=4\n", "expected windows that reach the map"),
+        (START + "[convolutional]\nfilters=8\nshare_index=-1\n", "expected equal filters, channels, groups, size"),
+        (START + "[avgpool]\n[convolutional]\nfilters=8\nshare_index=1\n", "expected a convolution, found layer 1"),
+        (START + "[l2norm]\n", "[l2norm] layer 1: unknown or unsupported in dialect alexeyab"),
         (
             START + "[route]\nlayers=-40\n",
             "test.cfg:11: [route] layer 1: layers=-40 points before the first layer (expected -1..0, found -40)",
@@ -227,6 +281,10 @@ def test_errors_locate(text: str, message: str) -> None:
         "[convolutional]\nfilters=4\nactivation=mish\n",
         "[convolutional]\nfilters=4\nsize=1\nstride=2\n",
         START + START + "[shortcut]\nfrom=-2,0\n",
+        START + "[maxpool]\nsize=2\nstride_x=2\n",
+        START + "[maxpool]\nsize=2\nantialiasing=1\n",
+        "[convolutional]\nsize=3\nantialiasing=1\n",
+        START + START + "[shortcut]\nfrom=-2\nweights_type=per_feature\nweights_normalization=relu\n",
     ],
 )
 def test_what_pjreddie_would_compute_wrongly_is_refused_there(text: str) -> None:

@@ -86,7 +86,7 @@ def test_errors_locate(graph: Graph, payload: bytes, tmp_path: Path, change: obj
 
 
 def test_a_cfg_far_larger_than_its_weights_is_refused_unallocated(tmp_path: Path) -> None:
-    graph = graph_of(TEXT.replace("filters=6", "filters=200000000").replace("width=13", "width=5").replace("17", "5"))
+    graph = graph_of(TEXT.replace("filters=6", "filters=900000").replace("width=13", "width=5").replace("17", "5"))
     file = tmp_path / "a.weights"
     file.write_bytes(struct.pack("<iiiQ", 0, 2, 5, 0) + bytes(400))
     with pytest.raises(InputError, match="ends within layer 0"):

@@ -35,6 +35,12 @@ class Dialect:
     yolo_truths_add_up: bool
     """Loss of [yolo]. True: what several truths in one cell say of its box adds up, and a prediction is spared only
     where it believes in some class (AlexeyAB). False: the last truth wins, any good overlap spares (pjreddie)."""
+    batchnorm_bias: bool
+    """Whether a [batchnorm] section has a bias, and stores it."""
+    lstm_order: tuple[str, ...]
+    """Parts of [lstm] as the .weights file has them: w by the state, u by the input; forget, input, candidate, out."""
+    gru_order: tuple[str, ...]
+    """Parts of [gru] likewise: update z, reset r, candidate h."""
     display_thresh: float
     """Default `-thresh` of `detector test`."""
 
@@ -51,6 +57,9 @@ ALEXEYAB: Final = Dialect(
     max_truths=200,
     smallest_truth=None,
     yolo_truths_add_up=True,
+    batchnorm_bias=True,
+    lstm_order=("wf", "wi", "wg", "wo", "uf", "ui", "ug", "uo"),
+    gru_order=("uz", "ur", "uh", "wz", "wr", "wh"),
     display_thresh=0.25,
 )
 PJREDDIE: Final = Dialect(
@@ -65,6 +74,9 @@ PJREDDIE: Final = Dialect(
     max_truths=90,
     smallest_truth=0.001,
     yolo_truths_add_up=False,
+    batchnorm_bias=False,
+    lstm_order=("wi", "wf", "wo", "wg", "ui", "uf", "uo", "ug"),
+    gru_order=("wz", "wr", "wh", "uz", "ur", "uh"),
     display_thresh=0.5,
 )
 DIALECTS: Final = {dialect.name: dialect for dialect in (ALEXEYAB, PJREDDIE)}

@@ -80,7 +80,9 @@ def _ascending(
     position[group.atoms] = np.arange(len(group.atoms))
     importance = np.zeros(len(group.atoms))
     for producer in group.producers:
-        values = of_filters(evidence.model.weights.layers[producer]).astype(np.float64)
+        shares = evidence.model.graph.layers[producer].shares
+        arrays = evidence.model.weights.layers[producer if shares is None else shares]
+        values = of_filters(arrays).astype(np.float64)
         where = position[evidence.channels.outputs[producer]]
         share = values / max(float(values.mean()), np.finfo(np.float64).tiny)
         np.add.at(importance, where[where >= 0], share[where >= 0])
