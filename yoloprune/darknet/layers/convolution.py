@@ -38,7 +38,6 @@ _COMPUTED_OTHERWISE = {
     "stretch": 0.0,
     "stretch_sway": 0.0,
     "deform": 0.0,
-    "bin_output": 0.0,
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
@@ -20,15 +21,19 @@ class _Blocks(Layer):
 
     stride: int
     reverse: bool
+    extra: int
+    """pjreddie: nothing is moved, but so many zeros follow the input as a vector."""
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_reorg: stride 1. What doesn't divide, Darknet writes out of bounds or scrambles."""
         if not context.dialect.extended:
-            options.refuse({"flatten": 0, "extra": 0}, "is not supported")
+            options.refuse({"flatten": 0}, "is not supported")
         stride = options.integer("stride", 1, 1, 64)
-        layer = cls(**single(context), stride=stride, reverse=options.integer("reverse", 0) != 0)
-        layer.check(options)
+        extra = 0 if context.dialect.extended else options.integer("extra", 0, 0, 1 << 20)
+        layer = cls(**single(context), stride=stride, reverse=options.integer("reverse", 0) != 0, extra=extra)
+        if not extra:
+            layer.check(options)
         return layer
 
     def check(self, options: Options) -> None:
@@ -44,6 +49,8 @@ class _Blocks(Layer):
         """[C*s*s, H/s, W/s], or the reverse."""
         c, h, w = self.source_shapes[0]
         s = self.stride
+        if self.extra:
+            return Shape(c * h * w + self.extra, 1, 1)
         return Shape(c // s**2, h * s, w * s) if self.reverse else Shape(c * s**2, h // s, w // s)
 
     def described(self) -> Mapping[str, Any]:
@@ -91,6 +98,8 @@ class Reorg(_Blocks):
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,C',H',W']."""
+        if self.extra:
+            return _Extra(self.extra)
         return _FromChannels(self.stride) if self.reverse else _Historical(self.stride)
 
     def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
@@ -129,6 +138,15 @@ class _Historical(_ToChannels):
         b, c, h, w = x.shape
         s = self.stride
         return super().forward(x.reshape(b, c // s**2, h * s, w * s)).reshape(b, c * s**2, h // s, w // s)
+
+
+class _Extra(nn.Module):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x.flatten(1), (0, self.count))[:, :, None, None]
 
 
 @register
