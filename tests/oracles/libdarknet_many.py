@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tests.oracles.libdarknet_image import Detection
 from yoloprune.readers import libdarknet
 from yoloprune.readers.base import Floats
 from yoloprune.readers.libdarknet_worker import Network
@@ -28,6 +30,19 @@ def outputs(nets: Sequence[tuple[Path, Path]], inputs: Floats) -> list[dict[int,
     return found
 
 
+def boxes(nets: Sequence[tuple[Path, Path, int]], inputs: Floats, side: tuple[int, int], thresh: float) -> list[Floats]:
+    """For each cfg, weights and number of classes what get_network_boxes finds in a net of that width and height.
+
+    Rows of image, x, y, w, h, objectness, probs; in units of the network's input, as [yolo] and [region] give them if asked for that size; [detection] gives pixels.
+    """
+    job = {
+        "library": str(libdarknet.find()),
+        "boxes": [[str(cfg), str(weights), classes] for cfg, weights, classes in nets],
+    }
+    answer = call("tests.oracles.libdarknet_many", {**job, "side": side, "thresh": thresh}, {"inputs": inputs})
+    return [answer.arrays[str(number)] for number in range(len(nets))]
+
+
 def resave(files: Sequence[tuple[Path, Path | None, Path]]) -> None:
     """For each cfg, weights (None: Darknet's random start) and out: load_network, then save_weights."""
     nets = [[str(cfg), None if weights is None else str(weights), str(out)] for cfg, weights, out in files]
@@ -41,6 +56,13 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
         network.save(out)
         network.free()
     found = {}
+    for number, (cfg, weights, classes) in enumerate(job.get("boxes", ())):
+        rows = []
+        for image_number, image in enumerate(arrays["inputs"]):
+            network = Network(job["library"], cfg, weights)
+            network.predict(image)
+            rows += [[image_number, *row] for row in _boxes(network, classes, *job["side"], job["thresh"])]
+        found[str(number)] = np.array(rows, np.float32)
     for number, (cfg, weights) in enumerate(job.get("nets", ())):
         images = []
         for image in arrays["inputs"]:
@@ -50,6 +72,20 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
         for layer in images[0]:
             found[f"{number}/{layer}"] = np.stack([image[layer] for image in images])
     return Answer(arrays=found)
+
+
+def _boxes(network: Network, classes: int, width: int, height: int, thresh: float) -> list[list[float]]:
+    function = network._library.get_network_boxes
+    function.restype = ctypes.POINTER(Detection)
+    number = ctypes.c_int
+    function.argtypes = [ctypes.c_void_p, number, number, ctypes.c_float, ctypes.c_float, ctypes.c_void_p, number]
+    function.argtypes += [ctypes.POINTER(number)]
+    count = number()
+    found = function(network._net, width, height, thresh, 0.5, None, 1, ctypes.byref(count))
+    return [
+        [each.bbox.x, each.bbox.y, each.bbox.w, each.bbox.h, each.objectness, *each.prob[:classes]]
+        for each in found[: count.value]
+    ]
 
 
 if __name__ == "__main__":
