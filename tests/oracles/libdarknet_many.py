@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def outputs(nets: Sequence[tuple[Path, Path]], inputs: Floats) -> list[dict[int,
 def boxes(nets: Sequence[tuple[Path, Path, int]], inputs: Floats, side: tuple[int, int], thresh: float) -> list[Floats]:
     """For each cfg, weights and number of classes what get_network_boxes finds in a net of that width and height.
 
-    Rows of image, x, y, w, h, objectness, probs; in units of the network's input, as [yolo] and [region] give them if asked for that size; [detection] gives pixels.
+    Rows of image, x, y, w, h, objectness, probs. Boxes are fractions of the network's input; those of [detection] are
+    in pixels.
     """
     job = {
         "library": str(libdarknet.find()),
@@ -43,10 +45,17 @@ def boxes(nets: Sequence[tuple[Path, Path, int]], inputs: Floats, side: tuple[in
     return [answer.arrays[str(number)] for number in range(len(nets))]
 
 
-def resave(files: Sequence[tuple[Path, Path | None, Path]]) -> None:
-    """For each cfg, weights (None: Darknet's random start) and out: load_network, then save_weights."""
-    nets = [[str(cfg), None if weights is None else str(weights), str(out)] for cfg, weights, out in files]
+def resave(files: Sequence[tuple[Path, Path, Path]]) -> None:
+    """For each cfg, weights and out: load_network, then save_weights."""
+    nets = [[str(cfg), str(weights), str(out)] for cfg, weights, out in files]
     call("tests.oracles.libdarknet_many", {"library": str(libdarknet.find()), "resave": nets})
+
+
+def sizes(cfgs: Sequence[Path]) -> list[int]:
+    """For each cfg the bytes that save_weights writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = {"library": str(libdarknet.find()), "sizes": [str(cfg) for cfg in cfgs], "out": f"{folder}/weights"}
+        return list(call("tests.oracles.libdarknet_many", job).value)
 
 
 def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
@@ -55,6 +64,12 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
         network = Network(job["library"], cfg, weights)
         network.save(out)
         network.free()
+    counted = []
+    for cfg in job.get("sizes", ()):
+        network = Network(job["library"], cfg, None)
+        network.save(job["out"])
+        network.free()
+        counted.append(Path(job["out"]).stat().st_size)
     found = {}
     for number, (cfg, weights, classes) in enumerate(job.get("boxes", ())):
         rows = []
@@ -71,7 +86,7 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
             images.append(network.outputs(None))
         for layer in images[0]:
             found[f"{number}/{layer}"] = np.stack([image[layer] for image in images])
-    return Answer(arrays=found)
+    return Answer(counted, found)
 
 
 def _boxes(network: Network, classes: int, width: int, height: int, thresh: float) -> list[list[float]]:
