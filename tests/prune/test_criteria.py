@@ -130,7 +130,7 @@ def test_every_criterion_orders_all_atoms_with_those_gone_first(criterion: str) 
         assert found[0] == len(group.atoms) - 1
 
 
-@pytest.mark.parametrize("criterion", set(CRITERIA) - set(WITHOUT_PICTURES))
+@pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - set(WITHOUT_PICTURES)))
 def test_what_looks_at_pictures_says_that_it_needs_them(criterion: str) -> None:
     with pytest.raises(InputError, match=rf"--criterion {criterion}: expected calibration pictures"):
         order(random_model(graph_of(net(NEXT)), 1), criterion, [])

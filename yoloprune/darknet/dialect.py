@@ -44,6 +44,12 @@ class Dialect:
     """Default of `eps`."""
     random_sides: tuple[int, int] | None
     """Sides that random=1 draws from whatever the cfg's size; None: sizes around the cfg's own."""
+    batchnorm_bias: bool
+    """Whether a [batchnorm] section has a bias, and stores it."""
+    lstm_order: tuple[str, ...]
+    """Parts of [lstm] as the .weights file has them: w by the state, u by the input; forget, input, candidate, out."""
+    gru_order: tuple[str, ...]
+    """Parts of [gru] likewise: update z, reset r, candidate h."""
     display_thresh: float
     """Default `-thresh` of `detector test`."""
 
@@ -64,6 +70,9 @@ ALEXEYAB: Final = Dialect(
     connected_momentum=0.05,
     adam_epsilon=1e-6,
     random_sides=None,
+    batchnorm_bias=True,
+    lstm_order=("wf", "wi", "wg", "wo", "uf", "ui", "ug", "uo"),
+    gru_order=("uz", "ur", "uh", "wz", "wr", "wh"),
     display_thresh=0.25,
 )
 PJREDDIE: Final = Dialect(
@@ -82,6 +91,9 @@ PJREDDIE: Final = Dialect(
     connected_momentum=0.01,
     adam_epsilon=1e-7,
     random_sides=(320, 608),
+    batchnorm_bias=False,
+    lstm_order=("wi", "wf", "wo", "wg", "ui", "uf", "uo", "ug"),
+    gru_order=("wz", "wr", "wh", "uz", "ur", "uh"),
     display_thresh=0.5,
 )
 DIALECTS: Final = {dialect.name: dialect for dialect in (ALEXEYAB, PJREDDIE)}

@@ -91,20 +91,17 @@ def taylor(evidence: Evidence, group: Group) -> tuple[int, ...]:
 
 def weight_sum(evidence: Evidence, group: Group) -> tuple[int, ...]:
     """Least sum of absolute weights of its filters (Li et al. 2017, "Pruning Filters for Efficient ConvNets", 3.1)."""
-    layers = evidence.model.weights.layers
-    return _ascending(evidence, group, lambda producer: _filter_sums(layers[producer]))
+    return _ascending(evidence, group, lambda producer: _filter_sums(_arrays(evidence, producer)))
 
 
 def norm_scale(evidence: Evidence, group: Group) -> tuple[int, ...]:
     """Least absolute scale in batch norm (Liu et al. 2017, "Network Slimming", 3.2); filters without: as weight sum."""
-    layers = evidence.model.weights.layers
-    return _ascending(
-        evidence,
-        group,
-        lambda producer: (
-            np.abs(layers[producer]["scale"]) if "scale" in layers[producer] else _filter_sums(layers[producer])
-        ),
-    )
+
+    def scales(producer: int) -> NDArray[np.floating]:
+        arrays = _arrays(evidence, producer)
+        return np.abs(arrays["scale"]) if "scale" in arrays else _filter_sums(arrays)
+
+    return _ascending(evidence, group, scales)
 
 
 CRITERIA: Final[Mapping[str, Criterion]] = {
@@ -136,6 +133,12 @@ def _moments_tell(evidence: Evidence, group: Group) -> bool:
     """False if all of the group's consumers are too large for moments, or there are none."""
     read_by = [each for each in evidence.consumers.values() if np.isin(group.atoms, each.atoms).any()]
     return any(each.layer in evidence.moments for each in read_by)
+
+
+def _arrays(evidence: Evidence, producer: int) -> Arrays:
+    """What a layer computes with: its own arrays, or those of the layer that it shares them with."""
+    shares = evidence.model.graph.layers[producer].shares
+    return evidence.model.weights.layers[producer if shares is None else shares]
 
 
 def _filter_sums(arrays: Arrays) -> NDArray[np.float32]:
