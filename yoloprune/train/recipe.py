@@ -12,6 +12,7 @@ from yoloprune.train.sizes import Sizes
 
 _FINETUNING_RATE = 0.5
 _WARM_UP = 0.05
+_SETTLED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Recipe:
     """Layers that stay as they are, running statistics too, by which they then normalize."""
     bfloat16: bool = False
     """Whether layers compute in bfloat16; weights, statistics and losses are float32."""
+    seen: int = 0
+    """Images that count as seen before: [region] draws to anchors only in the first."""
     patience: int = 0
     """Stop after so many measurements without a better one; 0: never."""
     evaluate_every: int = 0
@@ -125,4 +128,5 @@ class Recipe:
             batch=images,
             subdivisions=images // mini_batch,
             schedule=schedule,
+            seen=_SETTLED,
         )
