@@ -17,6 +17,8 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load_graph
 from yoloprune.steps.job import Step
 from yoloprune.steps.train import train_network
+from yoloprune.steps.training import follower
+from yoloprune.train.progress import Progress, Record
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +148,19 @@ def test_a_classifier_is_trained_and_cut_and_trained(tmp_path: Path) -> None:
     call("prune", "--ratio", 0.3, "--calibrate", 0, *plain)
     tuned = answer("finetune", "--iterations", 4, "--distill", "--no-labels", *plain)
     assert "top1" in tuned["after"]
+
+
+def test_one_line_says_how_far_training_is() -> None:
+    told: list[Step] = []
+    tell = follower(told.append, "train")
+    tell(Progress(Record(7, 3.21, 3.456, 0.00125), 90, 31.6, 125.0, None))
+    tell(Progress(Record(8, 3.0, 3.4, 0.001, 0.5), 90, 31.6, 12.4, 0.51234))
+    tell(Progress(Record(9, 3.0, 3.4, 0.001), 90, 31.6, 9000.0, 0.5))
+    assert [(step.stage, step.done, step.total) for step in told] == [
+        ("train", 7, 90),
+        ("train", 8, 90),
+        ("train", 9, 90),
+    ]
+    assert told[0].text == "loss 3.210, avg 3.456, rate 0.0013, 32 images/s, 2 min left"
+    assert told[1].text == "loss 3.000, avg 3.400, rate 0.001, best 0.5123, 32 images/s, 12 s left"
+    assert told[2].text.endswith("2.5 h left")
