@@ -12,6 +12,7 @@ from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
 from yoloprune.darknet.layers.base import Shape
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
+from yoloprune.train.recipe import Recipe
 from yoloprune.train.sized import Sized
 from yoloprune.train.sizes import Sizes, resized
 
@@ -50,6 +51,15 @@ def test_pjreddies_sizes() -> None:
     assert {size.h for size in found} == {size.w for size in found} == set(range(320, 609, 32))
     assert found[-190:] == [Shape(3, 608, 608)] * 190
     assert sizes.largest(OWN) == Shape(3, 608, 608)
+
+
+def test_finetuning_begins_and_ends_with_the_networks_own_size() -> None:
+    recipe = Recipe.for_finetuning(graph(NET.replace("{random}", "1")), 400)
+    own = graph(NET.replace("{random}", "1")).net.input
+    found = [recipe.sizes.at(own, iteration, 5) for iteration in range(1, 401)]
+    assert set(found[:10]) == set(found[-30:]) == {own}
+    assert len(set(found)) > 3
+    assert recipe.sizes.largest(own).h > own.h
 
 
 def test_without_random_there_is_one_size() -> None:

@@ -109,7 +109,8 @@ class Recipe:
 
         Over 5 % of the iterations (at most 1000) the rate rises linearly to `learning_rate`, default half of [net]'s,
         then falls along a cosine to a hundredth of it. `batch` is by default [net]'s, moved into 16..64; mini-batches
-        are [net]'s, but of at least 8 images, since batch statistics of fewer are poor. All else is as `from_graph`.
+        are [net]'s, but of at least 8 images, since batch statistics of fewer are poor. Multi-scale training begins and
+        ends with the network's own size. All else is as `from_graph`.
         """
         net = graph.net
         rate = net.learning_rate * _FINETUNING_RATE if learning_rate is None else learning_rate
@@ -123,8 +124,10 @@ class Recipe:
             learning_rate_min=rate / 100,
             sgdr_cycle=iterations,
         )
+        plain = cls.from_graph(graph, iterations=iterations, letterbox=letterbox)
         return replace(
-            cls.from_graph(graph, iterations=iterations, letterbox=letterbox),
+            plain,
+            sizes=replace(plain.sizes, settled=True),
             batch=images,
             subdivisions=images // mini_batch,
             schedule=schedule,
