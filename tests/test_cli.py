@@ -33,7 +33,7 @@ from yoloprune.steps.job import Step
 from yoloprune.steps.prune import Pruned
 from yoloprune.workspace import Figures, Workspace
 
-COMMANDS = ("ana", "prune", "finetune", "export", "run", "status", "map", "detect", "stat", "verify", "check")
+COMMANDS = ("ana", "prune", "finetune", "train", "export", "run", "status", "map", "detect", "stat", "verify", "check")
 FEW = ["--calibrate", "4"]
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -143,12 +143,17 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def layers_of(text: str | None) -> frozenset[int]:
-    """`3,5,8` as numbers. InputError for anything else."""
-    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(f"--exclude: expected layer numbers like 3,5,8, found {text!r}")
-    return frozenset(map(int, parts))
+def layers_of(text: str | None, option: str = "--exclude") -> frozenset[int]:
+    """`3,5-8` as numbers. InputError for anything else."""
+    found: set[int] = set()
+    for part in (text or "").split(","):
+        first, dash, last = (each.strip() for each in part.partition("-"))
+        if not part.strip():
+            continue
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(f"{option}: expected layer numbers like 3,5,8 or 0-4, found {text!r}")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
 
 
 def shares_of(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -295,6 +300,21 @@ LearningRate = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option("--batch", metavar="N", min=1, help="Pictures of an update; left out, as the cfg says.")
 ]
+Ema = Annotated[
+    float | None,
+    typer.Option(
+        "--ema",
+        metavar="A",
+        min=0,
+        max=0.99999,
+        help="Share that an average of the weights keeps; left out, the cfg's.",
+    ),
+]
+EarlyStop = Annotated[
+    int,
+    typer.Option("--early-stop", metavar="N", min=0, help="End after N measurements without a better one; 0: don't."),
+]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute layers in bfloat16 on a CPU; a GPU that can does anyway.")]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written.")]
 ForReader = Annotated[
     str | None,

@@ -199,9 +199,10 @@ def load_split(
 ) -> Split:
     """The images of a list with their objects; `limit` takes the first ones, `labels=False` leaves all objects empty.
 
-    An image without a label file has no objects (AlexeyAB). InputError, with file and line, for: a list that is not
-    given, missing or empty; an image that does not exist; a number of names other than `classes`; label files of which
-    none exists or none holds an object; a `difficult` list of another length; anything `read_labels` refuses.
+    An image without a label file has no objects; pjreddie's dialect refuses it on a train list. InputError, with file
+    and line, for: a list that is not given, missing or empty; an image that does not exist; a number of names other
+    than `classes`; label files of which none exists or none holds an object; a `difficult` list of another length;
+    anything `read_labels` refuses.
     """
     names = load_names(data, classes)
     list_file = _list_file(data, which)
@@ -217,6 +218,12 @@ def load_split(
             raise InputError(
                 f"no label file for any of {len(images)} images; for the first looked at {looked}", file=list_file
             )
+        if which == "train" and dialect.labels_required and not all(files):
+            image = images[files.index(None)]
+            why = (
+                f"an empty one says that there are no objects (dialect {dialect.name}; in alexeyab none says the same)"
+            )
+            raise InputError(f"no label file for {image}; {why}", file=list_file)
         truths = [read_labels(file, classes) if file else nothing for file in files]
         if not any(len(truth) for truth in truths):
             raise InputError(f"the label files of all {len(images)} images are empty", file=list_file)

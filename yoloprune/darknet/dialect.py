@@ -24,6 +24,8 @@ class Dialect:
     """Whether images keep their aspect (grey borders) where the cfg says nothing; otherwise they are stretched."""
     labels_anywhere: bool
     """Label path. True: the first `images` in the path becomes `labels` (pjreddie). False: AlexeyAB's few folders."""
+    labels_required: bool
+    """Whether training needs a label file for every picture (pjreddie ends without); else none means no objects."""
     extended: bool
     """Knows AlexeyAB's keys: route groups, scale_channels, scale_x_y, new_coords, nms_kind, iou losses ..."""
     shortcut_scaled: bool
@@ -61,6 +63,7 @@ ALEXEYAB: Final = Dialect(
     bn_momentum=0.1,
     letterbox=False,
     labels_anywhere=False,
+    labels_required=False,
     extended=True,
     shortcut_scaled=False,
     max_truths=200,
@@ -82,6 +85,7 @@ PJREDDIE: Final = Dialect(
     bn_momentum=0.01,
     letterbox=True,
     labels_anywhere=True,
+    labels_required=True,
     extended=False,
     shortcut_scaled=True,
     max_truths=90,
