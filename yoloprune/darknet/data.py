@@ -6,7 +6,6 @@ not exist from the current folder is looked for beside the file that names it, s
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,6 +52,8 @@ _PJREDDIE_PARTS: Final = (
     (".JPG", ".txt"),
     (".JPEG", ".txt"),
 )
+_MOST: Final = 3e38
+"""What float32 holds."""
 _IMAGE_FOLDERS: Final = ("images", "JPEGImages")
 
 
@@ -292,7 +293,7 @@ def _label_row(text: str) -> tuple[float, ...] | None:
         row = (float(int(parts[0])), *map(float, parts[1:]))
     except (ValueError, OverflowError):
         return None
-    if len(row) != 5 or not all(map(math.isfinite, row)) or min(row[3:]) < 0:
+    if len(row) != 5 or not all(abs(value) < _MOST for value in row) or min(row[3:]) < 0 or "_" in text:
         return None
     return row
 

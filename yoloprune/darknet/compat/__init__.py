@@ -22,7 +22,8 @@ def check(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile | None = Non
     found = [finding for reader in readers for finding in _for_reader(reader, subject)]
     if subject.refusal is not None:
         left = len(subject.layers)
-        at = Node(readers[0], subject, cfg.sections[left + 1 if subject.input else 0], left if subject.input else None)
+        known = subject.input is not None and left + 1 < len(cfg.sections)
+        at = Node(readers[0], subject, cfg.sections[left + 1 if known else 0], left if known else None)
         message = f"from here on shapes are unknown, and what depends on them isn't checked: {subject.refusal}"
         found.append(replace(_located(at, Remark("note", message)), reader="yoloprune"))
     return sorted(found, key=lambda finding: (finding.line is None, finding.line or 0))
