@@ -209,10 +209,22 @@ def test_weights(weights: WeightsFile, severity: str, words: str, readers: tuple
 
 
 def test_weights_where_a_reader_has_other_arrays() -> None:
+    """pjreddie's Darknet takes all channels, so the filters behind need more weights than there are."""
     text = NET + conv(8, 1) + "[route]\nlayers=-1\ngroups=2\n" + conv(2, 1)
     found = findings(text, header(0, 2, 40 + 2 + 8))
-    assert who(found, "note", None, "was not checked") == {"pjreddie"}
+    assert who(found, "differs", None, f"expected {20 + 4 * (40 + 2 + 16)} bytes") == {"pjreddie"}
     assert {each.reader for each in found} == {"pjreddie"}
+    unknown = text + "[shortcut]\nfrom=-2\n[convolutional]\nfilters=2\ngroups=5\n"
+    assert {each.reader for each in findings(unknown, header(0, 2, 3)) if each.line is None} == set()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("yolov4-tiny", 25025420), ("yolov4-tiny-3l", 26110344)])
+def test_weights_of_the_length_that_the_library_saves(shared: Path, name: str, expected: int) -> None:
+    """Sizes that pjreddie's library wrote for the cfg."""
+    path = shared / "cfgs" / "alexeyab" / f"{name}.cfg"
+    weights = WeightsFile("a.weights", expected, header(0, 2, 0).head)
+    found = check(cfg_file.read(path), list(READERS.values()), weights)
+    assert {each.reader for each in found if each.line is None} == {"alexeyab", "hank-ai", "opencv"}
 
 
 LIVE = {text for _, text, *_ in CASES if "width" in text}

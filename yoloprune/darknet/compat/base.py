@@ -90,13 +90,6 @@ class Subject:
         """Whether that is all of them."""
         return self.refusal is None
 
-    def in_dialect(self, dialect: Dialect) -> Graph | None:
-        """The whole network by that dialect, if it takes it."""
-        try:
-            return understand(self.cfg, dialect)
-        except InputError:
-            return None
-
 
 @dataclass(frozen=True)
 class Node:
