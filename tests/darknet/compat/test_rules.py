@@ -13,7 +13,8 @@ import pytest
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.compat import READERS, Finding, WeightsFile, check, keys
 from yoloprune.errors import InputError
-from yoloprune.readers import ReaderError, libdarknet, opencv
+from yoloprune.readers import ReaderError, libdarknet, opencv_worker
+from yoloprune.readers.process import RefusalError
 
 NET = "[net]\nwidth=16\nheight=16\nchannels=4\n"
 """Four lines: what follows starts at line 5."""
@@ -238,7 +239,12 @@ def test_opencv_refuses_what_check_says(tmp_path: Path, text: str) -> None:
     random = np.random.default_rng(1).normal(size=20000).astype("<f4")
     weights.write_bytes(header(0, 2, 0).head + random.tobytes())
     said = [each.message for each in findings(text) if (each.reader, each.severity) == ("opencv", "break")]
-    assert bool(said) == bool(opencv.loads(cfg, weights)), (said, opencv.loads(cfg, weights))
+    try:
+        opencv_worker.answer({"do": "load", "cfg": str(cfg), "weights": str(weights)}, {})
+        refusal = None
+    except RefusalError as error:
+        refusal = str(error)
+    assert bool(said) == bool(refusal), (said, refusal)
 
 
 @pytest.mark.usefixtures("libdarknet")
