@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -317,3 +318,24 @@ def test_the_table_of_pjreddies_keys(libdarknet: Path, tmp_path: Path, kind: str
     )
     unused = set(re.findall(r"Unused field: '(\S+) =", done.stderr))
     assert unused == set(everything) - keys.PJREDDIE[kind]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        NET + "[convolutional]\n" + "".join(f"key{number}=1\n" for number in range(5000)),
+        NET + "[convolutional]\n" + "size=1\n" * 10000,
+        NET + "[dropout]\n" * 5000,
+        NET + conv() + "[route]\nlayers=" + "0," * 50000 + "0\n",
+        NET + f"[convolutional]\nsize={'1' * 300_000}x\n",
+        NET + f"[convolutional]\nsize=1\nalpha={'1.' * 150_000}e\n",
+    ],
+    ids=["unknown keys", "one key", "sections", "a list", "a number", "points"],
+)
+def test_large_cfgs_take_little_time(text: str) -> None:
+    """Each in well under a second alone; what grows with the square would take hours."""
+    start = time.process_time()
+    cfg = cfg_file.parse(text.encode())
+    cfg_file.legal(cfg)
+    check(cfg, list(READERS.values()))
+    assert time.process_time() - start < 5

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -50,7 +51,7 @@ def _located(node: Node, remark: Remark) -> Finding:
         entry = None if remark.key is None else node.reader.entry(node.section, remark.key)
         line = node.section.line if entry is None else entry.line
     elif layer is None:  # a rule on the whole file: the layer is that of the line
-        layer = max(sum(section.line <= line for section in node.subject.cfg.sections) - 2, -1)
+        layer = max(bisect_right(node.subject.starts, line) - 2, -1)
     layer = None if layer == -1 else layer
     key = None if remark.key is None else _printable(remark.key)
     return Finding(line, layer, key, node.reader.name, remark.severity, _printable(remark.message))

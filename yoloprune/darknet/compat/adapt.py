@@ -45,11 +45,12 @@ def _nodes(cfg: Cfg, reader: Reader) -> list[Node]:
 
 
 def _needless(node: Node) -> Iterator[Entry]:
+    first: dict[str, Entry] = {}
     for entry in node.section.entries:
         unknown = not node.reader.knows(node.kind, entry.key) or any(out_of_season(node, entry))
         strange = unknown and node.reader.unknown_key_refused
         neutral = entry.key in ("alpha", "beta") and entry.key in keys.EFFECTS.get(node.kind, {})
-        if node.section.get(entry.key) is not entry or ((strange or neutral) and not has_effect(node, entry)):
+        if first.setdefault(entry.key, entry) is not entry or ((strange or neutral) and not has_effect(node, entry)):
             yield entry
 
 

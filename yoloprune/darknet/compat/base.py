@@ -80,6 +80,11 @@ class Subject:
         """For each layer that is understood, the shape of what it reads first."""
         return {layer.index: layer.source_shapes[0] for layer in self.layers}
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """The line of each section."""
+        return [section.line for section in self.cfg.sections]
+
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers that are understood."""

@@ -19,7 +19,7 @@ from yoloprune.darknet.dialect import PJREDDIE as PJREDDIE_DIALECT
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.errors import InputError
 
-_PREFIX = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_PREFIX = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _FULL_NAMES: Final = {
     "network": "net",
     "conv": "convolutional",
@@ -119,6 +119,11 @@ class Reader:
         """The entry that counts, whether the key is known or not."""
         found = [entry for entry in section.entries if entry.key == key]
         return None if not found else found[-1 if self.repeated == "last" else 0]
+
+    def counting(self, section: Section) -> dict[str, Entry]:
+        """For each key of the section, the entry that counts."""
+        entries = section.entries if self.repeated == "last" else reversed(section.entries)
+        return {entry.key: entry for entry in entries}
 
     def items(self, entry: Entry) -> list[str]:
         """The items of a list as this reader splits it."""

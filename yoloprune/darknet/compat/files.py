@@ -161,8 +161,9 @@ def _as_read(reader: Reader, subject: Subject) -> Graph | None:
         kind = reader.kind(section.name)
         if kind is None:
             return None
+        counting = reader.counting(section)
         for entry in section.entries:
-            if reader.entry(section, entry.key) is not entry or not reader.knows(kind, entry.key):
+            if counting[entry.key] is not entry or not reader.knows(kind, entry.key):
                 unread.add(entry.line)
             elif entry.key == "activation" and entry.value not in reader.activations:
                 activations[number] = {"activation": "relu"}  # arrays don't depend on it
