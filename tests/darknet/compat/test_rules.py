@@ -327,7 +327,7 @@ def test_the_table_of_pjreddies_keys(libdarknet: Path, tmp_path: Path, kind: str
         NET + "[convolutional]\n" + "size=1\n" * 10000,
         NET + "[dropout]\n" * 5000,
         NET + conv() + "[route]\nlayers=" + "0," * 50000 + "0\n",
-        NET + f"[convolutional]\nsize={'1' * 300_000}x\n",
+        NET + f"momentum={'1' * 300_000}x\n[convolutional]\nsize={'1' * 300_000}x\n",
         NET + f"[convolutional]\nsize=1\nalpha={'1.' * 150_000}e\n",
     ],
     ids=["unknown keys", "one key", "sections", "a list", "a number", "points"],
