@@ -79,7 +79,7 @@ def test_folded_all_readers_compute_what_we_do(tmp_path: Path, seed: int) -> Non
         weights_file.write(weights, model.weights, model.graph.layers, force=True)
         return worst(reader.head_inputs(cfg, weights, inputs, [4])[4].reshape(expected.shape), expected)
 
-    with pytest.raises(InputError, match=r"layer 2: can't be written for OpenCV: arrays are read in another order"):
+    with pytest.raises(InputError, match=r"layer 2: .* can't be written for OpenCV: arrays are read in another order"):
         adapted(model.graph.cfg, READERS["opencv"])
     assert apart(model, "pjreddie") > 1e-2
     for name in ("pjreddie", "opencv"):
@@ -174,7 +174,7 @@ def test_defaults_are_spelt_out_for_opencv() -> None:
 @pytest.mark.parametrize(
     ("change", "reader", "message"),
     [
-        (("size=1", "size=1\nactivation=mish"), "pjreddie", "a.cfg:14: [conv] layer 0: activation=mish can't be written"),
+        (("size=1", "size=1\nactivation=mish"), "pjreddie", "a.cfg:14: [conv] layer 0: activation=mish can't be"),
         (("size=1", "size=1\nactivation=mish"), "pjreddie", "for pjreddie's Darknet: ReLU instead of mish"),
         (("size=1", "size=1\nactivation=relu6"), "opencv", "unknown activation relu6"),
         (("size=2", "size=2\nstride_x=2"), "opencv", "unknown key stride_x"),

@@ -6,6 +6,7 @@ modules/dnn/src/darknet/darknet_io.cpp. A rule asks for a fact, never for a name
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -135,9 +136,10 @@ class Reader:
 
 
 def number(text: str) -> float:
-    """As atof: the number that a text starts with, else 0."""
+    """As atof: the number that a text starts with, else 0; also for one that no double holds."""
     match = _PREFIX.match(text)
-    return float(match.group()) if match else 0.0
+    value = float(match.group()) if match else 0.0
+    return value if math.isfinite(value) else 0.0
 
 
 PJREDDIE: Final = Reader(
