@@ -74,6 +74,7 @@ def count(layers: Sequence[Layer]) -> int:
 def parse(data: bytes, layers: Sequence[Layer], file: str = "<weights>") -> Weights:
     """Bytes -> Weights. InputError unless the length is exactly what `layers` need and the values can be weights."""
     header = parse_header(data, layers, len(data), file)
+    _check_not_text(np.frombuffer(data, np.uint8, offset=header.size), file)
     arrays = _parse_arrays(np.frombuffer(data, "<f4", offset=header.size), header, layers, file)
     return Weights(header, tuple(arrays))
 
@@ -225,6 +226,14 @@ def _check_length(length: int, header: Header, layers: Sequence[Layer], file: st
             at += 4 * _stored(layer, spec)
             if at > length:
                 raise InputError(f"byte {length}: ends within {layer}, {spec.name}: {wanted}", file=file)
+
+
+def _check_not_text(payload: NDArray[np.uint8], file: str) -> None:
+    """InputError if an editor replaced every byte over 0x7f, of which numbers have many and text has none."""
+    if payload.size >= 512 and 0 < payload.max() < 0x80:
+        raise InputError(
+            "no byte is over 0x7f: expected numbers, found what an editor of text leaves of them", file=file
+        )
 
 
 def _check_values(array: NDArray[np.float32], layer: Layer, spec: TensorSpec, byte: int, file: str) -> None:
