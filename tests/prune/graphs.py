@@ -172,6 +172,7 @@ def random_cfg(seed: int, *, classic: bool = False) -> str:
         drawn.add("softmax", (4, 1, 1))
         drawn.add("cost", (4, 1, 1))
     else:
+        drawn.conv(6)  # whatever the blocks have tied or frozen, this can be pruned
         drawn.text += "\n[convolutional]\nfilters=14\nsize=1\nstride=1\npad=1\nactivation=linear\n"
         anchors = "anchors=1,2,3,4\nclasses=2\n"
         drawn.text += (
