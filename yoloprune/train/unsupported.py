@@ -30,6 +30,7 @@ _NEUTRAL = {
     "onlyforward": "0",
     "sequential_subdivisions": "1",
     "stopbackward": "0",
+    "time_steps": "1",
     "track": "0",
     "train_only_bn": "0",
 }
