@@ -159,7 +159,8 @@ class ClassMeasure(Measure):
 
     def summary(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Mapping[str, Any]:
         head = self.graph.outputs[-1]
-        scores = np.concatenate([output[head].flatten(1).cpu().numpy() for _, output in outputs])
+        layer = self.graph.layers[head]
+        scores = np.concatenate([layer.scores(output[head]).cpu().numpy() for _, output in outputs])
         result = evaluate_classes([(scores, np.array(self.split.classes, np.int64))])
         return {"top1": result.top1, "top5": result.top5, "metric": self.metric, "images": result.images}
 
