@@ -120,7 +120,8 @@ def test_tree_of_a_region(tmp_path: Path, dialect: object) -> None:
 def test_walks_are_libdarknets(libdarknet: Path, tmp_path: Path) -> None:
     """Its [region] gets the softmax of a tree wrong, but its functions on trees are right."""
     (tmp_path / "t").write_text(TREE)
-    tree = graph_of(NET + START + f"[avgpool]\n[softmax]\ntree={tmp_path / 't'}\n").layers[2].tree  # type: ignore[attr-defined]
+    softmax = graph_of(NET + START + f"[avgpool]\n[softmax]\ntree={tmp_path / 't'}\n").layers[2]
+    tree = softmax.tree  # type: ignore[attr-defined]
     library = ctypes.CDLL(str(libdarknet))
     floats, pointer, number = ctypes.POINTER(ctypes.c_float), ctypes.c_void_p, ctypes.c_int
     library.read_tree.restype, library.read_tree.argtypes = pointer, [ctypes.c_char_p]
@@ -137,6 +138,12 @@ def test_walks_are_libdarknets(libdarknet: Path, tmp_path: Path) -> None:
     ours = tree.products(torch.from_numpy(x))
     assert worst(ours.numpy(), products) < 1e-6
     assert tree.walk(ours, 0.5).tolist() == walked
+    leaves = x.copy()
+    for row in leaves:
+        library.hierarchy_predictions(row.ctypes.data_as(floats), 8, theirs, 1, 1)
+    scores = softmax.scores(torch.from_numpy(x)[:, :, None, None]).numpy()
+    assert worst(scores, leaves) < 1e-6
+    assert (scores > 0).any(0).tolist() == [False, False, True, True, True, False, True, True]
     assert len(set(walked)) > 5
 
 

@@ -299,6 +299,10 @@ def test_yolo_forward_and_decode(scale: float, new_coords: int) -> None:
         (START + "[local_avgpool]\nsize=2\npadding=4\n", "expected windows that reach the map"),
         (START + "[convolutional]\nfilters=8\nshare_index=-1\n", "expected equal filters, channels, groups, size"),
         (START + "[avgpool]\n[convolutional]\nfilters=8\nshare_index=1\n", "expected a convolution, found layer 1"),
+        (
+            START + "antialiasing=1\nstride=2\n[empty]\n[route]\nlayers=0\n",
+            "layers=0 layer 0 [convolutional] has a blur behind it (antialiasing)",
+        ),
         (START + "[l2norm]\n", "[l2norm] layer 1: unknown or unsupported in dialect alexeyab"),
         (
             START + "[route]\nlayers=-40\n",

@@ -120,6 +120,8 @@ class Drawn:
                 self.add(
                     "convolutional", (c, *out), filters=c, size=3, stride=2, pad=1, antialiasing=1, activation="leaky"
                 )
+            self.shapes[-1] = (0, 0, 0)  # no section may name it
+            self.add("empty", (c, *out))
         elif kind == "deepest" and c % 2 == 0 and c > 4:
             self.add("maxpool", (c // 2, h, w), maxpool_depth=1, out_channels=c // 2)
         elif kind == "mean" and h > 4:
@@ -172,6 +174,7 @@ def random_cfg(seed: int, *, classic: bool = False) -> str:
         drawn.add("softmax", (4, 1, 1))
         drawn.add("cost", (4, 1, 1))
     else:
+        drawn.conv(6)  # whatever the blocks have tied or frozen, this can be pruned
         drawn.text += "\n[convolutional]\nfilters=14\nsize=1\nstride=1\npad=1\nactivation=linear\n"
         anchors = "anchors=1,2,3,4\nclasses=2\n"
         drawn.text += (

@@ -23,6 +23,7 @@ _NEUTRAL = {
     "onlyforward": "0",
     "sequential_subdivisions": "1",
     "smooth": "0",
+    "time_steps": "1",
     "track": "0",
     "weights_reject_freq": "0",
 }

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.options import Options
@@ -140,6 +140,9 @@ class Context:
         if not 0 <= index < self.index:
             where = "after the layers before it" if index >= self.index else "before the first layer"
             raise options.error(f"points {where} (expected {-self.index}..{self.index - 1}, found {value})", key)
+        if self.layers and self.layers[index].allocated != self.layers[index].out:
+            why = "has a blur behind it (antialiasing), and by its index Darknet takes it for as large as before that"
+            raise options.error(f"{self.layers[index]} {why}", key)
         return index
 
 
@@ -174,6 +177,11 @@ class Layer(ABC):
     def out(self) -> Shape:
         """Output shape."""
 
+    @property
+    def allocated(self) -> Shape:
+        """The output's shape as sections see it that name the layer by its index. Here: what it is."""
+        return self.out
+
     def tensors(self) -> tuple[TensorSpec, ...]:
         """Arrays in disk order."""
         return ()
@@ -181,6 +189,10 @@ class Layer(ABC):
     @abstractmethod
     def module(self, dialect: Dialect) -> nn.Module:
         """Torch module: takes a Tensor [B,C,H,W] per source, gives one; parameters are named as `tensors()` names."""
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Of a classifier's last layer: what its classes are ranked by, [B,C,H,W] -> [B,K]."""
+        return output.flatten(1)
 
     def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
         """Ids of the output channels, given those of each source. Here: they pass through."""

@@ -133,6 +133,11 @@ class Convolutional(Layer):
         return blurred(sums, self.antialiasing, self.stride_x, self.stride_y) if self.antialiasing else sums
 
     @property
+    def allocated(self) -> Shape:
+        """As before a blur."""
+        return self.sums
+
+    @property
     def sums(self) -> Shape:
         """Before the blur, if there is one; then it strides, not the convolution."""
         shape = self.source_shapes[0]
@@ -365,7 +370,7 @@ class _XnorConvolution(_Convolution):
 
     def __init__(self, layer: Convolutional, dialect: Dialect) -> None:
         if dialect.extended:
-            why = "xnor is not supported in this dialect: its Darknet computes with bits, other numbers at the borders"
+            why = "xnor is not supported in this dialect: its Darknet computes with bits, by other rules"
             raise InputError(f"{layer}: {why}")
         super().__init__(layer, dialect)
 

@@ -393,6 +393,10 @@ class Softmax(Head):
         """[B,C,H,W] -> the same."""
         return _Softmax(self)
 
+    def scores(self, output: Tensor) -> Tensor:
+        """Of a tree only leaves are answers, each as probable as all on its way (hierarchy_predictions)."""
+        return self.tree.leaves(output.flatten(1)) if self.tree else output.flatten(1)
+
 
 class _Softmax(nn.Module):
     def __init__(self, layer: Softmax) -> None:

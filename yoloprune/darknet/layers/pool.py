@@ -118,6 +118,11 @@ class Maxpool(_Windowed):
             return blurred(self.pooled(1, 1), self.antialiasing, self.stride_x, self.stride_y)
         return super().out
 
+    @property
+    def allocated(self) -> Shape:
+        """As before a blur."""
+        return self.pooled(1, 1) if self.antialiasing and not self.depth else self.out
+
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,C',H',W']."""
         if self.depth:

@@ -58,6 +58,11 @@ class Tree:
                 columns[number] = columns[number] * columns[parent]
         return torch.stack(columns, 1)
 
+    def leaves(self, probs: Tensor) -> Tensor:
+        """As `products`, but 0 for classes that have children."""
+        inner = torch.tensor(sorted(set(self.parents) - {-1}), dtype=torch.long, device=probs.device)
+        return self.products(probs).index_fill(1, inner, 0.0)
+
     def walk(self, probs: Tensor, thresh: float) -> Tensor:
         """For each row of `products` [M, K] the class where a walk down stops [M] (hierarchy_top_prediction).
 
