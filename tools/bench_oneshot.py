@@ -122,7 +122,7 @@ class Bench:
         key = (id(cutter), criterion)
         if key not in self._markets:
             found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
-            trials = Trials(cutter, self.choosing, found)
+            trials = Trials(cutter, self.choosing, lambda: found)
             setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
             curves = cutter.first_curves(criterion)
             start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)

@@ -23,6 +23,7 @@ from yoloprune.prune.criteria import CRITERIA
 from yoloprune.prune.cutter import NOTHING, RECALIBRATE, REFIT
 from yoloprune.readers import ReaderError
 from yoloprune.steps.job import Step
+from yoloprune.train.processes import rank_of
 
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
@@ -124,7 +125,7 @@ def screen_of(json_file: str | None, quiet: bool, force: bool) -> Iterator[Scree
     """A command's screen. InputError, before any work, if the JSON file exists and may not be replaced."""
     if json_file not in (None, "-") and Path(str(json_file)).exists() and not force:
         raise InputError("exists already; --force replaces it", file=json_file)
-    screen = Screen(json_file, quiet)
+    screen = Screen(json_file, quiet) if rank_of() == 0 else Screen(None, True)
     try:
         yield screen
     finally:
