@@ -104,6 +104,22 @@ def test_ana_measures_every_group(whole: Whole) -> None:
     assert len(np.unique(plot.reshape(-1, 3), axis=0)) > 50
 
 
+@pytest.mark.parametrize(
+    ("flag", "criterion", "expected"),
+    [
+        ("--no-compensate", "l1", "none"),
+        ("--no-compensate", "elimination", "none, 4 pictures"),
+        ("--bn-recalibrate", "apoz", "batch norm, 4 pictures"),
+    ],
+)
+def test_cuts_without_a_refit(own: Bench, flag: str, criterion: str, expected: str) -> None:
+    words = [*FEW, flag, "--criterion", criterion]
+    answer("ana", *own.inputs, *words, "--sparsities", 0.5)
+    answer("prune", *words, "--threshold", 0.5)
+    setup = json.loads(Path("yoloprune-workspace/round-1/sensitivity.json").read_text())["setup"]
+    assert (setup["criterion"], setup["compensation"]) == (criterion, expected)
+
+
 def test_ana_measures_where_it_is_asked_to(own: Bench) -> None:
     found = answer("ana", *own.inputs, *FEW, "--sparsities", "0.5,0.25")
     points = {group["group"]: [point["sparsity"] for point in group["points"]] for group in found["groups"]}

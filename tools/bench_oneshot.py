@@ -110,29 +110,47 @@ class Bench:
         keep = self.channels.all_kept()
         self.refitted = Cutter(model, self.channels, keep, lambda: self.batches)
         self.plain = Cutter(model, self.channels, keep)
+        self._markets: dict[tuple[int, str], Market] = {}
 
-    def by_curves(self, cutter: Cutter, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
-        """Every group alone, then joint cuts in which groups trade loss against BFLOPs, as `prune --ratio` has it."""
-        found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
-        trials = Trials(cutter, self.choosing, lambda: found)
-        setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
-        curves = cutter.first_curves(criterion)
-        start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
-        sensitivity = analyse(start, trials, lambda *_: None)
-        costs = Costs(self.model.graph, self.channels, flops(self.model.graph))
-        market = Market(sensitivity, self.channels, Limits(), costs)
-        for share in SHARES:
-            keep = keep_atoms(sensitivity, self.channels, market.for_ratio(share))
-            keep = cutter.rechosen(keep, criterion)
-            yield keep, cutter.together(keep)
+    @property
+    def bflops(self) -> float:
+        """Of the whole network."""
+        return self.model.graph.bflops
+
+    def market(self, cutter: Cutter, criterion: str) -> Market:
+        """Every group alone analysed, on the pictures that choose; once for each way."""
+        key = (id(cutter), criterion)
+        if key not in self._markets:
+            found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
+            trials = Trials(cutter, self.choosing, lambda: found)
+            setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
+            curves = cutter.first_curves(criterion)
+            start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
+            costs = Costs(self.model.graph, self.channels, flops(self.model.graph))
+            analysed = analyse(start, trials, lambda *_: None)
+            self._markets[key] = Market(analysed, self.channels, Limits(), costs)
+        return self._markets[key]
+
+    def traded(self, cutter: Cutter, criterion: str, ratio: float) -> tuple[KeepAtoms, Model]:
+        """The joint cut for which groups trade loss against BFLOPs, as `prune --ratio` has it."""
+        market = self.market(cutter, criterion)
+        keep = keep_atoms(market.sensitivity, self.channels, market.for_ratio(ratio))
+        keep = cutter.rechosen(keep, criterion)
+        return keep, cutter.together(keep)
+
+    def uniformly(self, criterion: str, sparsity: float) -> KeepAtoms:
+        """The same share of every group goes."""
+        keep = self.channels.all_kept()
+        for group in self.channels.groups:
+            if len(group.atoms) > 1:
+                order = self.plain.order(criterion, group)
+                keep[group.atoms[list(order[: int(sparsity * len(order))])]] = False
+        return keep
 
     def uniform(self, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
-        """The same share of every group."""
-        curves = self.plain.first_curves(criterion)
-        for sparsity in SHARES:
-            keep = self.channels.all_kept()
-            for curve in curves:
-                keep = curve.keep(self.channels, keep, int(sparsity * curve.atoms))
+        """At growing shares."""
+        for share in SHARES:
+            keep = self.uniformly(criterion, share)
             yield keep, self.plain.together(keep)
 
     def torch_pruning(self, importance: str) -> Iterator[tuple[KeepAtoms, Model]]:
@@ -149,8 +167,8 @@ class Bench:
 
 
 WAYS: Final[Mapping[str, Callable[[Bench], Iterator[tuple[KeepAtoms, Model]]]]] = {
-    "ours": lambda bench: bench.by_curves(bench.refitted, "elimination"),
-    "unrefitted": lambda bench: bench.by_curves(bench.plain, "l1"),
+    "ours": lambda bench: (bench.traded(bench.refitted, "elimination", share) for share in SHARES),
+    "unrefitted": lambda bench: (bench.traded(bench.plain, "l1", share) for share in SHARES),
     "uniform-l1": lambda bench: bench.uniform("l1"),
     "uniform-scale": lambda bench: bench.uniform("bn-scale"),
     "tp-magnitude": lambda bench: bench.torch_pruning("magnitude"),

@@ -94,9 +94,7 @@ def analyse_job(
     """
     if losses and sparsities:
         raise InputError("expected --losses or --sparsities, found both")
-    criterion = criterion or criterion_for(calibrate, compensation)
-    if criterion not in CRITERIA:
-        raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
+    criterion = criterion_for(criterion, calibrate, compensation)
     if calibrate:
         calibration_paths(job, calibrate)  # what is missing there is said now
     with joined(device) as place:
@@ -208,13 +206,18 @@ def _latest(sensitivity: Sensitivity, curve: Curve) -> str:
     return f"group {curve.label} loses {shown}"
 
 
-def criterion_for(calibrate: int, compensation: str) -> str:
-    """The best there is. InputError for a compensation that isn't known or lacks the pictures it needs."""
+def criterion_for(criterion: str | None, calibrate: int, compensation: str) -> str:
+    """The criterion, left out the best there is. InputError for what isn't known or lacks the pictures it needs."""
     if compensation not in COMPENSATIONS:
         raise InputError(f"compensation: expected one of {', '.join(COMPENSATIONS)}, found {compensation!r}")
     if compensation == RECALIBRATE and not calibrate:
         raise InputError("--bn-recalibrate: expected calibration pictures, found --calibrate 0")
-    return default_criterion(bool(calibrate) and compensation == REFIT)
+    criterion = criterion or default_criterion(bool(calibrate) and compensation == REFIT)
+    if criterion not in CRITERIA:
+        raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
+    if not calibrate and criterion not in WITHOUT_PICTURES:
+        raise InputError(f"--criterion {criterion}: expected calibration pictures, found --calibrate 0")
+    return criterion
 
 
 def cutter_of(job: Job, calibrate: int, compensation: str = REFIT, *, device: str = "cpu") -> Cutter:

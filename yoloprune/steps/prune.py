@@ -99,7 +99,7 @@ def prune(
     if drop_branches and rule == "prefix" and threshold is None:
         raise InputError("--drop-branches with --ratio or --total-loss: expected --rule interpolated, found prefix")
     check_objective(objective, reader)
-    criterion = criterion or criterion_for(calibrate, compensation)
+    criterion = criterion_for(criterion, calibrate, compensation)
     job = _open_for_cut(workspace, force=force)
     _check_layers(job, exclude)
     limits = Limits(frozenset(exclude), multiple, min_keep)
