@@ -172,11 +172,13 @@ def prune_command(
             **_figures(pruned.before, pruned.after, files, pruned.written),
             "threshold": pruned.threshold,
             "joint_loss": pruned.joint_loss,
+            "branches_gone": [branch.sum for branch in pruned.channels.branches],
         }
         networks = {"original": pruned.original, "before": pruned.before, "pruned": pruned.after}
         screen.answer(
             answer,
             report.group_table(pruned.channels, pruned.keep),
+            *(f"branch {each.inside[0]}..{each.sum} is gone" for each in pruned.channels.branches),
             report.figures_table(networks),
             f"all groups together lose {pruned.joint_loss:.4f}; each alone was allowed {pruned.threshold:.4f}",
         )

@@ -42,6 +42,16 @@ def test_sums_are_those_of_the_slim_network(seed: int) -> None:
     check_costs(graph_of(random_cfg(seed)), seed)
 
 
+def test_what_earlier_rounds_took_stays_gone() -> None:
+    graph = graph_of(CFG)
+    channels = trace(graph)
+    left, keep = (random_keep(channels, np.random.default_rng(seed)) for seed in (1, 2))
+    plain = Costs(graph, channels, flops(graph))
+    later = Costs(graph, channels, flops(graph), left)
+    assert later.total(keep) == plain.total(keep & left) < plain.total(keep)
+    assert later.whole == plain.whole == plain.total(channels.all_kept())
+
+
 @pytest.mark.parametrize("name", STOCK)
 def test_sums_on_stock_cfgs(shared: Path, name: str) -> None:
     check_costs(graph_of(with_input(stock(shared, name).read_text(), 64, 64)), 1)

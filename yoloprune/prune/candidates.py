@@ -38,7 +38,7 @@ class Candidate:
         channels = trace(graph, (*self.channels.branches, *branches))
         sensitivity = replace(self.sensitivity, curves=carried_curves(self.sensitivity, self.channels, channels))
         keep = self.channels.carried(self.keep, channels)
-        return Candidate(channels, keep, sensitivity, Costs(graph, channels, price), added)
+        return Candidate(channels, keep, sensitivity, Costs(graph, channels, price, keep), added)
 
 
 def carried_curves(sensitivity: Sensitivity, old: Channels, new: Channels) -> tuple[Curve, ...]:

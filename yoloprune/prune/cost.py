@@ -39,7 +39,9 @@ PRICES: Final[Mapping[str, Callable[[Graph], Price]]] = {"bflops": flops, "param
 class Costs:
     """Sums a price over a network's layers; what was asked once is remembered."""
 
-    def __init__(self, graph: Graph, channels: Channels, price: Price) -> None:
+    def __init__(self, graph: Graph, channels: Channels, price: Price, left: KeepAtoms | None = None) -> None:
+        """left: what earlier rounds left; the rest counts as gone in any keep-set."""
+        self._left = channels.all_kept() if left is None else left
         self.channels, self._price = channels, price
         self.whole = sum(
             price(layer.index, tuple(shape.c for shape in layer.source_shapes), layer.out.c) for layer in graph.layers
@@ -51,7 +53,7 @@ class Costs:
 
     def total(self, keep: KeepAtoms) -> float:
         """Of the network slimmed to `keep`."""
-        return sum(self._layer(index, keep) for index in self._layers)
+        return sum(self._layer(index, keep & self._left) for index in self._layers)
 
     def around(self, label: str, keep: KeepAtoms) -> float:
         """Of the layers that a group's channels are made in, pass through or are read by."""
@@ -61,7 +63,8 @@ class Costs:
             self._touched[label] = tuple(
                 index for index in self._layers if any(not atoms.isdisjoint(ids.tolist()) for ids in self._ids(index))
             )
-        return sum(self._layer(index, keep) for index in self._touched[label])
+        left = keep & self._left
+        return sum(self._layer(index, left) for index in self._touched[label])
 
     def _ids(self, index: int) -> list[NDArray[np.int64]]:
         return [*self.channels.inputs[index], self.channels.outputs[index]]

@@ -29,9 +29,9 @@ Timer = Callable[[Sequence[Graph]], Sequence[float]]
 """Seconds that the last layer of each network takes."""
 _SHARES: Final = (1 / 8, 1 / 4, 1 / 2, 1)
 """Knots of an axis, as shares of its channels."""
-_STEPS: Final = (8, 4, 2)
+_STEPS: Final = (8, 4)
 """Filters that a program may compute at once."""
-_FEW: Final = (16, 17, 18, 20, 24)
+_FEW: Final = (16, 17, 20, 24)
 """Filters by whose times that is found out."""
 _WITNESSES: Final = 6
 """Layers that are asked for it."""

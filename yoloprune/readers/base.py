@@ -42,7 +42,7 @@ class Reader(Protocol):
     def seconds(self, cfg: Path, weights: Path, image: Floats, repeats: int) -> float:
         """Median time in seconds of one forward pass of `image` [C, H, W] on one thread, after one that is not counted.
 
-        Raises ReaderError.
+        Of the processor: that is what passes where nothing else runs. Raises ReaderError.
         """
         ...
 

@@ -59,7 +59,7 @@ def race(files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list
 
 
 def layer_seconds(cfgs: Sequence[str], floats: Sequence[int]) -> list[float]:
-    """Least time of each cfg's last section, as OpenCV's own clock has it (see `Reader`)."""
+    """Least time of each cfg's last section, by the share that OpenCV's own clock gives it (see `Reader`)."""
     job = {"do": "layer_seconds", "cfgs": list(cfgs), "floats": list(map(int, floats))}
     return [float(seconds) for seconds in call("yoloprune.readers.opencv_worker", job).value]
 

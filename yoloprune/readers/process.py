@@ -51,7 +51,7 @@ def call(worker: str, job: Mapping[str, Any], arrays: Mapping[str, Floats] | Non
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         done = subprocess.run(
             [sys.executable, "-m", worker, name],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -112,7 +112,7 @@ def prune(
         sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
     threshold = None if threshold is None else threshold * scale
     price = price_for(job, objective, reader, watch)
-    whole = Candidate(job.channels, job.keep, sensitivity, Costs(job.model.graph, job.channels, price))
+    whole = Candidate(job.channels, job.keep, sensitivity, Costs(job.model.graph, job.channels, price, job.keep))
     candidates = [whole]
     if drop_branches:
         accuracies = branch_accuracies(job, sensitivity.setup, calibrate, compensation, device, watch)

@@ -1,0 +1,85 @@
+"""Networks with some residual branches gone: what curves carry over, and which network is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers import graph_of
+from tests.prune.test_plan import curve, of
+from yoloprune.errors import InputError
+from yoloprune.prune.branches import branches
+from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total, carried_curves, nested
+from yoloprune.prune.channels import trace
+from yoloprune.prune.cost import Costs, flops
+from yoloprune.prune.plan import Limits, Plan
+from yoloprune.prune.slim import slim_graph
+
+CONV = "[convolutional]\nactivation=leaky\nfilters="
+BLOCK = f"{CONV}16\nsize=3\npad=1\n{CONV}8\n[shortcut]\nfrom=-3\nactivation=linear\n"
+GRAPH = graph_of(f"[net]\nwidth=8\nheight=8\nchannels=3\n{CONV}8\n{BLOCK}{BLOCK}{CONV}12\n{CONV}5\n")
+FIRST, SECOND = branches(GRAPH)
+PRICE = flops(GRAPH)
+LINE = {2: 0.01, 4: 0.02, 6: 0.03, 7: 0.035}
+
+
+def whole(loss: float = 1.0) -> Candidate:
+    """Groups 0+2+5 (the stream), 1 and 4 (inside the branches) and 7; all lose in proportion to `loss`."""
+    channels = trace(GRAPH)
+    assert [group.label for group in channels.groups] == ["0+2+5", "1", "4", "7"]
+    curves = []
+    for group in channels.groups:
+        size = len(group.atoms)
+        losses = {count * size // 8: loss * lost for count, lost in LINE.items()}
+        curves.append(curve(losses, atoms=size, producers=group.producers))
+    return Candidate(channels, channels.all_kept(), of(*curves), Costs(GRAPH, channels, PRICE))
+
+
+def test_curves_of_whole_groups_carry_over() -> None:
+    before = whole()
+    after = trace(GRAPH, [FIRST])
+    curves = carried_curves(before.sensitivity, before.channels, after)
+    assert [each.label for each in curves] == ["0+5", "4", "7"]
+    for old, new in zip((before.sensitivity.curves[index] for index in (0, 2, 3)), curves, strict=True):
+        assert (old.points, old.atoms, old.order) == (new.points, new.atoms, new.order)
+    both = trace(GRAPH, [FIRST, SECOND])
+    assert [each.label for each in carried_curves(before.sensitivity, before.channels, both)] == ["0", "7"]
+
+
+def test_cheap_branches_go_first() -> None:
+    found = list(nested(whole(), GRAPH, PRICE, {FIRST: 0.02, SECOND: 0.001}, doubt=0.003))
+    assert [each.channels.branches for each in found] == [(), (SECOND,), (SECOND, FIRST)]
+    assert [each.added for each in found] == pytest.approx([0.0, 0.004, 0.027])
+
+
+@pytest.mark.parametrize(("added", "gone"), [({FIRST: 0.0, SECOND: 0.5}, (FIRST,)), ({FIRST: 0.5, SECOND: 0.5}, ())])
+def test_ratio_takes_what_loses_least(added: dict[object, float], gone: tuple[object, ...]) -> None:
+    candidates = list(nested(whole(), GRAPH, PRICE, added, doubt=0.003))  # type: ignore[arg-type]
+    best, choice = best_for_ratio(candidates, Limits(), "interpolated", 0.3)
+    assert best.channels.branches == gone
+    keep = best.channels.all_kept()
+    for each in best.sensitivity.curves:
+        keep = each.keep(best.channels, keep, choice[each.label])
+    slim = slim_graph(GRAPH, best.channels, keep)
+    assert 1 - slim.bflops / GRAPH.bflops >= 0.3
+    with pytest.raises(InputError, match="at most"):
+        best_for_ratio(candidates, Limits(), "interpolated", 0.999)
+
+
+def test_total_loss_takes_what_saves_most() -> None:
+    candidates = list(nested(whole(), GRAPH, PRICE, {FIRST: 0.001, SECOND: 0.001}, doubt=0.003))
+    assert best_for_total(candidates, Limits(), "interpolated", 0.05).channels.branches == (FIRST, SECOND)
+    assert best_for_total(candidates, Limits(), "interpolated", 0.001).channels.branches == ()
+
+
+def test_a_plan_knows_its_branches(tmp_path: Path) -> None:
+    channels = trace(GRAPH, [SECOND])
+    keep = channels.all_kept()
+    keep[channels.groups[0].atoms[:3]] = False
+    Plan.of("sha", channels, keep, {}, {}).save(tmp_path / "plan.json")
+    plan = Plan.load(tmp_path / "plan.json")
+    again = plan.channels(GRAPH)
+    assert again.branches == (SECOND,)
+    assert np.array_equal(plan.keep(again), keep)
