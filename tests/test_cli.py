@@ -33,7 +33,7 @@ from yoloprune.steps.job import Step
 from yoloprune.steps.prune import Pruned
 from yoloprune.workspace import Figures, Workspace
 
-COMMANDS = ("ana", "prune", "finetune", "export", "run", "status", "map", "detect", "stat", "verify", "check")
+COMMANDS = ("ana", "prune", "finetune", "train", "export", "run", "status", "map", "detect", "stat", "verify", "check")
 FEW = ["--calibrate", "4"]
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,6 +104,22 @@ def test_ana_measures_every_group(whole: Whole) -> None:
     assert len(np.unique(plot.reshape(-1, 3), axis=0)) > 50
 
 
+@pytest.mark.parametrize(
+    ("flag", "criterion", "expected"),
+    [
+        ("--no-compensate", "l1", "none"),
+        ("--no-compensate", "elimination", "none, 4 pictures"),
+        ("--bn-recalibrate", "apoz", "batch norm, 4 pictures"),
+    ],
+)
+def test_cuts_without_a_refit(own: Bench, flag: str, criterion: str, expected: str) -> None:
+    words = [*FEW, flag, "--criterion", criterion]
+    answer("ana", *own.inputs, *words, "--sparsities", 0.5)
+    answer("prune", *words, "--threshold", 0.5)
+    setup = json.loads(Path("yoloprune-workspace/round-1/sensitivity.json").read_text())["setup"]
+    assert (setup["criterion"], setup["compensation"]) == (criterion, expected)
+
+
 def test_ana_measures_where_it_is_asked_to(own: Bench) -> None:
     found = answer("ana", *own.inputs, *FEW, "--sparsities", "0.5,0.25")
     points = {group["group"]: [point["sparsity"] for point in group["points"]] for group in found["groups"]}
@@ -111,6 +127,29 @@ def test_ana_measures_where_it_is_asked_to(own: Bench) -> None:
     shown = call("ana", *own.inputs, *FEW).stdout
     assert "25%" in shown
     assert "30%" not in shown
+
+
+def test_ana_without_labels_measures_agreement(own: Bench) -> None:
+    for label in own.folder.rglob("labels/*.txt"):
+        label.unlink()
+    assert "label" in call("ana", *own.inputs, *FEW, "-w", "space", status=2).stderr
+    found = answer("ana", *own.inputs, *FEW, "-w", "space", "--no-labels")
+    assert found["baseline"] == pytest.approx(1.0)
+    pruned = answer("prune", "--threshold", 0.3, *FEW, "-w", "space")
+    assert pruned["before"]["map50_agreement"] == pytest.approx(1.0)
+    assert 0 < pruned["after"]["map50_agreement"] < 1
+
+
+def test_ana_by_two_processes_measures_every_group(own: Bench) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "yoloprune", "ana"]
+    arguments = [*map(str, own.inputs), *FEW, "-w", "space", "--losses", "0.05,0.2", "--json", "-"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [group["group"] for group in found["groups"]] == ["0+1", "2", "4"]
+    assert all(group["points"] for group in found["groups"])
+    assert {path.name for path in Path("space/round-1").iterdir()} == {"sensitivity.json", "sensitivity.png"}
+    assert answer("prune", "--threshold", 0.2, *FEW, "-w", "space")["after"]["bflops"] > 0
 
 
 def test_prune_finetune_and_export_say_what_they_did(whole: Whole) -> None:
@@ -342,7 +381,9 @@ def test_data_is_found_where_only_one_lies(own: Bench) -> None:
 def test_dry_runs_write_nothing(whole: Whole, own: Bench) -> None:
     ahead = answer("ana", *own.inputs, "-w", "space", "--dry-run")
     assert (ahead["groups"], ahead["images"]) == (3, 5)
-    assert ahead["points"] == sum(len(group["points"]) for group in whole.answers["ana"]["groups"])
+    assert ahead["points"] > ahead["groups"]
+    grid = answer("ana", *own.inputs, "-w", "space", "--sparsities", "0.25,0.5", "--dry-run")
+    assert grid["points"] == 6
     assert not Path("space").exists()
 
     space = ["-w", "space"]

@@ -92,7 +92,7 @@ class Bench:
         """The analysis, and after each group the classic way for the same group."""
         started = time.perf_counter()
         found = [each for batch in self.measure.run(network_for_measuring(self.model)) for each in batch]
-        self.trials = Trials(self.refitted, self.measure, found)
+        self.trials = Trials(self.refitted, self.measure, lambda: found)
         curves = self.refitted.first_curves("elimination")
         setup = Setup("", "", "", "alexeyab", False, "map50", self.images, "elimination", "")
         start = Sensitivity(setup, self.baseline, self.baseline, LOSSES, (), curves)

@@ -6,8 +6,8 @@ The first N pictures of the valid list choose; the loss is that of the other pic
 cuts of growing size are made and measured; printed is the largest share of BFLOPs whose loss, there and at every
 smaller cut, stays within the points.
 
-ours             loss curves with refitting, elimination order, joint refit
-unrefitted       loss curves of plain cuts, L1 order, plain cut
+ours             analysis with refitting, groups trade as with `prune --ratio`, elimination order, joint refit
+unrefitted       the same with plain cuts and L1 order
 uniform-l1       the same sparsity for every group, L1 order, plain cut
 uniform-scale    the same sparsity for every group, batch-norm scale, plain cut
 tp-magnitude     Torch-Pruning, GroupMagnitudeImportance, global_pruning=True
@@ -37,17 +37,18 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import DetectionMeasure, Pictures, fit_for, network_for_measuring
 from yoloprune.prune.channels import KeepAtoms, trace
+from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.cutter import Cutter
-from yoloprune.prune.plan import Limits, choose, keep_atoms
+from yoloprune.prune.plan import Limits, keep_atoms
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import LOSSES, Sensitivity, Setup
 from yoloprune.prune.slim import slim_graph
+from yoloprune.prune.trade import Market
 from yoloprune.prune.trials import Trials
 
 POINTS = (0.01, 0.02, 0.05, 0.10)
-THRESHOLDS = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05)
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Of the channels, for ways that have no loss to choose by."""
+"""Of BFLOPs, or of channels for ways that have no loss to choose by."""
 
 
 def main() -> None:
@@ -109,26 +110,47 @@ class Bench:
         keep = self.channels.all_kept()
         self.refitted = Cutter(model, self.channels, keep, lambda: self.batches)
         self.plain = Cutter(model, self.channels, keep)
+        self._markets: dict[tuple[int, str], Market] = {}
 
-    def by_curves(self, cutter: Cutter, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
-        """Every group alone, then joint cuts at growing thresholds."""
-        found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
-        trials = Trials(cutter, self.choosing, found)
-        setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
-        curves = cutter.first_curves(criterion)
-        start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
-        sensitivity = analyse(start, trials, lambda *_: None)
-        for threshold in THRESHOLDS:
-            keep = keep_atoms(sensitivity, self.channels, choose(sensitivity, threshold, Limits()))
-            yield keep, cutter.together(keep)
+    @property
+    def bflops(self) -> float:
+        """Of the whole network."""
+        return self.model.graph.bflops
+
+    def market(self, cutter: Cutter, criterion: str) -> Market:
+        """Every group alone analysed, on the pictures that choose; once for each way."""
+        key = (id(cutter), criterion)
+        if key not in self._markets:
+            found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
+            trials = Trials(cutter, self.choosing, lambda: found)
+            setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
+            curves = cutter.first_curves(criterion)
+            start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
+            costs = Costs(self.model.graph, self.channels, flops(self.model.graph))
+            analysed = analyse(start, trials, lambda *_: None)
+            self._markets[key] = Market(analysed, self.channels, Limits(), costs)
+        return self._markets[key]
+
+    def traded(self, cutter: Cutter, criterion: str, ratio: float) -> tuple[KeepAtoms, Model]:
+        """The joint cut for which groups trade loss against BFLOPs, as `prune --ratio` has it."""
+        market = self.market(cutter, criterion)
+        keep = keep_atoms(market.sensitivity, self.channels, market.for_ratio(ratio))
+        keep = cutter.rechosen(keep, criterion)
+        return keep, cutter.together(keep)
+
+    def uniformly(self, criterion: str, sparsity: float) -> KeepAtoms:
+        """The same share of every group goes."""
+        keep = self.channels.all_kept()
+        for group in self.channels.groups:
+            if len(group.atoms) > 1:
+                order = self.plain.order(criterion, group)
+                keep[group.atoms[list(order[: int(sparsity * len(order))])]] = False
+        return keep
 
     def uniform(self, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
-        """The same share of every group."""
-        curves = self.plain.first_curves(criterion)
-        for sparsity in SHARES:
-            keep = self.channels.all_kept()
-            for curve in curves:
-                keep = curve.keep(self.channels, keep, int(sparsity * curve.atoms))
+        """At growing shares."""
+        for share in SHARES:
+            keep = self.uniformly(criterion, share)
             yield keep, self.plain.together(keep)
 
     def torch_pruning(self, importance: str) -> Iterator[tuple[KeepAtoms, Model]]:
@@ -145,8 +167,8 @@ class Bench:
 
 
 WAYS: Final[Mapping[str, Callable[[Bench], Iterator[tuple[KeepAtoms, Model]]]]] = {
-    "ours": lambda bench: bench.by_curves(bench.refitted, "elimination"),
-    "unrefitted": lambda bench: bench.by_curves(bench.plain, "l1"),
+    "ours": lambda bench: (bench.traded(bench.refitted, "elimination", share) for share in SHARES),
+    "unrefitted": lambda bench: (bench.traded(bench.plain, "l1", share) for share in SHARES),
     "uniform-l1": lambda bench: bench.uniform("l1"),
     "uniform-scale": lambda bench: bench.uniform("bn-scale"),
     "tp-magnitude": lambda bench: bench.torch_pruning("magnitude"),

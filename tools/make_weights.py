@@ -2,27 +2,25 @@
 
     python tools/make_weights.py --cfg cfg/shapes.cfg --out weights/shapes.weights [--data F]
 
-Without --data it draws the built-in set. Everything follows from --seed; the cfg says how long and how fast.
+Without --data it draws the built-in set. Everything follows from --seed; the cfg says how long and how fast. It is
+`yoloprune train` in a folder of its own, which goes on if it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
 
 from make_shapes import write as draw_set
 
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
-from yoloprune.darknet.model import Model, load_graph
-from yoloprune.detect.measure import load_measure
-from yoloprune.train.loop import train
-from yoloprune.train.progress import Progress
-from yoloprune.train.recipe import Recipe
+from yoloprune.darknet.model import load
+from yoloprune.steps.job import Step
+from yoloprune.steps.train import train_network
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,36 +36,30 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=0, help="updates; 0: the cfg's max_batches")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-
     pictures = args.folder / "pictures"
     if args.data is None and not (pictures / "shapes.data").exists():
         draw_set(pictures, {"train": args.train, "valid": 300}, 160, args.seed, processes=2, force=False)
-    graph = load_graph(args.cfg, ALEXEYAB)
-    data = read_data(args.data or pictures / "shapes.data")
-    images = load_split(data, "train", ALEXEYAB, classes=graph.classes)
-    measure = load_measure(graph, data)
-    recipe = replace(Recipe.from_graph(graph, iterations=args.iterations, seed=args.seed), evaluate_every=250)
-    print(f"{graph.parameters} parameters, {graph.bflops:.3f} BFLOPs; {recipe.iterations} updates of {recipe.images}")
 
-    def say(now: Progress) -> None:
-        if now.record.metric is not None or now.record.iteration % 50 == 0:
-            metric = "" if now.record.metric is None else f", mAP@0.50 {now.record.metric:.4f}"
-            text = f"{now.record.iteration}: avg loss {now.record.average:.3f}, {now.images_per_second:.0f} images/s"
-            print(f"{text}, {now.seconds_left / 60:.1f} min left{metric}", flush=True)
+    def say(step: Step) -> None:
+        if step.done % 50 == 0:
+            print(f"{step.stage}: {step.done} of {step.total}: {step.text}", file=sys.stderr, flush=True)
 
+    folder = args.folder / "training" / args.cfg.stem
     started = time.monotonic()
-    trained = train(
-        Model(graph, weights_file.initial(graph.layers, args.seed)),
-        images,
-        recipe,
-        folder=args.folder / "training",
+    made = train_network(
+        args.cfg,
+        args.data or pictures / "shapes.data",
+        folder,
+        iterations=args.iterations,
         seed=args.seed,
-        evaluate=measure.accuracy,
-        resume=True,
-        progress=say,
+        force=(folder / f"{args.cfg.stem}-best.weights").exists(),
+        watch=say,
     )
-    weights_file.write(args.out, trained.best.with_seen(0), graph.layers, force=True)
-    print(f"mAP@0.50 {trained.best_metric:.4f}, {(time.monotonic() - started) / 60:.1f} min -> {args.out}")
+    assert made.figures is not None
+    best = load(args.cfg, made.best, ALEXEYAB)
+    weights_file.write(args.out, best.weights.with_seen(0), best.graph.layers, force=True)
+    minutes = (time.monotonic() - started) / 60
+    print(f"{made.figures.metric} {made.figures.accuracy:.4f}, {minutes:.1f} min -> {args.out}")
 
 
 if __name__ == "__main__":

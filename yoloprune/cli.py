@@ -21,6 +21,7 @@ from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
 from yoloprune.steps.prune import prune
 from yoloprune.steps.run import run
+from yoloprune.steps.train import train_network
 from yoloprune.steps.verify import TOLERANCE, verify
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
@@ -51,6 +52,8 @@ def ana_command(
     labels: console.Labels = True,
     criterion: console.Criterion = None,
     calibrate: console.Calibrate = CALIBRATE,
+    no_compensate: console.NoCompensate = False,
+    bn_recalibrate: console.BnRecalibrate = False,
     losses: console.Losses = None,
     grid: console.Grid = False,
     sparsities: console.Sparsities = None,
@@ -90,6 +93,7 @@ def ana_command(
             **asdict(settings),
             criterion=criterion,
             calibrate=calibrate,
+            compensation=console.compensation_of(no_compensate, bn_recalibrate),
             losses=wanted,
             sparsities=shares,
             device=device,
@@ -122,6 +126,8 @@ def prune_command(
     min_keep: console.MinKeep = 1,
     criterion: console.Criterion = None,
     calibrate: console.Calibrate = CALIBRATE,
+    no_compensate: console.NoCompensate = False,
+    bn_recalibrate: console.BnRecalibrate = False,
     reuse_analysis: Annotated[
         bool, typer.Option("--reuse-analysis", help="Choose by the curves of the round before.")
     ] = False,
@@ -153,6 +159,7 @@ def prune_command(
             min_keep=min_keep,
             criterion=criterion,
             calibrate=calibrate,
+            compensation=console.compensation_of(no_compensate, bn_recalibrate),
             reuse_analysis=reuse_analysis,
             workspace=workspace,
             device=device,
@@ -190,6 +197,18 @@ def finetune_command(
     ] = None,
     learning_rate: console.LearningRate = None,
     batch: console.BatchSize = None,
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Let the unpruned network teach, too: its outputs, and features at cuts.")
+    ] = False,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="With --distill: let it teach alone; train pictures need no labels.")
+    ] = False,
+    freeze: Annotated[
+        str | None, typer.Option("--freeze", metavar="LAYERS", help="Layers that stay as they are, like 0-4,8.")
+    ] = None,
+    ema: console.Ema = None,
+    early_stop: console.EarlyStop = 0,
+    bf16: console.Bf16 = False,
     workspace: console.WorkspaceDir = DEFAULT,
     device: console.Device = "cpu",
     seed: console.Seed = 0,
@@ -210,6 +229,12 @@ def finetune_command(
             iterations=iterations,
             learning_rate=learning_rate,
             batch=batch,
+            distill=distill,
+            labels=not no_labels,
+            freeze=console.layers_of(freeze, "--freeze"),
+            ema=ema,
+            early_stop=early_stop,
+            bf16=bf16,
             workspace=workspace,
             device=device,
             seed=seed,
@@ -221,6 +246,74 @@ def finetune_command(
         files = {"weights": tuned.best, "last": tuned.last}
         networks = {"pruned": tuned.before, "finetuned": tuned.after}
         screen.answer(_figures(tuned.before, tuned.after, files, tuned.written), report.figures_table(networks))
+
+
+@app.command("train", epilog="Example: yoloprune train yolo.cfg --data d.data --pretrained yolo.conv.15 -o trained")
+def train_command(
+    cfg: console.CfgArg,
+    out: console.Out,
+    data: console.Data = None,
+    pretrained: Annotated[
+        Path | None,
+        typer.Option("--pretrained", metavar="FILE", help="Weights of all layers or the first ones, to start from."),
+    ] = None,
+    iterations: Annotated[
+        int, typer.Option("--iterations", metavar="N", min=0, help="Updates; 0: the cfg's max_batches.")
+    ] = 0,
+    ema: console.Ema = None,
+    early_stop: console.EarlyStop = 0,
+    bf16: console.Bf16 = False,
+    images: console.Images = None,
+    dialect: console.DialectName = "alexeyab",
+    letterbox: console.Letterbox = None,
+    metric: console.Metric = None,
+    device: console.Device = "cpu",
+    seed: console.Seed = 0,
+    workers: console.Workers = 2,
+    force: console.Force = False,
+    dry_run: console.DryRun = False,
+    quiet: console.Quiet = False,
+    json: console.Json = None,
+    config: console.Config = None,
+) -> None:
+    """Train a network as its cfg says, from scratch or from the first layers of another; goes on if interrupted.
+
+    Writes the best weights by accuracy on the valid list, the last ones, a log and a chart.
+    """
+    with screen_of(json, quiet, force) as screen:
+        made = train_network(
+            cfg,
+            data,
+            out,
+            pretrained=pretrained,
+            iterations=iterations,
+            ema=ema,
+            early_stop=early_stop,
+            bf16=bf16,
+            images=images,
+            dialect=dialect,
+            letterbox=letterbox,
+            metric=metric,
+            device=device,
+            seed=seed,
+            workers=workers,
+            force=force,
+            dry_run=dry_run,
+            watch=screen.watch,
+        )
+        files = {"best": made.best, "last": made.last, "log": made.log, "chart": made.chart}
+        answer = {
+            "figures": made.figures.as_dict() if made.figures else None,
+            "iteration": made.iteration,
+            "iterations": made.iterations,
+            "pretrained_layers": made.layers,
+            "files": files if made.figures else {},
+        }
+        if made.figures is None:
+            screen.answer(answer, f"{made.iterations} iterations would be done", report.file_list(files))
+            return
+        figures = report.figures_table({"trained": made.figures})
+        screen.answer(answer, figures, f"best after iteration {made.iteration}", report.file_list(files))
 
 
 @app.command("export", epilog="Example: yoloprune export -o slim --for opencv --fold-bn")
@@ -283,6 +376,8 @@ def run_command(
     min_keep: console.MinKeep = 1,
     criterion: console.Criterion = None,
     calibrate: console.Calibrate = CALIBRATE,
+    no_compensate: console.NoCompensate = False,
+    bn_recalibrate: console.BnRecalibrate = False,
     learning_rate: console.LearningRate = None,
     batch: console.BatchSize = None,
     device: console.Device = "cpu",
@@ -317,6 +412,7 @@ def run_command(
             min_keep=min_keep,
             criterion=criterion,
             calibrate=calibrate,
+            compensation=console.compensation_of(no_compensate, bn_recalibrate),
             learning_rate=learning_rate,
             batch=batch,
             device=device,

@@ -20,8 +20,10 @@ from typer.core import TyperGroup
 from yoloprune.artefacts import atomic_path
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA
+from yoloprune.prune.cutter import NOTHING, RECALIBRATE, REFIT
 from yoloprune.readers import ReaderError
 from yoloprune.steps.job import Step
+from yoloprune.train.processes import rank_of
 
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
@@ -123,7 +125,7 @@ def screen_of(json_file: str | None, quiet: bool, force: bool) -> Iterator[Scree
     """A command's screen. InputError, before any work, if the JSON file exists and may not be replaced."""
     if json_file not in (None, "-") and Path(str(json_file)).exists() and not force:
         raise InputError("exists already; --force replaces it", file=json_file)
-    screen = Screen(json_file, quiet)
+    screen = Screen(json_file, quiet) if rank_of() == 0 else Screen(None, True)
     try:
         yield screen
     finally:
@@ -141,12 +143,17 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def layers_of(text: str | None) -> frozenset[int]:
-    """`3,5,8` as numbers. InputError for anything else."""
-    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(f"--exclude: expected layer numbers like 3,5,8, found {text!r}")
-    return frozenset(map(int, parts))
+def layers_of(text: str | None, option: str = "--exclude") -> frozenset[int]:
+    """`3,5-8` as numbers. InputError for anything else."""
+    found: set[int] = set()
+    for part in (text or "").split(","):
+        first, dash, last = (each.strip() for each in part.partition("-"))
+        if not part.strip():
+            continue
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(f"{option}: expected layer numbers like 3,5,8 or 0-4, found {text!r}")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
 
 
 def shares_of(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -160,6 +167,13 @@ def shares_of(option: str, text: str | None) -> tuple[float, ...] | None:
     if not shares or not all(0 < share < 1 for share in shares):
         raise InputError(f"{option}: expected shares between 0 and 1 like 0.25,0.5,0.75, found {text!r}")
     return tuple(sorted(set(shares)))
+
+
+def compensation_of(no_compensate: bool, bn_recalibrate: bool) -> str:
+    """What is done about a cut. InputError for both."""
+    if no_compensate and bn_recalibrate:
+        raise InputError("expected --no-compensate or --bn-recalibrate, found both")
+    return NOTHING if no_compensate else RECALIBRATE if bn_recalibrate else REFIT
 
 
 def _usable(device: str) -> str:
@@ -271,6 +285,12 @@ Calibrate = Annotated[
     int,
     typer.Option("--calibrate", metavar="N", min=0, help="Train pictures that consumers are refitted on; 0: no refit."),
 ]
+NoCompensate = Annotated[
+    bool, typer.Option("--no-compensate", help="Cut plainly; --calibrate then only serves the criterion.")
+]
+BnRecalibrate = Annotated[
+    bool, typer.Option("--bn-recalibrate", help="Instead of refitting: batch norm's statistics measured anew.")
+]
 Epochs = Annotated[float | None, typer.Option("--epochs", metavar="N", min=0, help="Times through the train list.")]
 NeededThreshold = Annotated[float, typer.Option("--threshold", metavar="T", help="As for prune, of the last round.")]
 NeededEpochs = Annotated[float, typer.Option("--epochs", metavar="N", min=0, help="As for finetune, of each round.")]
@@ -280,6 +300,21 @@ LearningRate = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option("--batch", metavar="N", min=1, help="Pictures of an update; left out, as the cfg says.")
 ]
+Ema = Annotated[
+    float | None,
+    typer.Option(
+        "--ema",
+        metavar="A",
+        min=0,
+        max=0.99999,
+        help="Share that an average of the weights keeps; left out, the cfg's.",
+    ),
+]
+EarlyStop = Annotated[
+    int,
+    typer.Option("--early-stop", metavar="N", min=0, help="End after N measurements without a better one; 0: don't."),
+]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute layers in bfloat16 on a CPU; a GPU that can does anyway.")]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written.")]
 ForReader = Annotated[
     str | None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,6 @@ import pytest
 
 from yoloprune.darknet.data import (
     DataFile,
-    label_candidates,
     load_classes,
     load_split,
     read_data,
@@ -19,6 +20,7 @@ from yoloprune.darknet.data import (
     read_names,
 )
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
+from yoloprune.darknet.labels import RULES, label_candidates
 from yoloprune.errors import InputError
 
 Maker = Callable[..., DataFile]
@@ -68,6 +70,14 @@ def test_paths_from_the_current_folder_first(make: Maker, tmp_path: Path, monkey
     assert split.images == (Path("set/images/b.png"), Path("b2.png"))
 
 
+def test_blanks_within_values_are_dropped_where_that_is_a_file(make: Maker, tmp_path: Path) -> None:
+    text = "class es = 1 2\ntrain = my set.txt\nvalid = my list.txt\nnames=no thing\n"
+    data = make({"set.data": text, "my set.txt": "", "mylist.txt": "", "myset.txt": ""})
+    folder = tmp_path / "set"
+    assert (data.classes, data.train, data.valid) == (12, folder / "my set.txt", folder / "mylist.txt")
+    assert data.names == folder / "no thing"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -114,6 +124,47 @@ def test_read_names(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_label_candidates(dialect: Dialect, image: str, expected: list[str]) -> None:
     assert [str(path) for path in label_candidates(image, dialect)] == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "pjreddie", "alexeyab", "hank_ai"),
+    [
+        ("/d/images/a.jpg", "/d/labels/a.txt", "/d/images/a.txt", "/d/images/a.txt"),
+        ("/d/images/val2014/a.PNG", "/d/labels/val2014/a.PNG", "/d/labels/val2014/a.txt", "/d/images/val2014/a.txt"),
+        ("/V/JPEGImages/a.jpeg", "/V/labels/a.jpeg", "/V/labels/a.txt", "/V/JPEGImages/a.txt"),
+        ("/d/raw/a.b.bmp", "/d/labels/a.b.bmp", "/d/raw/a.b.txt", "/d/raw/a.b.txt"),
+        ("/d/a.jpg.d/a.jpg", "/d/a.txt.d/a.jpg", "/d/a.jpg.d/a.jpg", "/d/a.jpg.d/a.txt"),
+        ("a.webp", "a.webp", "a.webp", "a.txt"),
+    ],
+)  # fmt: skip
+def test_each_darknets_own_rule(image: str, pjreddie: str, alexeyab: str, hank_ai: str) -> None:
+    """As data.c, utils.c and utils.cpp have it; a path that keeps the picture's ending is no label file."""
+    assert {name: rule.path(image) for name, rule in RULES.items()} == {
+        "pjreddie": pjreddie,
+        "alexeyab": alexeyab,
+        "hank-ai": hank_ai,
+    }
+
+
+LOOK = """
+import ctypes, sys
+function = ctypes.CDLL(sys.argv[1]).fill_truth_detection
+function.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, *[ctypes.c_float] * 4]
+function(sys.argv[2].encode(), 0, None, 1, 0, 0, 0, 1, 1)
+"""
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["/n/images/a.jpg", "/n/images/images/a.png", "/n/drawings/a.JPG", "/V/JPEGImages/a.JPEG",
+     "/n/raw/images/x.jpg.jpg", "/n/a.png.jpg", "/n/images.JPEGImages/raw.jpeg"],
+)  # fmt: skip
+def test_pjreddies_rule_is_its_librarys(libdarknet: Path, image: str) -> None:
+    """No such picture: the library ends with the name of the label file that it can't open."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, str(libdarknet), image], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == f"Couldn't open file: {RULES['pjreddie'].path(image)}"
 
 
 def test_read_labels(tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.helpers import graph_of, random_model
+from tests.oracles import libdarknet_many
+from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.dialect import ALEXEYAB
-from yoloprune.darknet.model import Graph, load_graph
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
+from yoloprune.darknet.model import Graph, load, load_graph
 from yoloprune.errors import InputError
 
 TEXT = """[net]
@@ -86,7 +89,7 @@ def test_errors_locate(graph: Graph, payload: bytes, tmp_path: Path, change: obj
 
 
 def test_a_cfg_far_larger_than_its_weights_is_refused_unallocated(tmp_path: Path) -> None:
-    graph = graph_of(TEXT.replace("filters=6", "filters=200000000").replace("width=13", "width=5").replace("17", "5"))
+    graph = graph_of(TEXT.replace("filters=6", "filters=900000").replace("width=13", "width=5").replace("17", "5"))
     file = tmp_path / "a.weights"
     file.write_bytes(struct.pack("<iiiQ", 0, 2, 5, 0) + bytes(400))
     with pytest.raises(InputError, match="ends within layer 0"):
@@ -99,3 +102,132 @@ def test_real_files_round_trip(shared: Path, name: str) -> None:
     graph = load_graph(folder / f"{name}.cfg", ALEXEYAB)
     data = (folder / f"{name}.weights").read_bytes()
     assert weights_file.dump(weights_file.parse(data, graph.layers), graph.layers) == data
+
+
+def with_keys(keys: str, dialect: Dialect = ALEXEYAB) -> Graph:
+    """TEXT with `keys` in its first section."""
+    return graph_of(TEXT.replace("filters=6\n", f"filters=6\n{keys}"), dialect)
+
+
+HEAD = struct.pack("<iiiQ", 0, 2, 5, 0)
+FIRST = 4 * 6 + 6 * 27
+
+
+@pytest.mark.parametrize(
+    ("keys", "missing"),
+    [("dontload=1\n", FIRST), ("dontloadscales=1\n", 3 * 6), ("numload=4\n", 2 * (4 + 27)), ("numload=6\n", 0)],
+)
+def test_what_a_file_does_not_hold_is_as_new(payload: bytes, keys: str, missing: int) -> None:
+    """Its bytes are not there; the rest of the array starts as in a new network, and may not be written otherwise."""
+    graph = with_keys(keys, PJREDDIE)
+    assert weights_file.count(graph.layers) == FLOATS - missing
+    data = HEAD + np.abs(np.frombuffer(payload, "<f4"))[missing:].tobytes()
+    weights = weights_file.parse(data, graph.layers)
+    assert weights_file.dump(weights, graph.layers) == data
+    arrays = weights.layers[0]
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "bias": (6,), "scale": (6,), "mean": (6,), "variance": (6,), "weight": (6, 3, 3, 3),
+    }  # fmt: skip
+    if "dontload" in keys:
+        assert set(arrays["scale"]) == {1}
+        assert set(arrays["mean"]) == set(arrays["variance"]) == {0}
+    if keys == "dontload=1\n":
+        assert 0.5 < np.abs(arrays["weight"]).max() / np.sqrt(2 / 27) <= 1
+    if missing:
+        arrays["scale"][-1] += 1  # type: ignore[index]
+        with pytest.raises(InputError, match=r"layer 0 \[convolutional\], scale: the cfg keeps it out of the file"):
+            weights_file.dump(weights, graph.layers)
+
+
+def test_alexeyab_has_no_numload() -> None:
+    assert weights_file.count(with_keys("numload=4\n").layers) == FLOATS
+
+
+def test_flipped_is_stored_as_the_transposed_matrix(payload: bytes, libdarknet: Path, tmp_path: Path) -> None:
+    """Darknet turns it when loading and saves it as it is then."""
+    graph = with_keys("flipped=1\n")
+    weights = weights_file.parse(HEAD + payload, graph.layers)
+    plain = weights_file.parse(HEAD + payload, graph_of(TEXT).layers)
+    matrix = plain.layers[0]["weight"].reshape(27, 6)
+    assert np.array_equal(weights.layers[0]["weight"], matrix.T.reshape(6, 3, 3, 3))
+    assert weights_file.dump(weights, graph.layers) == HEAD + payload
+    files = [tmp_path / name for name in ("a.cfg", "a.weights", "b.weights")]
+    cfg_file.write(files[0], graph.cfg)
+    weights_file.write(files[1], weights, graph.layers)
+    libdarknet_many.resave([(files[0], files[1], files[2])])
+    saved = weights_file.parse(files[2].read_bytes(), graph_of(TEXT).layers)
+    assert np.array_equal(saved.layers[0]["weight"], weights.layers[0]["weight"])
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "wide"), [(0, 1001, False), (1001, 0, False), (999, 0, True), (0, 1000, False)]
+)
+def test_version_over_1000_has_transposed_matrices(
+    graph: Graph, payload: bytes, libdarknet: Path, tmp_path: Path, major: int, minor: int, wide: bool
+) -> None:
+    data = struct.pack("<iiiQ" if wide else "<iiiI", major, minor, 0, 7) + payload
+    weights = weights_file.parse(data, graph.layers)
+    assert weights.header.seen == 7
+    assert weights_file.dump(weights, graph.layers) == data
+    files = [tmp_path / name for name in ("a.cfg", "a.weights", "b.weights")]
+    cfg_file.write(files[0], graph.cfg)
+    files[1].write_bytes(data)
+    libdarknet_many.resave([(files[0], files[1], files[2])])
+    theirs = weights_file.parse(files[2].read_bytes(), graph.layers)
+    for ours, saved in zip(weights.layers, theirs.layers, strict=True):
+        assert all(np.array_equal(ours[name], saved[name]) for name in ours)
+    plain = np.frombuffer(payload, "<f4")[FIRST + 16 + 5 :][: 5 * 660]
+    expected = plain.reshape(660, 5).T if max(major, minor) > 1000 else plain.reshape(5, 660)
+    assert np.array_equal(weights.layers[2]["weight"], expected)
+
+
+@pytest.mark.parametrize(("floats", "loaded"), [(0, 0), (FIRST, 1), (FIRST + 16, 2), (FLOATS, 3)])
+def test_partial_files(graph: Graph, payload: bytes, tmp_path: Path, floats: int, loaded: int) -> None:
+    file = tmp_path / "a.conv"
+    file.write_bytes(HEAD + payload[: 4 * floats])
+    weights, found = weights_file.read_partial(file, graph.layers, 5)
+    assert found == loaded
+    whole, new = weights_file.parse(HEAD + payload, graph.layers), weights_file.initial(graph.layers, 5)
+    for index, arrays in enumerate(weights.layers):
+        source = whole if index < loaded else new
+        assert all(np.array_equal(array, source.layers[index][name]) for name, array in arrays.items())
+    cfg = tmp_path / "a.cfg"
+    cfg_file.write(cfg, graph.cfg)
+    assert len(load(cfg, file, ALEXEYAB, allow_partial=True).weights.layers) == 3
+    if loaded < 3:
+        with pytest.raises(InputError, match=rf"ends before layer {loaded} .*: a partial file"):
+            load(cfg, file, ALEXEYAB)
+
+
+@pytest.mark.parametrize("floats", [FIRST - 1, FIRST + 3, FLOATS + 1])
+def test_a_partial_file_ends_behind_a_layer(graph: Graph, payload: bytes, tmp_path: Path, floats: int) -> None:
+    file = tmp_path / "a.conv"
+    file.write_bytes(HEAD + (payload + bytes(4))[: 4 * floats])
+    with pytest.raises(InputError, match=r"ends within layer|of another cfg"):
+        weights_file.read_partial(file, graph.layers, 5)
+
+
+def test_layers_without_arrays_belong_to_the_part_before_them(tmp_path: Path) -> None:
+    text = TEXT.replace("[connected]", "[maxpool]\nsize=1\n[convolutional]\nfilters=4\n[connected]")
+    graph = graph_of(text)
+    file = tmp_path / "a.conv"
+    data = weights_file.dump(weights_file.initial(graph.layers, 0), graph.layers)
+    file.write_bytes(data[: 20 + 4 * (FIRST + 16)])
+    assert weights_file.read_partial(file, graph.layers, 5)[1] == 3
+
+
+def test_the_same_part_as_darknet_partial_writes(shared: Path, libdarknet: Path, tmp_path: Path) -> None:
+    """`darknet partial cfg in out 15` is how yolov3-tiny.conv.15 came about."""
+    folder = shared / "models" / "yolo-fastest-1.1"
+    cfg, whole, part = folder / "yolo-fastest-1.1.cfg", folder / "yolo-fastest-1.1.weights", tmp_path / "a.conv.15"
+    done = subprocess.run(
+        ["darknet", "partial", str(cfg), str(whole), str(part), "15"], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("no darknet program")
+    graph = load_graph(cfg, ALEXEYAB)
+    weights, loaded = weights_file.read_partial(part, graph.layers, 0)
+    assert loaded >= 15
+    original = weights_file.read(whole, graph.layers)
+    for ours, theirs in zip(weights.layers[:15], original.layers[:15], strict=True):
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -106,6 +108,41 @@ def test_read_image_is_load_image_color(darknet: Library, tmp_path: Path) -> Non
     np.testing.assert_allclose(image.read_image(path), darknet.load(path), atol=TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    ["png 1", "png 3", "png 4", "png 1 wide", "png 3 wide", "png 4 wide", "bmp 1", "bmp 3", "bmp 4", "jpg 1", "jpg 3",
+     "JPEG 3", "ppm 3", "pgm 1", "tiff 1", "tiff 3", "tiff 4"],
+)  # fmt: skip
+def test_every_kind_of_picture_is_decoded_as_darknet_does(darknet: Library, tmp_path: Path, kind: str) -> None:
+    """Grey, colour, colour with alpha; 8 bits or 16. One channel against the weights of ITU-R BT.601, since the library
+    writes past its memory when it is asked for that.
+    """
+    ending, stored, *wide = kind.split()
+    pixels = random_pixels(13, 17, int(stored), seed=len(kind))
+    path = tmp_path / f"a.{ending}"
+    assert cv2.imwrite(str(path), pixels.astype(np.uint16) * 257 if wide else pixels)
+    theirs = darknet.load(path)
+    assert theirs.shape == (3, 13, 17)
+    levels = 1 if ending in ("jpg", "JPEG") else 0  # two builds of libjpeg
+    assert np.abs(image.read_image(path) - theirs).max() <= levels / 255 + TOLERANCE
+    grey = np.tensordot([0.299, 0.587, 0.114], theirs, 1)[None]
+    # whole levels; a colour JPEG has its grey as it was before it was rounded and cut to colours, so only on average
+    apart = np.abs(image.read_image(path, 1) - grey)
+    assert (apart.mean() if levels else apart.max()) <= 1.5 / 255 + TOLERANCE
+
+
+def test_a_photograph_that_says_how_it_was_held(darknet: Library, tmp_path: Path) -> None:
+    """Exif orientation 6: turned by a quarter, by Darknet's OpenCV too."""
+    path = write(tmp_path / "a.jpg", random_pixels(24, 40))
+    tiff = b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 0x0112, 3, 1, 6) + bytes(4)
+    exif = b"Exif\0\0" + tiff
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
+    ours = image.read_image(path)
+    assert ours.shape == (3, 40, 24)
+    assert np.abs(ours - darknet.load(path)).max() <= 1 / 255 + TOLERANCE
+
+
 def test_read_image_is_red_green_blue_from_0_to_1(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.full((2, 3, 3), (0, 51, 255), np.uint8))
     np.testing.assert_allclose(image.read_image(path)[:, 0, 0], [1, 0.2, 0], atol=TOLERANCE)
@@ -128,6 +165,11 @@ def test_unreadable_pictures(tmp_path: Path) -> None:
         (tmp_path / "bad.png").write_bytes(content)
         with pytest.raises(InputError, match=r"bad\.png: not a picture"):
             image.read_pixels(tmp_path / "bad.png")
+    huge = cv2.imencode(".png", random_pixels(3, 3))[1].tobytes()
+    head = huge[12:16] + struct.pack(">II", 100_000, 100_000) + huge[24:29]  # IHDR and its checksum
+    (tmp_path / "bad.png").write_bytes(huge[:12] + head + struct.pack(">I", zlib.crc32(head)) + huge[33:])
+    with pytest.raises(InputError, match=r"bad\.png: not a picture"):
+        image.read_pixels(tmp_path / "bad.png")
     with pytest.raises(InputError, match="the network wants 4"):
         image.read_pixels(tmp_path / "bad.png", 4)
 

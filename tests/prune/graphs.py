@@ -44,10 +44,12 @@ class Drawn:
         """One more layer or small block, whatever fits."""
         c, h, w = self.shapes[-1]
         kinds = ["conv", "conv", "depthwise", "grouped", "residual", "partial", "chain", "maxpool", "route", "dropout"]
+        kinds += ["crop", "activation"]
         if h < 9:
             kinds.append("upsample")
         if not self.classic:
-            kinds += ["grouped route", "excite", "many"]
+            kinds += ["grouped route", "excite", "many", "attend", "blur", "deepest", "mean", "norm", "blocks", "back"]
+            kinds += ["shared", "implicit", "empty"]
         kind = self.one_of(*kinds)
         even = int(self.rng.integers(2, 6)) * 2
         if kind == "conv":
@@ -93,7 +95,54 @@ class Drawn:
             start = len(self.shapes) - 1
             self.conv(c, 3)
             self.conv(c, 1)
-            self.add("shortcut", (c, h, w), from_=f"-2,{start}", activation="linear")
+            weights = {"weights_type": self.one_of("per_feature", "per_channel"), "weights_normalization": "softmax"}
+            weights = weights if self.rng.random() < 0.7 else {}
+            self.add("shortcut", (c, h, w), from_=f"-2,{start}", activation="linear", **weights)
+        elif kind == "crop" and h > 4 and w > 4:
+            self.add("crop", (c, h - 2, w - 1), crop_height=h - 2, crop_width=w - 1, noadjust=self.one_of(0, 1))
+        elif kind == "activation":
+            self.add("activation", (c, h, w), activation=self.one_of(*CLASSIC))
+        else:
+            self.extended_step(kind)
+
+    def extended_step(self, kind: object) -> None:
+        """One of the blocks that only AlexeyAB's Darknet knows."""
+        c, h, w = self.shapes[-1]
+        if kind == "attend":
+            self.conv(c, 3)
+            self.conv(c, 1)
+            self.add("sam", (c, h, w), from_=-2, activation=self.one_of("linear", "logistic"))
+        elif kind == "blur" and h > 4:
+            out = ((h - 1) // 2 + 1, (w - 1) // 2 + 1)
+            if self.rng.random() < 0.5:
+                self.add("maxpool", (c, *out), size=3, stride=2, antialiasing=1)
+            else:
+                self.add(
+                    "convolutional", (c, *out), filters=c, size=3, stride=2, pad=1, antialiasing=1, activation="leaky"
+                )
+            self.shapes[-1] = (0, 0, 0)  # no section may name it
+            self.add("empty", (c, *out))
+        elif kind == "deepest" and c % 2 == 0 and c > 4:
+            self.add("maxpool", (c // 2, h, w), maxpool_depth=1, out_channels=c // 2)
+        elif kind == "mean" and h > 4:
+            self.add("local_avgpool", (c, (h - 1) // 2 + 1, (w - 1) // 2 + 1), size=3, stride=2)
+        elif kind == "norm":
+            self.add("batchnorm", (c, h, w))
+        elif kind == "blocks" and h % 2 == w % 2 == 0 and c < 20:
+            self.add("reorg3d", (4 * c, h // 2, w // 2), stride=2)
+        elif kind == "back" and c % 4 == 0 and c > 4 and h < 9:
+            self.add("reorg3d", (c // 4, 2 * h, 2 * w), stride=2, reverse=1)
+        elif kind == "shared":
+            self.conv(c, 3)
+            owner = len(self.shapes) - 1
+            lines = self.text[self.text.rindex("[convolutional]") :].splitlines()[1:]
+            values = dict(line.split("=") for line in lines if line)
+            self.add("convolutional", (c, h, w), **{**values, "activation": "elu"}, share_index=owner)
+        elif kind == "implicit":
+            self.add("implicit", (c, 1, 1), filters=c)
+            self.add("scale_channels", (c, h, w), from_=-2, activation="linear")
+        elif kind == "empty":
+            self.add("empty", (c, h, w))
 
     def joined(self, groups: int) -> None:
         """A route over the last layer and earlier ones of its size."""
@@ -125,6 +174,7 @@ def random_cfg(seed: int, *, classic: bool = False) -> str:
         drawn.add("softmax", (4, 1, 1))
         drawn.add("cost", (4, 1, 1))
     else:
+        drawn.conv(6)  # whatever the blocks have tied or frozen, this can be pruned
         drawn.text += "\n[convolutional]\nfilters=14\nsize=1\nstride=1\npad=1\nactivation=linear\n"
         anchors = "anchors=1,2,3,4\nclasses=2\n"
         drawn.text += (

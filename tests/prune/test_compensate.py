@@ -240,18 +240,3 @@ def test_elimination_beats_any_other_single_choice() -> None:
         losses.append(float(((left @ fitted - target) ** 2).sum()))
     assert min(losses) < 0.9 * sorted(losses)[1]
     assert order[0] == int(np.argmin(losses))
-
-
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_every_criterion_orders_all_atoms_with_those_gone_first(criterion: str) -> None:
-    model = random_model(graph_of(random_cfg(11)), 11)
-    channels = trace(model.graph)
-    wanted = consumers(model.graph, channels)
-    moments = collect(build(model), pictures(model, 8, 1), wanted.values(), 8)
-    keep = channels.all_kept()
-    for group in channels.groups:
-        keep[group.atoms[-1]] = False
-        evidence = Evidence(model, channels, keep, wanted, moments)
-        order = CRITERIA[criterion](evidence, group)
-        assert sorted(order) == list(range(len(group.atoms)))
-        assert order[0] == len(group.atoms) - 1

@@ -65,7 +65,7 @@ def test_what_may_go_is_found_within_the_resolution(shape: str) -> None:
         for curve in found.curves:
             held = found.holds(curve, loss)
             assert held <= expected
-            assert expected - held <= 2 * RESOLUTION * 100
+            assert expected - held <= 3 * RESOLUTION * 100  # a step of 5 points, and what is not worth another
     assert made.measured <= 3 * 7
 
 
@@ -147,8 +147,8 @@ def test_more_losses_only_add_to_what_is_there() -> None:
     made = Made(*SHAPES.values())
     first = analyse(made.start(), made, lambda *_: None)
     before = made.measured
-    more = analyse(first.asked_for([0.03], None), made, lambda *_: None)
-    assert more.losses == (0.005, 0.01, 0.02, 0.03, 0.05)
+    more = analyse(first.asked_for([0.08], None), made, lambda *_: None)
+    assert more.losses == (0.005, 0.01, 0.02, 0.05, 0.08)
     assert before < made.measured < before + 3 * len(SHAPES)
     assert analyse(more, made, lambda *_: None) == more
 

@@ -12,11 +12,13 @@ from tests.helpers import graph_of, random_model, stock, with_input, worst
 from tests.prune.graphs import random_cfg
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.layers.base import REGISTRY
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.criteria import CRITERIA, Evidence
+from yoloprune.prune.moments import consumers
 from yoloprune.prune.slim import mask, slim
 from yoloprune.readers import libdarknet as darknet
 
@@ -96,12 +98,81 @@ def test_slim_stock_cfg_loads_in_libdarknet_where_the_original_does(
         assert reason is None
 
 
+NET = "[net]\nwidth=16\nheight=16\nchannels=8\n"
+FROZEN = {
+    "contrastive": "[contrastive]\n",
+    "conv_lstm": "[conv_lstm]\noutput=8\npad=1\n",
+    "crnn": "[crnn]\noutput=8\nhidden=8\npad=1\n",
+    "deconvolutional": "[deconvolutional]\nfilters=8\n",
+    "detection": "[detection]\nside=16\nclasses=3\ncoords=4\n",
+    "gru": "[gru]\noutput=8\n",
+    "history": "[history]\n",
+    "iseg": "[iseg]\nclasses=3\nids=5\n",
+    "l2norm": "[l2norm]\n",
+    "logistic": "[logistic]\n",
+    "lstm": "[lstm]\noutput=8\n",
+    "rnn": "[rnn]\noutput=8\nhidden=8\n",
+    "local": "[local]\nfilters=6\nsize=3\npad=1\n",
+    "normalization": "[normalization]\n",
+    "reorg": "[maxpool]\nsize=2\nstride=2\npadding=0\n[reorg]\nstride=2\n",
+}
+"""Sections that channels can't be followed through, each behind layer 1."""
+ELSEWHERE = {"cost", "Gaussian_yolo"}
+"""The first passes on, as the last of a network; the second needs channels of its own: see test_frozen_by_key."""
+
+
 def test_random_graphs_have_every_section_that_channels_flow_through() -> None:
     texts = [random_cfg(seed) for seed in range(60)]
-    frozen_or_input = {"net", "network", "cost"}
-    drawn = {section.name for text in texts for section in cfg_file.parse(text.encode()).sections} | frozen_or_input
-    assert {kind.names[0] for kind in REGISTRY.values()} <= drawn
-    assert any("groups=2\ngroup_id=1" in text for text in texts)
+    drawn = {section.name for text in texts for section in cfg_file.parse(text.encode()).sections}
+    assert {kind.names[0] for kind in REGISTRY.values()} - set(FROZEN) == drawn - {"net"} | ELSEWHERE
+    for key in ("groups=2\ngroup_id=1", "share_index=", "antialiasing=", "maxpool_depth=", "reverse=", "per_channel"):
+        assert any(key in text for text in texts), key
+
+
+def prunable_producers(text: str, dialect: Dialect = ALEXEYAB) -> set[int]:
+    """Layers with channels that can go: 0 and 1 are convolutions before the section, the last one is behind it."""
+    start = NET + 2 * "[convolutional]\nfilters=8\nsize=3\npad=1\n"
+    end = "[convolutional]\nfilters=4\n[convolutional]\nfilters=3\n"
+    groups = trace(graph_of(start + text + end, dialect)).groups
+    return {producer for group in groups for producer in group.producers}
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_frozen_sections_lose_no_channel(name: str) -> None:
+    """Neither what they read nor what they make; what stands before and behind can still go."""
+    dialect = PJREDDIE if REGISTRY[name].classic else ALEXEYAB
+    behind = 4 if name == "reorg" else 3
+    left = {0, behind, behind + 1} if REGISTRY[name].is_output else {0, behind}  # behind a head nothing else is output
+    assert prunable_producers(FROZEN[name], dialect) == left
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("[convolutional]\nfilters=10\n[Gaussian_yolo]\nclasses=1\n", {0, 1, 4, 5}),
+        ("[convolutional]\nfilters=6\nactivation=normalize_channels\n", {0, 1, 3}),
+        ("[convolutional]\nfilters=6\nxnor=1\n", {0, 2, 3}),
+        ("[maxpool]\nmaxpool_depth=1\nout_channels=3\n", {0, 3}),
+        ("[reorg3d]\nstride=2\n", {0, 1, 3}),
+    ],
+)
+def test_frozen_by_key(text: str, left: set[int]) -> None:
+    assert prunable_producers(text) == left
+
+
+def test_criteria_rank_channels_of_shared_and_implicit_layers() -> None:
+    shared = "[convolutional]\nfilters=8\nsize=3\npad=1\n"
+    text = NET + 3 * shared + "share_index=-1\n[implicit]\nfilters=8\n[scale_channels]\nfrom=2\n" + shared
+    model = random_model(graph_of(text), 1)
+    channels = trace(model.graph)
+    (group,) = channels.groups
+    assert group.producers == (0, 1, 2, 3)
+    evidence = Evidence(model, channels, channels.all_kept(), consumers(model.graph, channels), {})
+    assert list(evidence.consumers) == [5]
+    arrays = [model.weights.layers[index]["weight"] for index in (0, 1, 1, 3)]
+    sums = [np.abs(array).sum(tuple(range(1, array.ndim))) for array in arrays]
+    importance = sum(each / each.mean() for each in sums)
+    assert CRITERIA["l1"](evidence, group) == tuple(np.argsort(importance))
 
 
 def test_nothing_dropped_changes_nothing() -> None:

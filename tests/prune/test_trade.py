@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,6 +15,7 @@ from yoloprune.prune import trade
 from yoloprune.prune.channels import trace
 from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.plan import Limits, keep_atoms, loss_for_total
+from yoloprune.prune.search import drift_at
 from yoloprune.prune.sensitivity import monotone
 from yoloprune.prune.trade import Market, Thresholds, added_loss, economical, noise, removed_share
 
@@ -192,3 +194,25 @@ def test_what_saves_nothing_stays() -> None:
     assert costs.total(keep) == costs.total(keep_atoms(sensitivity, CHANNELS, {"0": 7, "2": 3, "3": 8}))
     plain = {"0": 7, "2": 3, "3": 8}
     assert economical(sensitivity, CHANNELS, Limits(), COSTS, plain) == plain
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.5])
+def test_drift_decides_where_it_was_looked_at(ratio: float) -> None:
+    """Measurements that say nothing, and drifts that differ: the least sum of drifts, by trying all choices."""
+    screens = ([0.001, 0.1, 0.4], [0.01, 0.05, 0.5], [0.002, 0.02, 0.03])
+    flat = curves(*[{5: 0.0, 10: 0.0, 15: 0.0}] * 3)
+    seen = [
+        replace(each, screen=tuple(zip((5, 10, 15), drifts, strict=True)))
+        for each, drifts in zip(flat.curves, screens, strict=True)
+    ]
+    sensitivity = replace(flat, curves=tuple(seen))
+    choice = Market(sensitivity, CHANNELS, Limits(), COSTS).for_ratio(ratio)
+    assert removed_share(sensitivity, CHANNELS, COSTS, choice) >= ratio
+    tables = [[drift_at(each, count) for count in range(16)] for each in seen]
+    least = min(
+        sum(table[count] for table, count in zip(tables, counts, strict=True))
+        for counts in product(range(16), repeat=3)
+        if removed_share(sensitivity, CHANNELS, COSTS, {"0": counts[0], "2": counts[1], "3": counts[2]}) >= ratio
+    )
+    found = sum(table[choice[each.label]] for each, table in zip(seen, tables, strict=True))
+    assert found <= 1.2 * least

@@ -35,7 +35,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     channels = trace(model.graph)
     cutter = Cutter(model, channels, channels.all_kept(), lambda: batches)
     found = [each for batch in measure.run(network_for_measuring(model)) for each in batch]
-    return Trials(cutter, measure, found)
+    return Trials(cutter, measure, lambda: found)
 
 
 def test_a_point_is_what_the_whole_network_measures(trials: Trials) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.helpers import random_model
+from tests.oracles import libdarknet_train
 from tests.oracles import region_loss as oracle
 from tests.train.nets import graph, random_truths
+from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.layers.head import Region
+from yoloprune.darknet.network import Network
 from yoloprune.train.losses import find_loss
 
 REGION = """[net]
@@ -103,3 +108,32 @@ def test_alexeyabs_steps_are_derivatives_of_squares_and_cross_entropy() -> None:
         slope = float(energy(up) - energy(down)) / (2 * step)
         # the truth is float32, so its logarithms are good to 1e-7
         assert float(logits.grad.flatten()[place]) == pytest.approx(slope, rel=1e-5, abs=1e-6)
+
+
+LIBRARY = {
+    "stock": "softmax=1\nbias_match=1\nrescore=1\nthresh=.3\nobject_scale=5\nnoobject_scale=1",
+    "logistic": "thresh=.2\ncoord_scale=2\nclass_scale=.5",
+    "by prediction": "softmax=1\nthresh=.4",
+}
+
+
+@pytest.mark.parametrize("options", LIBRARY.values(), ids=LIBRARY)
+@pytest.mark.parametrize("seen", [0, 20000])
+def test_the_cost_is_that_of_stock_darknet(tmp_path: Path, libdarknet: Path, options: str, seen: int) -> None:
+    """On a CPU its [region] passes nothing back, but it does add up the squares of its steps."""
+    text = REGION.replace("{options}", options).replace("channels=3", "channels=3\nbatch=4\nmax_batches=9000")
+    (tmp_path / "net.cfg").write_text(text)
+    own = graph(text, PJREDDIE)
+    model = random_model(own, 5)
+    weights_file.write(tmp_path / "start.weights", model.weights.with_seen(seen), own.layers)
+    rng = np.random.default_rng(5)
+    x = rng.uniform(-1, 1, (4, *own.net.input)).astype(np.float32)
+    truths = random_truths(rng, 4, 12, 3)
+    stock = np.zeros((4, 30, 5), np.float32)
+    stock[:, :12, :4], stock[:, :12, 4] = truths[:, :, 1:], np.maximum(truths[:, :, 0], 0)
+    expected = libdarknet_train.train(libdarknet, tmp_path, x, stock)
+    network = Network(own)
+    network.set_weights(model.weights)
+    logits = network.train()(torch.from_numpy(x), {0})[0]
+    loss = find_loss(own.layers[1])(own.layers[1], logits, torch.from_numpy(truths), PJREDDIE, seen + 4)
+    assert float(loss.detach()) / 4 == pytest.approx(expected, rel=1e-5)

@@ -14,14 +14,16 @@ from yoloprune.darknet.model import Graph, understand
 def alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> Graph:
     """Layer `index` reading `inputs` channels of each source and giving `output`; it is the last layer of what comes.
 
-    A layer with arrays reads the network's input. Others, which may read several layers or do nothing where they stand
-    first, read 1x1 convolutions put in front.
+    A layer with arrays (its own or another's) that reads one layer reads the network's input. Others, which may read
+    several layers or do nothing where they stand first, read 1x1 convolutions put in front.
     """
     layer = graph.layers[index]
-    in_front, links = ([], {}) if layer.tensors() else _sources(layer, inputs)
+    stands_first = layer.shares is not None or (layer.tensors() and len(layer.sources) == 1)
+    in_front, links = ([], {}) if stands_first else _sources(layer, inputs)
     h, w = (max(shape[axis] for shape in layer.source_shapes) for axis in (1, 2))
     c = 1 if in_front else inputs[0]
     entries = {entry.key: entry.value for entry in reversed(graph.cfg.sections[index + 1].entries)}
+    entries = {key: value for key, value in entries.items() if key not in layer.links}
     entries |= _values(layer, inputs, output) | links
     text = f"[net]\nwidth={w}\nheight={h}\nchannels={c}\n" + "".join(in_front)
     text += f"[{graph.cfg.sections[index + 1].name}]\n" + "".join(f"{key}={entries[key]}\n" for key in sorted(entries))

@@ -16,7 +16,7 @@ from yoloprune.artefacts import atomic_path
 from yoloprune.errors import InputError
 
 _BLANK = re.compile(r"[ \t\r\n]")
-_EXPONENT = re.compile(r"(?<![\w.])[+-]?(?:\d+\.?\d*|\.\d+)[eE][+-]?\d{1,3}(?![\w.])")
+_EXPONENT = re.compile(r"(?<![\w.])[+-]?(?:\d+(?:\.\d*)?|\.\d+)[eE][+-]?\d{1,3}(?![\w.])")
 _BOM = "\ufeff"
 
 

@@ -6,8 +6,8 @@ not exist from the current folder is looked for beside the file that names it, s
 
 from __future__ import annotations
 
-import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,43 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.labels import label_candidates
 from yoloprune.errors import InputError
 
 Labels = npt.NDArray[np.float32]
 """Objects of one image, [T, 5]: class, then centre x, centre y, width, height as fractions of the image."""
 Which = Literal["train", "valid"]
 
-_ALEXEYAB_FOLDERS: Final = (
-    ("/images/train2017/", "/labels/train2017/"),
-    ("/images/val2017/", "/labels/val2017/"),
-    ("/JPEGImages/", "/labels/"),
-    ("/images/train2014/", "/labels/train2014/"),
-    ("/images/val2014/", "/labels/val2014/"),
-)
-_ALEXEYAB_ENDINGS: Final = (
-    ".jpg",
-    ".JPG",
-    ".jpeg",
-    ".JPEG",
-    ".png",
-    ".PNG",
-    ".bmp",
-    ".BMP",
-    ".ppm",
-    ".PPM",
-    ".tiff",
-    ".TIFF",
-)
-_PJREDDIE_PARTS: Final = (
-    ("images", "labels"),
-    ("JPEGImages", "labels"),
-    ("raw", "labels"),
-    (".jpg", ".txt"),
-    (".png", ".txt"),
-    (".JPG", ".txt"),
-    (".JPEG", ".txt"),
-)
-_IMAGE_FOLDERS: Final = ("images", "JPEGImages")
+_MOST: Final = 3e38
+"""What float32 holds."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +74,9 @@ class ClassSplit:
 def read_data(path: str | Path) -> DataFile:
     """Read a .data file: `key=value` lines, comments starting with # or ;, blanks around both parts ignored.
 
-    Keys that mean nothing to us are kept in `values`. InputError for a line without `=` and for a `classes` that is no
-    positive integer. (Darknet option_list.c: read_data_cfg, first of equal keys wins.)
+    Blanks within a value are part of it if there is such a file, else dropped, as Darknet drops them all. Keys that
+    mean nothing to us are kept in `values`. InputError for a line without `=` and for a `classes` that is no positive
+    integer. (Darknet option_list.c: read_data_cfg, first of equal keys wins.)
     """
     path = Path(path)
     values: dict[str, str] = {}
@@ -111,7 +84,8 @@ def read_data(path: str | Path) -> DataFile:
     for number, text in enumerate(_read_lines(path), start=1):
         if not text or text[0] in "#;":
             continue
-        key, equals, value = (part.strip() for part in text.partition("="))
+        key, equals, value = text.partition("=")
+        key, value = "".join(key.split()), value.strip()
         if not equals or not key:
             raise InputError(f"expected key=value, found {text!r}", file=path, line=number)
         if value and key not in values:
@@ -120,13 +94,17 @@ def read_data(path: str | Path) -> DataFile:
 
     classes = None
     if "classes" in values:
-        if not values["classes"].isdecimal() or int(values["classes"]) < 1:
-            found = values["classes"]
+        found = values["classes"]
+        digits = "".join(found.split())
+        if not re.fullmatch("[0-9]{1,9}", digits) or int(digits) < 1:
             raise InputError(f"classes: expected a positive integer, found {found!r}", file=path, line=lines["classes"])
-        classes = int(values["classes"])
+        classes = int(digits)
 
     def where(key: str) -> Path | None:
-        return _resolve(values[key], path.parent) if key in values else None
+        if key not in values:
+            return None
+        written, joined = (_resolve(text, path.parent) for text in (values[key], "".join(values[key].split())))
+        return joined if _is_file(joined) and not _is_file(written) else written
 
     return DataFile(
         path=path,
@@ -152,25 +130,6 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     if not names:
         raise InputError("expected one class name a line, found none", file=path)
     return tuple(names)
-
-
-def label_candidates(image: str | Path, dialect: Dialect) -> tuple[Path, ...]:
-    """Where the labels of an image may be, best first, each once.
-
-    The dialect's own rule (pjreddie data.c: fill_truth_detection; AlexeyAB utils.c: replace_image_to_label), then the
-    last folder named images or JPEGImages replaced by labels, then beside the image.
-    """
-    image = Path(image)
-    candidates = [_pjreddie_label(str(image)) if dialect.labels_anywhere else _alexeyab_label(str(image))]
-    beside = image.parent / f"{image.stem}.txt"
-    folders = beside.parts[:-1]
-    for at in reversed(range(len(folders))):
-        if folders[at] in _IMAGE_FOLDERS:
-            candidates.append(str(Path(*folders[:at], "labels", *beside.parts[at + 1 :])))
-            break
-    candidates.append(str(beside))
-    # A rule that knows no such ending leaves the image's own; that is no label file.
-    return tuple(dict.fromkeys(Path(text) for text in candidates if text.endswith(".txt")))
 
 
 def read_labels(path: str | Path, classes: int) -> Labels:
@@ -199,9 +158,10 @@ def load_split(
 ) -> Split:
     """The images of a list with their objects; `limit` takes the first ones, `labels=False` leaves all objects empty.
 
-    An image without a label file has no objects (AlexeyAB). InputError, with file and line, for: a list that is not
-    given, missing or empty; an image that does not exist; a number of names other than `classes`; label files of which
-    none exists or none holds an object; a `difficult` list of another length; anything `read_labels` refuses.
+    An image without a label file has no objects; pjreddie's dialect refuses it on a train list. InputError, with file
+    and line, for: a list that is not given, missing or empty; an image that does not exist; a number of names other
+    than `classes`; label files of which none exists or none holds an object; a `difficult` list of another length;
+    anything `read_labels` refuses.
     """
     names = load_names(data, classes)
     list_file = _list_file(data, which)
@@ -217,6 +177,12 @@ def load_split(
             raise InputError(
                 f"no label file for any of {len(images)} images; for the first looked at {looked}", file=list_file
             )
+        if which == "train" and dialect.labels_required and not all(files):
+            image = images[files.index(None)]
+            why = (
+                f"an empty one says that there are no objects (dialect {dialect.name}; in alexeyab none says the same)"
+            )
+            raise InputError(f"no label file for {image}; {why}", file=list_file)
         truths = [read_labels(file, classes) if file else nothing for file in files]
         if not any(len(truth) for truth in truths):
             raise InputError(f"the label files of all {len(images)} images are empty", file=list_file)
@@ -269,22 +235,6 @@ def _existing(paths: tuple[Path, ...]) -> Path | None:
     return next((path for path in paths if _is_file(path)), None)
 
 
-def _pjreddie_label(path: str) -> str:
-    for old, new in _PJREDDIE_PARTS:
-        path = path.replace(old, new, 1)
-    return path
-
-
-def _alexeyab_label(path: str) -> str:
-    for old, new in _ALEXEYAB_FOLDERS:
-        path = path.replace(old, new, 1)
-    for ending in _ALEXEYAB_ENDINGS:
-        # utils.c takes an ending that also occurs before (a.jpg.jpg) for none.
-        if path.endswith(ending) and path.count(ending) == 1:
-            path = path.removesuffix(ending) + ".txt"
-    return path
-
-
 def _label_row(text: str) -> tuple[float, ...] | None:
     """Five numbers, the first an integer, all finite, sizes not negative; None if the text is anything else."""
     parts = text.split()
@@ -292,7 +242,7 @@ def _label_row(text: str) -> tuple[float, ...] | None:
         row = (float(int(parts[0])), *map(float, parts[1:]))
     except (ValueError, OverflowError):
         return None
-    if len(row) != 5 or not all(map(math.isfinite, row)) or min(row[3:]) < 0:
+    if len(row) != 5 or not all(abs(value) < _MOST for value in row) or min(row[3:]) < 0 or "_" in text:
         return None
     return row
 

@@ -24,6 +24,8 @@ class Dialect:
     """Whether images keep their aspect (grey borders) where the cfg says nothing; otherwise they are stretched."""
     labels_anywhere: bool
     """Label path. True: the first `images` in the path becomes `labels` (pjreddie). False: AlexeyAB's few folders."""
+    labels_required: bool
+    """Whether training needs a label file for every picture (pjreddie ends without); else none means no objects."""
     extended: bool
     """Knows AlexeyAB's keys: route groups, scale_channels, scale_x_y, new_coords, nms_kind, iou losses ..."""
     shortcut_scaled: bool
@@ -44,6 +46,12 @@ class Dialect:
     """Default of `eps`."""
     random_sides: tuple[int, int] | None
     """Sides that random=1 draws from whatever the cfg's size; None: sizes around the cfg's own."""
+    batchnorm_bias: bool
+    """Whether a [batchnorm] section has a bias, and stores it."""
+    lstm_order: tuple[str, ...]
+    """Parts of [lstm] as the .weights file has them: w by the state, u by the input; forget, input, candidate, out."""
+    gru_order: tuple[str, ...]
+    """Parts of [gru] likewise: update z, reset r, candidate h."""
     display_thresh: float
     """Default `-thresh` of `detector test`."""
 
@@ -55,6 +63,7 @@ ALEXEYAB: Final = Dialect(
     bn_momentum=0.1,
     letterbox=False,
     labels_anywhere=False,
+    labels_required=False,
     extended=True,
     shortcut_scaled=False,
     max_truths=200,
@@ -64,6 +73,9 @@ ALEXEYAB: Final = Dialect(
     connected_momentum=0.05,
     adam_epsilon=1e-6,
     random_sides=None,
+    batchnorm_bias=True,
+    lstm_order=("wf", "wi", "wg", "wo", "uf", "ui", "ug", "uo"),
+    gru_order=("uz", "ur", "uh", "wz", "wr", "wh"),
     display_thresh=0.25,
 )
 PJREDDIE: Final = Dialect(
@@ -73,6 +85,7 @@ PJREDDIE: Final = Dialect(
     bn_momentum=0.01,
     letterbox=True,
     labels_anywhere=True,
+    labels_required=True,
     extended=False,
     shortcut_scaled=True,
     max_truths=90,
@@ -82,6 +95,9 @@ PJREDDIE: Final = Dialect(
     connected_momentum=0.01,
     adam_epsilon=1e-7,
     random_sides=(320, 608),
+    batchnorm_bias=False,
+    lstm_order=("wi", "wf", "wo", "wg", "ui", "uf", "uo", "ug"),
+    gru_order=("wz", "wr", "wh", "uz", "ur", "uh"),
     display_thresh=0.5,
 )
 DIALECTS: Final = {dialect.name: dialect for dialect in (ALEXEYAB, PJREDDIE)}

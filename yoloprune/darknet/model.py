@@ -85,7 +85,7 @@ def understand(cfg: Cfg, dialect: Dialect) -> Graph:
     updates: list[Updates] = []
     for index, section in enumerate(cfg.sections[1:]):
         options = Options(cfg, section, index)
-        layer = read_layer(options, Context(index, shapes, dialect, net.input.w, net.input.h))
+        layer = read_layer(options, Context(index, shapes, dialect, net.input.w, net.input.h, layers))
         shapes[index] = layer.out
         layers.append(layer)
         updates.append(Updates.read(options, dialect))
@@ -100,9 +100,14 @@ def load_graph(cfg: str | Path, dialect: Dialect) -> Graph:
     return understand(cfg_file.read(cfg), dialect)
 
 
-def load(cfg: str | Path, weights: str | Path, dialect: Dialect) -> Model:
-    """Read a .cfg and its .weights file; the weights' length is checked against the cfg before they are read."""
+def load(cfg: str | Path, weights: str | Path, dialect: Dialect, *, allow_partial: bool = False) -> Model:
+    """Read a .cfg and its .weights file; the weights' length is checked against the cfg before they are read.
+
+    A file that ends after some whole layers is an InputError, unless `allow_partial`: then the rest is random.
+    """
     graph = load_graph(cfg, dialect)
+    if allow_partial:
+        return Model(graph, weights_file.read_partial(weights, graph.layers, seed=0)[0])
     return Model(graph, weights_file.read(weights, graph.layers))
 
 

@@ -73,12 +73,13 @@ class Net:
     @classmethod
     def read(cls, options: Options, dialect: Dialect) -> Self:
         """Section -> Net, with Darknet's defaults."""
-        options.refuse({"time_steps": 1}, "is not supported")
         shape = Shape(
             options.integer("channels", 0, 1, 65536),
             options.integer("height", 0, 1, 65536),
             options.integer("width", 0, 1, 65536),
         )
+        if not any(shape) and options.has("inputs"):
+            shape = Shape(options.integer("inputs", 0, 1, 1 << 20), 1, 1)  # a vector
         for key, value in zip(("channels", "height", "width"), shape, strict=True):
             if not value:
                 raise options.error(f"expected {key}=, found none")

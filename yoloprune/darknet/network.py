@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.weights import Header, Weights
+from yoloprune.errors import InputError
 
 
 class Network(nn.Module):
@@ -19,6 +21,14 @@ class Network(nn.Module):
         super().__init__()
         self.graph = graph
         self.layers = nn.ModuleList(layer.module(graph.dialect) for layer in graph.layers)
+        self._share()
+
+    def train(self, mode: bool = True) -> Self:
+        """InputError for a layer that Darknet trains in another way than its module would."""
+        for layer in self.graph.layers if mode else ():
+            if not layer.trainable:
+                raise InputError(f"{layer}: training a network with it is not supported", file=self.graph.cfg.file)
+        return super().train(mode)
 
     def forward(
         self, x: Tensor, want: Collection[int] | None = None, resume: Mapping[int, Tensor] | None = None
@@ -41,6 +51,11 @@ class Network(nn.Module):
                 if last_reader[source] == index:
                     known.pop(source, None)  # a route may name a layer twice
         return results
+
+    def _share(self) -> None:
+        for layer, module in zip(self.graph.layers, self.layers, strict=True):
+            if layer.shares is not None:
+                module.borrow(self.layers[layer.shares])  # type: ignore[operator]  # what shares can borrow
 
     def _plan(self, wanted: Collection[int], known: Collection[int]) -> tuple[list[int], dict[int, int]]:
         """Layers to compute, in order, and for each layer read by them the last that reads it."""

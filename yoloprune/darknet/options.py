@@ -9,7 +9,7 @@ from yoloprune.darknet.cfg import Cfg, Entry, Section
 from yoloprune.errors import InputError
 
 _INTEGER = re.compile(r"[+-]?\d{1,10}(?=$|[.#;])")
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?=$|[#;])")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?=$|[#;])")
 _INT_MAX = 2**31 - 1
 
 

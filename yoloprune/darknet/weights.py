@@ -1,14 +1,17 @@
 """`.weights` bytes <-> named arrays (Darknet: parser.c load_weights_upto, save_weights_upto).
 
 Little endian: int32 major, minor, revision; `seen` (images trained on) as int32 or, from version 0.2 on, as
-uint64; then float32 arrays, layer by layer, without padding or markers. Which arrays a layer has, the layer knows.
+uint64; then float32 arrays, layer by layer, without padding or markers. Which arrays a layer has and how much of them
+a file holds, the layer knows.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from yoloprune.artefacts import atomic_path
 from yoloprune.darknet.layers.base import Layer, TensorSpec
 from yoloprune.errors import InputError
 
+_LARGEST_VERSION = 9999
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
@@ -34,6 +38,11 @@ class Header:
     def wide(self) -> bool:
         """Whether `seen` has 64 bits (load_weights_upto)."""
         return self.major * 10 + self.minor >= 2 and self.major < 1000 and self.minor < 1000
+
+    @property
+    def transposed(self) -> bool:
+        """Whether matrices of fully connected parts are stored [inputs, outputs]."""
+        return max(self.major, self.minor) > 1000
 
     @property
     def size(self) -> int:
@@ -59,63 +68,97 @@ class Weights:
 
 def count(layers: Sequence[Layer]) -> int:
     """Floats in the payload."""
-    return sum(spec.size for layer in layers for spec in layer.tensors())
+    return sum(_stored(layer, spec) for layer in layers for spec in layer.tensors())
 
 
 def parse(data: bytes, layers: Sequence[Layer], file: str = "<weights>") -> Weights:
     """Bytes -> Weights. InputError unless the length is exactly what `layers` need and the values can be weights."""
     header = parse_header(data, layers, len(data), file)
-    floats = np.frombuffer(data, "<f4", offset=header.size)
+    _check_not_text(np.frombuffer(data, np.uint8, offset=header.size), file)
+    arrays = _parse_arrays(np.frombuffer(data, "<f4", offset=header.size), header, layers, file)
+    return Weights(header, tuple(arrays))
+
+
+def _parse_arrays(
+    floats: NDArray[np.float32], header: Header, layers: Sequence[Layer], file: str
+) -> Iterator[dict[str, NDArray[np.float32]]]:
     at = 0
-    found_layers: list[Arrays] = []
     for layer in layers:
         arrays = {}
         for spec in layer.tensors():
-            array = floats[at : at + spec.size].reshape(spec.shape)
-            _check_values(array, layer, spec, header.size + 4 * at, file)
-            arrays[spec.name] = array
-            at += spec.size
-        found_layers.append(arrays)
-    return Weights(header, tuple(found_layers))
+            stored = floats[at : at + _stored(layer, spec)]
+            _check_values(stored, layer, spec, header.size + 4 * at, file)
+            array = _from_disk(stored, layer, spec, header)
+            arrays[spec.name] = array if len(array) == spec.shape[0] else np.concatenate([array, _rest(layer, spec)])
+            at += stored.size
+        yield arrays
 
 
 def parse_header(data: bytes, layers: Sequence[Layer], length: int, file: str = "<weights>") -> Header:
     """First 20 bytes -> Header. InputError unless a file of `length` bytes is exactly what `layers` need."""
-    if len(data) < 16:
-        raise InputError(f"byte {len(data)}: expected a header of 16 or 20 bytes, found the end", file=file)
-    major, minor, revision, seen = struct.unpack_from("<iiiI", data)
-    header = Header(major, minor, revision, seen)
-    if min(major, minor) < 0 or max(major, minor) > 1000:
-        found = f"version {major}.{minor}.{revision}"
-        raise InputError(f"byte 0: expected a Darknet header of version 0.1 or 0.2, found {found}", file=file)
-    if header.wide and len(data) >= 20:
-        header = replace(header, seen=struct.unpack_from("<Q", data, 12)[0])
+    header = _parse_version(data, file)
     _check_length(length, header, layers, file)
     return header
 
 
+def _parse_version(data: bytes, file: str) -> Header:
+    if len(data) < 16:
+        raise InputError(f"byte {len(data)}: expected a header of 16 or 20 bytes, found the end", file=file)
+    major, minor, revision, seen = struct.unpack_from("<iiiI", data)
+    header = Header(major, minor, revision, seen)
+    if min(major, minor) < 0 or max(major, minor) > _LARGEST_VERSION:
+        found = f"version {major}.{minor}.{revision}"
+        raise InputError(f"byte 0: expected a Darknet header of version 0.1 or 0.2, found {found}", file=file)
+    if header.wide and len(data) >= 20:
+        header = replace(header, seen=struct.unpack_from("<Q", data, 12)[0])
+    return header
+
+
 def dump(weights: Weights, layers: Sequence[Layer]) -> bytes:
-    """Weights -> bytes; `dump(parse(data, layers), layers) == data`."""
+    """Weights -> bytes; `dump(parse(data, layers), layers) == data`.
+
+    InputError where the cfg keeps an array out of the file (`dontload` and others) that isn't as in a new network.
+    """
     parts = [weights.header.dump()]
     for layer, arrays in zip(layers, weights.layers, strict=True):
         for spec in layer.tensors():
             array = arrays[spec.name]
             if array.shape != spec.shape:
                 raise ValueError(f"{layer}: {spec.name} has shape {array.shape}, not {spec.shape}")
-            parts.append(np.ascontiguousarray(array, "<f4").tobytes())
+            parts.append(_to_disk(array, layer, spec, weights.header).tobytes())
     return b"".join(parts)
 
 
 def read(path: str | Path, layers: Sequence[Layer]) -> Weights:
     """Parse the file at `path`; its size is checked before it is read."""
+    size, head = _opened(path)
+    parse_header(head, layers, size, str(path))
+    return parse(Path(path).read_bytes(), layers, str(path))
+
+
+def _opened(path: str | Path) -> tuple[int, bytes]:
+    """Size and first 20 bytes."""
     try:
-        size = Path(path).stat().st_size
         with Path(path).open("rb") as stream:
-            head = stream.read(20)
-            parse_header(head, layers, size, str(path))
-            return parse(head + stream.read(), layers, str(path))
+            return Path(path).stat().st_size, stream.read(20)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+
+
+def read_partial(path: str | Path, layers: Sequence[Layer], seed: int) -> tuple[Weights, int]:
+    """The first whole layers out of a file that ends behind one (`darknet53.conv.74`); the rest starts as `initial`.
+
+    Also the index of the first layer that isn't the file's: the number of layers where the file has all. InputError if
+    it ends within a layer, or holds more than all of them.
+    """
+    size, head = _opened(path)
+    header = _parse_version(head, str(path))
+    ends = [header.size + 4 * floats for floats in accumulate((count([layer]) for layer in layers), initial=0)]
+    if size not in ends:
+        _check_length(size, header, layers, str(path))
+    loaded = len(ends) - 1 - ends[::-1].index(size)
+    part = read(path, layers[:loaded])
+    return Weights(part.header, (*part.layers, *initial(layers, seed).layers[loaded:])), loaded
 
 
 def write(path: str | Path, weights: Weights, layers: Sequence[Layer], *, force: bool = False) -> None:
@@ -133,8 +176,38 @@ def initial(layers: Sequence[Layer], seed: int) -> Weights:
 
 def _start(spec: TensorSpec, rng: np.random.Generator) -> NDArray[np.float32]:
     if spec.bound:
-        return rng.uniform(-spec.bound, spec.bound, spec.shape).astype(np.float32)
+        return (spec.start + rng.uniform(-spec.bound, spec.bound, spec.shape)).astype(np.float32)
     return np.full(spec.shape, spec.start, np.float32)
+
+
+def _rest(layer: Layer, spec: TensorSpec) -> NDArray[np.float32]:
+    """What a file doesn't hold of an array, as a new network has it: the same whenever it is asked for."""
+    return _start(spec, np.random.default_rng(layer.index))[layer.storage.rows(spec) :]
+
+
+def _stored(layer: Layer, spec: TensorSpec) -> int:
+    """Floats of an array that a file holds."""
+    return layer.storage.rows(spec) * math.prod(spec.shape[1:])
+
+
+def _transposed(layer: Layer, spec: TensorSpec, header: Header) -> bool:
+    return (spec.dense and header.transposed) or (layer.storage.flipped and spec.name == "weight")
+
+
+def _from_disk(stored: NDArray[np.float32], layer: Layer, spec: TensorSpec, header: Header) -> NDArray[np.float32]:
+    rows = layer.storage.rows(spec)
+    if _transposed(layer, spec, header):
+        stored = np.ascontiguousarray(stored.reshape(math.prod(spec.shape[1:]), rows).T)
+    return stored.reshape(rows, *spec.shape[1:])
+
+
+def _to_disk(array: NDArray[np.float32], layer: Layer, spec: TensorSpec, header: Header) -> NDArray[np.float32]:
+    rows = layer.storage.rows(spec)
+    if rows < len(array) and not np.array_equal(array[rows:], _rest(layer, spec)):
+        why = "the cfg keeps it out of the file (dontload, dontloadscales or numload), and it is no longer as new"
+        raise InputError(f"{layer}, {spec.name}: {why}: take the key out of the cfg")
+    stored = array[:rows].reshape(rows, math.prod(spec.shape[1:]))
+    return np.ascontiguousarray(stored.T if _transposed(layer, spec, header) else stored, "<f4")
 
 
 def _check_length(length: int, header: Header, layers: Sequence[Layer], file: str) -> None:
@@ -146,10 +219,21 @@ def _check_length(length: int, header: Header, layers: Sequence[Layer], file: st
         raise InputError(f"byte {needed}: {wanted}; is it the weights of another cfg?", file=file)
     at = header.size
     for layer in layers:
+        if at == length and count([layer]):
+            partial = "a partial file, which only training can start from"
+            raise InputError(f"byte {length}: ends before {layer}: {partial}: {wanted}", file=file)
         for spec in layer.tensors():
-            at += 4 * spec.size
+            at += 4 * _stored(layer, spec)
             if at > length:
                 raise InputError(f"byte {length}: ends within {layer}, {spec.name}: {wanted}", file=file)
+
+
+def _check_not_text(payload: NDArray[np.uint8], file: str) -> None:
+    """InputError if an editor replaced every byte over 0x7f, of which numbers have many and text has none."""
+    if payload.size >= 512 and 0 < payload.max() < 0x80:
+        raise InputError(
+            "no byte is over 0x7f: expected numbers, found what an editor of text leaves of them", file=file
+        )
 
 
 def _check_values(array: NDArray[np.float32], layer: Layer, spec: TensorSpec, byte: int, file: str) -> None:
@@ -157,5 +241,5 @@ def _check_values(array: NDArray[np.float32], layer: Layer, spec: TensorSpec, by
     if bad.any():
         where = f"byte {byte + 4 * int(bad.argmax())}: {layer}, {spec.name}"
         wanted = "a finite number" + (" of at least 0" if spec.positive else "")
-        value = array.reshape(-1)[int(bad.argmax())]
+        value = array[int(bad.argmax())]
         raise InputError(f"{where}: expected {wanted}, found {value:g}; is it the weights of another cfg?", file=file)

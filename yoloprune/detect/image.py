@@ -56,8 +56,10 @@ def read_pixels(path: str | Path, channels: int = 3) -> Pixels:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
-    # OpenCV asserts that there is something to decode.
-    decoded = cv2.imdecode(content, _DECODE[channels]) if content.size else None
+    try:
+        decoded = cv2.imdecode(content, _DECODE[channels])
+    except cv2.error:  # nothing to decode, or a size that is too large
+        decoded = None
     if decoded is None:
         raise InputError("not a picture that can be decoded", file=path)
     return np.asarray(decoded, np.uint8).reshape(*decoded.shape[:2], channels)

@@ -193,7 +193,8 @@ class ClassMeasure(Measure):
         return self._pictures
 
     def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
-        return list(output[self.graph.outputs[-1]].flatten(1).cpu().numpy())
+        head = self.graph.layers[self.graph.outputs[-1]]
+        return list(head.scores(output[head.index]).cpu().numpy())
 
     def outcome(self, found: Sequence[Any]) -> ClassOutcome:
         k = 1 if self.metric == "top1" else 5

@@ -30,7 +30,7 @@ from yoloprune.darknet.weights import Arrays, Weights
 from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.moments import Collector, Consumer, Moments, Trial, affordable, consumers, matrix
 from yoloprune.prune.slim import mask
-from yoloprune.prune.walk import MEMORY, Walk
+from yoloprune.prune.walk import MEMORY, Walk, touched_by
 
 LEAST_RIDGE: Final = 1e-9
 MOST_RIDGE: Final = 0.1
@@ -169,7 +169,7 @@ def compensate(
     """
     masked = mask(model, channels, keep)
     original, pruned = build(model, device), build(masked, device)
-    touched = _touched(model, masked)
+    touched = touched_by(model, masked)
     walk = Walk((original, pruned), batches, touched, memory)
     changed: dict[int, Arrays] = {}
     for layer, exact in consumers(model.graph, channels).items():
@@ -185,16 +185,6 @@ def compensate(
                     for name, array in changed[layer].items():
                         getattr(after, name).copy_(torch.from_numpy(array))
     return _replaced(masked, changed)
-
-
-def _touched(model: Model, masked: Model) -> set[int]:
-    """Layers whose outputs may differ."""
-    touched: set[int] = set()
-    for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
-        same = all(np.array_equal(old[name], new[name]) for name in old)
-        if not same or touched.intersection(layer.sources):
-            touched.add(layer.index)
-    return touched
 
 
 def _arrays(masked: Arrays, fit: Fit, keep: Keep) -> Arrays:

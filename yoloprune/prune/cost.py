@@ -22,8 +22,14 @@ def flops(graph: Graph) -> Price:
 
 
 def parameters(graph: Graph) -> Price:
-    """Floats in the .weights payload."""
-    return lambda *counts: sum(spec.size for spec in alone(graph, *counts).layers[-1].tensors())
+    """Floats in the .weights payload. (A layer alone has arrays, also where in the network they are another's.)"""
+
+    def price(index: int, inputs: tuple[int, ...], output: int) -> float:
+        if graph.layers[index].shares is not None:
+            return 0
+        return sum(spec.size for spec in alone(graph, index, inputs, output).layers[-1].tensors())
+
+    return price
 
 
 PRICES: Final[Mapping[str, Callable[[Graph], Price]]] = {"bflops": flops, "parameters": parameters}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from yoloprune.darknet.model import Model
+from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays
 from yoloprune.errors import InputError
+from yoloprune.prune.activity import head_changes, zero_shares
 from yoloprune.prune.channels import Channels, Group, KeepAtoms
 from yoloprune.prune.elimination import elimination_order
 from yoloprune.prune.moments import Consumer, Moments
+from yoloprune.prune.thinet import thinet_order
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,27 @@ class Evidence:
     consumers: Mapping[int, Consumer]
     moments: Mapping[int, Moments]
     """Of the consumers' inputs on calibration pictures; empty without any."""
+    batches: Sequence[Tensor] = ()
+    """These pictures as network input [B,C,H,W]."""
+    device: str | torch.device = "cpu"
+
+    @property
+    def makers(self) -> list[int]:
+        """Layers that make channels of a group."""
+        return sorted({producer for group in self.channels.groups for producer in group.producers})
+
+    @cached_property
+    def silence(self) -> Mapping[int, NDArray[np.float64]]:
+        """For each maker how often its filters give nothing (activity.py)."""
+        return zero_shares(build(self.model, self.device), self._on_device(), self.makers)
+
+    @cached_property
+    def head_changes(self) -> NDArray[np.float64]:
+        """How much the heads would miss each atom, to first order (activity.py)."""
+        return head_changes(build(self.model, self.device), self.channels, self._on_device(), self.makers)
+
+    def _on_device(self) -> Iterator[Tensor]:
+        return (batch.to(self.device) for batch in self.batches)
 
 
 Criterion = Callable[[Evidence, Group], tuple[int, ...]]
@@ -36,35 +63,82 @@ Criterion = Callable[[Evidence, Group], tuple[int, ...]]
 
 def elimination(evidence: Evidence, group: Group) -> tuple[int, ...]:
     """What the consumers miss least once refitted (elimination.py): the default; weight sum where no moments tell."""
-    if not evidence.moments:
-        raise InputError("--criterion elimination: expected calibration pictures, found --calibrate 0")
-    read_by = [each for each in evidence.consumers.values() if np.isin(group.atoms, each.atoms).any()]
-    if not any(each.layer in evidence.moments for each in read_by):
-        return weight_sum(evidence, group)  # its consumers are too large for moments, or there are none
-    return elimination_order(
-        evidence.model, evidence.channels, group, evidence.keep, evidence.consumers, evidence.moments
-    )
+    _need_pictures(evidence, "elimination")
+    if not _moments_tell(evidence, group):
+        return weight_sum(evidence, group)
+    return elimination_order(evidence.model, group, evidence.keep, evidence.consumers, evidence.moments)
+
+
+def thinet(evidence: Evidence, group: Group) -> tuple[int, ...]:
+    """What the consumers miss least if nothing is refitted (thinet.py); weight sum where no moments tell."""
+    _need_pictures(evidence, "thinet")
+    if not _moments_tell(evidence, group):
+        return weight_sum(evidence, group)
+    return thinet_order(evidence.model, group, evidence.keep, evidence.consumers, evidence.moments)
+
+
+def apoz(evidence: Evidence, group: Group) -> tuple[int, ...]:
+    """What is most often 0 or below (Hu et al. 2016, "Network Trimming", eq. 1), added up over an atom's filters."""
+    _need_pictures(evidence, "apoz")
+    return _ascending(evidence, group, lambda producer: 1 - evidence.silence[producer])
+
+
+def taylor(evidence: Evidence, group: Group) -> tuple[int, ...]:
+    """What changes the heads least to first order (Molchanov et al. 2019, eq. 8, without labels: activity.py)."""
+    _need_pictures(evidence, "taylor")
+    return _by_importance(evidence, group, evidence.head_changes[group.atoms])
 
 
 def weight_sum(evidence: Evidence, group: Group) -> tuple[int, ...]:
     """Least sum of absolute weights of its filters (Li et al. 2017, "Pruning Filters for Efficient ConvNets", 3.1)."""
-    return _ascending(evidence, group, _filter_sums)
+    return _ascending(evidence, group, lambda producer: _filter_sums(_arrays(evidence, producer)))
 
 
 def norm_scale(evidence: Evidence, group: Group) -> tuple[int, ...]:
     """Least absolute scale in batch norm (Liu et al. 2017, "Network Slimming", 3.2); filters without: as weight sum."""
-    return _ascending(
-        evidence, group, lambda arrays: np.abs(arrays["scale"]) if "scale" in arrays else _filter_sums(arrays)
-    )
+
+    def scales(producer: int) -> NDArray[np.floating]:
+        arrays = _arrays(evidence, producer)
+        return np.abs(arrays["scale"]) if "scale" in arrays else _filter_sums(arrays)
+
+    return _ascending(evidence, group, scales)
 
 
-CRITERIA: Final[Mapping[str, Criterion]] = {"elimination": elimination, "l1": weight_sum, "bn-scale": norm_scale}
+CRITERIA: Final[Mapping[str, Criterion]] = {
+    "elimination": elimination,
+    "l1": weight_sum,
+    "bn-scale": norm_scale,
+    "apoz": apoz,
+    "taylor": taylor,
+    "thinet": thinet,
+}
 """What `--criterion` takes."""
 
 
-def default_criterion(calibrated: bool) -> str:
-    """Without calibration pictures only the weights can tell."""
-    return "elimination" if calibrated else "l1"
+WITHOUT_PICTURES: Final = ("l1", "bn-scale")
+"""Those that look at weights alone."""
+
+
+def default_criterion(refits: bool) -> str:
+    """`elimination` supposes that all is refitted; without, weights tell as much as anything."""
+    return "elimination" if refits else "l1"
+
+
+def _need_pictures(evidence: Evidence, name: str) -> None:
+    if not (evidence.batches or evidence.moments):
+        raise InputError(f"--criterion {name}: expected calibration pictures, found --calibrate 0")
+
+
+def _moments_tell(evidence: Evidence, group: Group) -> bool:
+    """False if all of the group's consumers are too large for moments, or there are none."""
+    read_by = [each for each in evidence.consumers.values() if np.isin(group.atoms, each.atoms).any()]
+    return any(each.layer in evidence.moments for each in read_by)
+
+
+def _arrays(evidence: Evidence, producer: int) -> Arrays:
+    """What a layer computes with: its own arrays, or those of the layer that it shares them with."""
+    shares = evidence.model.graph.layers[producer].shares
+    return evidence.model.weights.layers[producer if shares is None else shares]
 
 
 def _filter_sums(arrays: Arrays) -> NDArray[np.float32]:
@@ -72,16 +146,19 @@ def _filter_sums(arrays: Arrays) -> NDArray[np.float32]:
     return sums
 
 
-def _ascending(
-    evidence: Evidence, group: Group, of_filters: Callable[[Arrays], NDArray[np.float32]]
-) -> tuple[int, ...]:
+def _ascending(evidence: Evidence, group: Group, of_filters: Callable[[int], NDArray[np.floating]]) -> tuple[int, ...]:
     """By what an atom's filters add up to; each producer's values are divided by their mean, so that none drowns."""
     position = np.full(evidence.channels.atoms, -1)
     position[group.atoms] = np.arange(len(group.atoms))
     importance = np.zeros(len(group.atoms))
     for producer in group.producers:
-        values = of_filters(evidence.model.weights.layers[producer]).astype(np.float64)
+        values = of_filters(producer).astype(np.float64)
         where = position[evidence.channels.outputs[producer]]
         share = values / max(float(values.mean()), np.finfo(np.float64).tiny)
         np.add.at(importance, where[where >= 0], share[where >= 0])
+    return _by_importance(evidence, group, importance)
+
+
+def _by_importance(evidence: Evidence, group: Group, importance: NDArray[np.float64]) -> tuple[int, ...]:
+    """The least first, after those that are gone."""
     return tuple(map(int, np.lexsort((importance, evidence.keep[group.atoms]))))

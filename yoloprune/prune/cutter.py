@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,10 +15,19 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import Channels, Group, KeepAtoms
 from yoloprune.prune.compensate import compensate, compensate_alone
-from yoloprune.prune.criteria import CRITERIA, Evidence
+from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, Evidence
 from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers
+from yoloprune.prune.recalibrate import recalibrate
 from yoloprune.prune.sensitivity import Curve
 from yoloprune.prune.slim import mask
+
+REFIT: Final = "least squares"
+RECALIBRATE: Final = "batch norm"
+NOTHING: Final = "none"
+COMPENSATIONS: Final = (REFIT, RECALIBRATE, NOTHING)
+"""Consumers refitted (compensate.py), batch norm's statistics measured anew (recalibrate.py), or plain cuts."""
+STEPS: Final = 3
+"""Parts that a joint cut is made in where its channels are chosen anew."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +40,8 @@ class Cutter:
     """Atoms that are still there."""
     pictures: Callable[[], Sequence[Tensor]] = field(default=list)
     """Calibration pictures as network input, batches [B,C,H,W]; called once, when they are needed. None: plain cuts."""
-    refits: bool = True
-    """False: pictures only serve the criteria, and all cuts are plain."""
+    compensation: str = REFIT
+    """What the pictures are used for beside the criteria, one of COMPENSATIONS."""
     device: str | torch.device = "cpu"
 
     @cached_property
@@ -42,12 +52,20 @@ class Cutter:
     @cached_property
     def consumers(self) -> Mapping[int, Consumer]:
         """What reads channels that can go, in the form that memory allows."""
-        return affordable(consumers(self.model.graph, self.channels).values())
+        return {**self._all_consumers, **self._affordable}
 
     @property
     def not_refitted(self) -> tuple[int, ...]:
         """Consumers that are too large in any form: criteria know nothing of them, and they are cut plainly."""
-        return tuple(layer for layer in consumers(self.model.graph, self.channels) if layer not in self.consumers)
+        return tuple(layer for layer in self._all_consumers if layer not in self._affordable)
+
+    @cached_property
+    def _all_consumers(self) -> Mapping[int, Consumer]:
+        return consumers(self.model.graph, self.channels)
+
+    @cached_property
+    def _affordable(self) -> Mapping[int, Consumer]:
+        return affordable(self._all_consumers.values())
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -55,8 +73,10 @@ class Cutter:
         moments: dict[int, Moments] = {}
         if self.batches:
             images = sum(map(len, self.batches))
-            moments = collect(build(self.model, self.device), self.batches, self.consumers.values(), images)
-        return Evidence(self.model, self.channels, self.keep, self.consumers, moments)
+            moments = collect(build(self.model, self.device), self.batches, self._affordable.values(), images)
+        return Evidence(
+            self.model, self.channels, self.keep, self.consumers, moments, batches=self.batches, device=self.device
+        )
 
     def order(self, criterion: str, group: Group) -> tuple[int, ...]:
         """Positions in the group in the order they go; those gone already first."""
@@ -77,14 +97,36 @@ class Cutter:
         readers = [layer for layer, each in self.consumers.items() if np.isin(atoms, each.atoms).any()]
         return min(readers, default=curve.producers[0])
 
+    def rechosen(self, keep: KeepAtoms, criterion: str) -> KeepAtoms:
+        """As many atoms of each group as in `keep`, but chosen anew in the network as it is cut.
+
+        The cut is made in STEPS equal parts, each by the order in the network cut and refitted so far: curves are of
+        groups cut alone, and what a channel is worth changes as others go. Where nothing is refitted, `keep` itself.
+        """
+        if not (self.compensation == REFIT and self.batches) or criterion in WITHOUT_PICTURES:
+            return keep
+        chosen, cutter = self.keep, self
+        for step in range(1, STEPS + 1):
+            parts = chosen.copy()
+            for group in self.channels.groups:
+                before, after = (int((~each[group.atoms]).sum()) for each in (self.keep, keep))
+                count = before + round((after - before) * step / STEPS)
+                if count > (~chosen[group.atoms]).sum():
+                    parts[group.atoms[list(cutter.order(criterion, group)[:count])]] = False
+            chosen = parts
+            if step < STEPS:
+                cutter = replace(self, model=self.together(chosen), keep=chosen, pictures=lambda: self.batches)
+        return chosen
+
     def alone(self, keep: KeepAtoms) -> Model:
-        """The cut of one group; no picture is looked at again."""
-        if not (self.refits and self.batches):
-            return mask(self.model, self.channels, keep)
-        return compensate_alone(self.model, self.channels, keep, self.consumers, self.evidence.moments)
+        """The cut of one group; refitted without a look at the pictures."""
+        if self.compensation == REFIT and self.batches:
+            return compensate_alone(self.model, self.channels, keep, self.consumers, self.evidence.moments)
+        return self.together(keep)
 
     def together(self, keep: KeepAtoms) -> Model:
         """The cut of several groups at once, front to back."""
-        if not (self.refits and self.batches) or keep.sum() == self.keep.sum():
+        if not self.batches or keep.sum() == self.keep.sum() or self.compensation == NOTHING:
             return mask(self.model, self.channels, keep)
-        return compensate(self.model, self.channels, keep, self.batches, device=self.device)
+        compensated = compensate if self.compensation == REFIT else recalibrate
+        return compensated(self.model, self.channels, keep, self.batches, device=self.device)

@@ -8,6 +8,7 @@ least over all of its consumers, refit, update H, repeat.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from yoloprune.darknet.layers.norm import inverse_deviation
 from yoloprune.darknet.model import Model
-from yoloprune.prune.channels import Channels, Group, KeepAtoms
+from yoloprune.prune.channels import Group, KeepAtoms
 from yoloprune.prune.moments import Consumer, Moments, matrix
 
 _RIDGE: Final = 1e-4
@@ -27,21 +28,12 @@ _MOST_STEPS: Final = 128
 
 
 def elimination_order(
-    model: Model,
-    channels: Channels,
-    group: Group,
-    keep: KeepAtoms,
-    consumers: Mapping[int, Consumer],
-    moments: Mapping[int, Moments],
+    model: Model, group: Group, keep: KeepAtoms, consumers: Mapping[int, Consumer], moments: Mapping[int, Moments]
 ) -> tuple[int, ...]:
     """Positions in the group in the order they go; those gone already (not in `keep`) first."""
     gone = [int(position) for position in np.flatnonzero(~keep[group.atoms])]
     left = [int(position) for position in np.flatnonzero(keep[group.atoms])]
-    parts = [
-        _Part(model, consumer, moments[consumer.layer], group.atoms, keep)
-        for consumer in consumers.values()
-        if consumer.layer in moments and np.isin(group.atoms, consumer.atoms).any()
-    ]
+    parts = [_Part(each) for each in readings(model, group, keep, consumers, moments)]
     order = list(gone)
     at_once = max(1, len(left) // _MOST_STEPS)
     while left:
@@ -56,34 +48,59 @@ def elimination_order(
     return tuple(order)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a consumer makes of a group's atoms, by columns that are still there."""
+
+    gram: Tensor
+    """Second moments [groups, K+1, K+1]; the last is the constant."""
+    weight: Tensor
+    """[groups, n, K], each output in shares of the deviation of all that the consumer puts out."""
+    columns: list[list[int]]
+    """For each position in the group the columns of its atom."""
+
+
+def readings(
+    model: Model, group: Group, keep: KeepAtoms, consumers: Mapping[int, Consumer], moments: Mapping[int, Moments]
+) -> list[Reading]:
+    """Of all consumers of the group that have moments."""
+    return [
+        _reading(model, consumer, moments[consumer.layer], group.atoms, keep)
+        for consumer in consumers.values()
+        if consumer.layer in moments and np.isin(group.atoms, consumer.atoms).any()
+    ]
+
+
+def _reading(model: Model, consumer: Consumer, moments: Moments, atoms: NDArray[np.int64], keep: KeepAtoms) -> Reading:
+    # Columns that are gone already are out of the equations; the constant (last) stays in.
+    there = np.flatnonzero(keep[consumer.atoms[0]])
+    rows = torch.from_numpy(np.append(there, consumer.columns))
+    gram = moments.gram.cpu()[:, rows][:, :, rows]
+    weight = matrix(model, consumer)
+    if consumer.mixed:  # each place of the kernel has its own outputs
+        by_place = weight.view(consumer.groups, -1, consumer.columns, consumer.kernel).mT
+        weight = by_place.reshape(consumer.groups, -1, consumer.columns)
+    weight = weight[:, :, torch.from_numpy(there)]
+    weight = weight * _importance(model, consumer, gram, weight)
+    if weight.shape[1] > weight.shape[2]:
+        weight = torch.linalg.qr(weight, mode="r").R  # costs are of W^T W alone, so fewer outputs do
+    # Atoms are tied over the consumer's groups, so a position of `atoms` is at the same columns in each of them.
+    columns_of: dict[int, list[int]] = {}
+    for number, column in enumerate(there):
+        for by_group in consumer.atoms:
+            columns_of.setdefault(int(by_group[column]), []).append(number)
+    return Reading(gram, weight, [sorted(set(columns_of.get(int(atom), []))) for atom in atoms])
+
+
 class _Part:
     """One consumer's share of the cost, kept up to date as atoms go."""
 
-    def __init__(
-        self, model: Model, consumer: Consumer, moments: Moments, atoms: NDArray[np.int64], keep: KeepAtoms
-    ) -> None:
-        # Columns that are gone already are out of the equations; the constant (last) stays in.
-        there = np.flatnonzero(keep[consumer.atoms[0]])
-        rows = torch.from_numpy(np.append(there, consumer.columns))
-        gram = moments.gram[:, rows][:, :, rows]
-        own = gram.diagonal(dim1=1, dim2=2)
+    def __init__(self, reading: Reading) -> None:
+        own = reading.gram.diagonal(dim1=1, dim2=2)
         floor = own.mean(1, keepdim=True) * 1e-6 + torch.finfo(own.dtype).tiny
-        self.inverse = torch.linalg.inv(gram + torch.diag_embed(_RIDGE * (own + floor)))
-        weight = matrix(model, consumer)
-        if consumer.mixed:  # each place of the kernel has its own outputs
-            by_place = weight.view(consumer.groups, -1, consumer.columns, consumer.kernel).mT
-            weight = by_place.reshape(consumer.groups, -1, consumer.columns)
-        weight = weight[:, :, torch.from_numpy(there)]
-        weight = weight * _importance(model, consumer, gram, weight)
-        if weight.shape[1] > weight.shape[2]:
-            weight = torch.linalg.qr(weight, mode="r").R  # costs are of W^T W alone, so fewer outputs do
-        self.weight = torch.cat([weight, torch.zeros_like(weight[:, :, :1])], 2)
-        # Atoms are tied over the consumer's groups, so a position of `atoms` is at the same columns in each of them.
-        columns_of: dict[int, list[int]] = {}
-        for number, column in enumerate(there):
-            for by_group in consumer.atoms:
-                columns_of.setdefault(int(by_group[column]), []).append(number)
-        self.columns = [sorted(set(columns_of.get(int(atom), []))) for atom in atoms]
+        self.inverse = torch.linalg.inv(reading.gram + torch.diag_embed(_RIDGE * (own + floor)))
+        self.weight = torch.cat([reading.weight, torch.zeros_like(reading.weight[:, :, :1])], 2)
+        self.columns = reading.columns
 
     def costs(self, positions: list[int]) -> Tensor:
         """What each atom would cost now [len(positions)]."""

@@ -66,10 +66,13 @@ def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
     prunable = np.zeros(channels.atoms, np.bool_)
     for group in channels.groups:
         prunable[group.atoms] = True
+    shared = {layer.shares for layer in graph.layers}
     found = {}
     for layer in graph.layers:
         if not layer.sums_channels or layer.index in channels.removed:
             continue
+        if layer.shares is not None or layer.index in shared:
+            continue  # two layers can't be refitted as one
         shapes = {spec.name: spec.shape for spec in layer.tensors()}
         atoms = channels.inputs[layer.index][0]
         groups = layer.groups_summed
@@ -93,7 +96,7 @@ def affordable(wanted: Iterable[Consumer], memory: int = MEMORY) -> dict[int, Co
         if each.layer in chosen and each.bytes <= LARGEST and more <= memory:
             chosen[each.layer] = each
             memory -= more
-    return chosen
+    return dict(sorted(chosen.items()))
 
 
 def matrix(model: Model, consumer: Consumer) -> Tensor:

@@ -10,7 +10,7 @@ is measured only where a decision hangs on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -25,7 +25,7 @@ SCREENED: Final = (0.1, 0.4, 0.7, 0.95)
 """Sparsities at which the drift is looked at."""
 TRIES: Final = 2
 """Measurements that may just miss a loss before less precise knowledge has to do."""
-_GUESS: Final = 0.03
+_GUESS: Final = 0.01
 """A drift of so much is taken to have lost its share of all accuracy, before any measurement."""
 _SMALL_DRIFT: Final = 0.3
 """Up to here loss grows about in proportion; beyond, little is left to lose."""
@@ -59,8 +59,7 @@ class Expectation:
                 ]
             if last is not None and curve.label == last.label:
                 break
-        small = [(drift, loss) for drift, loss, _ in measured if drift <= _SMALL_DRIFT]
-        slope = (_GUESS * sensitivity.baseline + sum(loss for _, loss in small)) / (_GUESS + sum(d for d, _ in small))
+        slope = _proportion(sensitivity, [(drift, loss) for drift, loss, _ in measured])
         line = [(drift, drift * max(slope, 0.0), _LINE_WEIGHT) for drift in _LINE]
         drifts, losses, weights = np.array(sorted([(0.0, 0.0, 1.0), *line, *measured])).T
         return cls(drifts, monotone(losses, weights))
@@ -68,6 +67,23 @@ class Expectation:
     def at(self, drift: float) -> float:
         """The loss to expect."""
         return float(np.interp(drift, self.drifts, self.losses))
+
+
+def _proportion(sensitivity: Sensitivity, measured: Sequence[tuple[float, float]]) -> float:
+    """Loss over drift, of small drifts and their losses."""
+    small = [(drift, loss) for drift, loss in measured if drift <= _SMALL_DRIFT]
+    return (_GUESS * sensitivity.baseline + sum(loss for _, loss in small)) / (_GUESS + sum(d for d, _ in small))
+
+
+def loss_per_drift(sensitivity: Sensitivity) -> float:
+    """What a small drift costs for each of its units, over all groups; more than 0."""
+    measured = [
+        (drift_at(curve, point.dropped), sensitivity.start - point.accuracy)
+        for curve in sensitivity.curves
+        if curve.screen
+        for point in curve.points
+    ]
+    return max(_proportion(sensitivity, measured), 1e-9)
 
 
 def drift_at(curve: Curve, dropped: int) -> float:
@@ -89,15 +105,15 @@ def screened_counts(curve: Curve) -> tuple[int, ...]:
 def next_count(sensitivity: Sensitivity, curve: Curve) -> int | None:
     """The count of `curve` to measure next, so that what may go at each of `losses` is known; None where it is.
 
-    Larger losses come first, each with the largest count that is expected to hold. It is known when nothing between
-    what was measured to hold and what was measured to fail is expected to, or lies further than `RESOLUTION` from
-    both; or, once anything holds, after `TRIES` near misses: on noisy curves there is always another count that might.
+    Larger losses come first, each with the largest count that is expected to hold. It is known when nothing further
+    than `RESOLUTION` beyond what was measured to hold, and before what was measured to fail, is expected to;
+    or, once anything holds, after `TRIES` near misses: on noisy curves there is always another count that might.
     """
     expected = Expectation.of(sensitivity, curve)
     factor = _own_factor(sensitivity, curve, expected)
     before = sensitivity.baseline - sensitivity.start
     measured = {point.dropped for point in curve.points}
-    larger = math.inf
+    larger = 2 * max(sensitivity.losses, default=0.0)
     for loss in sorted(sensitivity.losses, reverse=True):
         low, high = _bracket(sensitivity, curve, loss)
         missed = [point for point in curve.points if point.dropped > low and loss < sensitivity.loss(point) <= larger]
@@ -106,7 +122,7 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> int | None:
             continue
         between = [count for count in grid_counts(curve, STEPS) if low < count < high and count not in measured]
         hopeful = [count for count in between if factor * expected.at(drift_at(curve, count)) <= loss - before]
-        if hopeful:
+        if hopeful and (low == curve.gone or hopeful[-1] - low > RESOLUTION * curve.atoms):
             # Where the expectation has failed, halving what is left is never much worse than following it again.
             return min(hopeful[-1], between[len(between) // 2]) if missed else hopeful[-1]
     return None

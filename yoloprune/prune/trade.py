@@ -4,11 +4,14 @@ At a price p, each group drops as many atoms as make its own loss, plus p times 
 (Everett 1963: what solves the priced problem solves the bounded one). Costs of neighbours depend on each other, so
 groups are gone through again until none moves.
 
-Losses are the curves read as never falling: the least-squares monotone curve through the measurements (pool adjacent
-violators: Ayer et al. 1955), so neither a lucky measurement nor a gain draws a group further than its neighbours bear
-out. How far the measurements lie off these curves tells their noise, and noise can hide a loss: `_DOUBTS` times it,
-growing with the square of the share that goes, is added. Without that, groups whose loss happens to measure as nothing
-are emptied, and such losses do add up.
+Where the analysis looked at drift (search.py), a group's loss is in proportion to it: drift has next to no noise and
+tells apart losses that are far below what can be measured, of which a joint cut adds up dozens.
+
+Else losses are the curves read as never falling: the least-squares monotone curve through the measurements (pool
+adjacent violators: Ayer et al. 1955), so neither a lucky measurement nor a gain draws a group further than its
+neighbours bear out. How far the measurements lie off these curves tells their noise, and noise can hide a loss:
+`_DOUBTS` times it, growing with the square of the share that goes, is added. Without that, groups whose loss happens to
+measure as nothing are emptied, and such losses do add up.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.cost import Costs
 from yoloprune.prune.plan import Limits, choose, keep_atoms
+from yoloprune.prune.search import drift_at, loss_per_drift
 from yoloprune.prune.sensitivity import Curve, Sensitivity, monotone
 
 Choice = Mapping[str, int]
@@ -147,7 +151,7 @@ class Market:
 
     def __init__(self, sensitivity: Sensitivity, channels: Channels, limits: Limits, costs: Costs) -> None:
         self.sensitivity, self.channels, self.limits, self.costs = sensitivity, channels, limits, costs
-        self._doubt = doubt(sensitivity)
+        self._doubt, self._per_drift = doubt(sensitivity), loss_per_drift(sensitivity)
         groups = {group.label: group.atoms for group in channels.groups}
         self._stops = [self._stops_of(curve, groups[curve.label][list(curve.order)]) for curve in sensitivity.curves]
         self._priced = cache(self._at_price)
@@ -166,13 +170,15 @@ class Market:
         return self._parted(lambda choice: self._removed(choice) >= ratio)[1]
 
     def loss(self, choice: Choice) -> float:
-        """What the groups add to the loss, each alone, with doubt, summed up."""
+        """What the groups add to the loss, each alone, summed up; with doubt where only measurements tell."""
         return sum(float(self._losses(each.curve, [choice[each.curve.label]])[0]) for each in self._stops)
 
     def _removed(self, choice: Choice) -> float:
         return removed_share(self.sensitivity, self.channels, self.costs, choice)
 
     def _losses(self, curve: Curve, dropped: Sequence[int]) -> NDArray[np.float64]:
+        if curve.screen:
+            return self._per_drift * np.array([drift_at(curve, count) for count in dropped])
         share = (np.array(dropped) - curve.gone) / curve.atoms
         return added_loss(self.sensitivity, curve, dropped) + self._doubt * share**2
 
@@ -226,7 +232,7 @@ class Market:
         return choice
 
     def _stops_of(self, curve: Curve, atoms: NDArray[np.int64]) -> _Stops:
-        measured = {curve.gone, *(point.dropped for point in curve.points)}
+        measured = {curve.gone, *(point.dropped for point in curve.points), *(count for count, _ in curve.screen)}
         step = 1
         while (curve.atoms - curve.gone) > step * _STOPS:
             step *= 2

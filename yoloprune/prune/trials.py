@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final
 
@@ -21,16 +22,21 @@ _SURE: Final = 0.98
 class Trials:
     """Cuts of a cutter's network, each against the original.
 
-    original: what the job's original network finds in each of the measure's pictures, from which losses count.
+    original: gives what the original network finds in each of the measure's pictures, from which losses count; called
+    once, when it is needed.
     """
 
-    def __init__(self, cutter: Cutter, measure: Measure, original: list[Any], seed: int = 0) -> None:
+    def __init__(self, cutter: Cutter, measure: Measure, original: Callable[[], list[Any]], seed: int = 0) -> None:
         self.cutter, self.measure, self.seed = cutter, measure, seed
-        self._original = original
+        self._find_original = original
         self._base = network_for_measuring(cutter.model, cutter.device)
         self._variant = network_for_measuring(cutter.model, cutter.device)
         self._front = Front(measure, self._base)
         self._known: dict[int, _Original] = {}
+
+    @cached_property
+    def _original(self) -> list[Any]:
+        return self._find_original()
 
     @cached_property
     def baseline(self) -> float:

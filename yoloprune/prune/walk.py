@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 
 MEMORY: Final = 2 << 30
@@ -53,3 +55,13 @@ class Walk:
             if fits:
                 self._known[number] = [{at: x for at, x in each.items() if at >= 0} for each in outputs]
             yield [each[source] for each in outputs]
+
+
+def touched_by(model: Model, masked: Model) -> set[int]:
+    """Layers whose outputs may differ between two models of one graph."""
+    touched: set[int] = set()
+    for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
+        same = all(np.array_equal(old[name], new[name]) for name in old)
+        if not same or touched.intersection(layer.sources):
+            touched.add(layer.index)
+    return touched

@@ -81,6 +81,10 @@ class Network:
         """save_weights."""
         self._library.save_weights(self._net, path.encode())
 
+    def free(self) -> None:
+        """free_network; nothing else may be asked after."""
+        self._library.free_network(self._net)
+
     def _last(self) -> int:
         """Index of the layer whose output is the net's: the last that is no [cost] (network.c network_output)."""
         return max((index for index, name in enumerate(self._layers) if name != "cost"), default=-1)
@@ -170,6 +174,7 @@ def _declared(path: str) -> ctypes.CDLL:
         "network_predict": (_FLOATS, [pointer, _FLOATS]),
         "get_network_image_layer": (_Image, [pointer, number]),
         "save_weights": (None, [pointer, text]),
+        "free_network": (None, [pointer]),
     }
     for name, (result, arguments) in signatures.items():
         if not hasattr(library, name):  # AlexeyAB's library passes whole structs in places, and lacks some of these

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from yoloprune.darknet.data import load_classes, load_split
 from yoloprune.detect.measure import Measure, Pictures, fit_for, network_for_measuring
 from yoloprune.errors import InputError
-from yoloprune.prune.criteria import CRITERIA, default_criterion
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
+from yoloprune.prune.cutter import COMPENSATIONS, NOTHING, RECALIBRATE, REFIT, Cutter
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import Curve, Sensitivity, Setup
 from yoloprune.prune.trials import Trials
 from yoloprune.steps.job import Job, Step, Watch, job_of, original_figures, original_findings, start_job, unwatched
+from yoloprune.train.processes import Processes, joined
 from yoloprune.workspace import DEFAULT, Settings
 
+_PART = "sensitivity.part-"
 CALIBRATE = 64
 """Pictures of the train list that consumers are refitted on."""
 
@@ -36,6 +41,7 @@ def ana(
     labels: bool = True,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
+    compensation: str = REFIT,
     losses: Sequence[float] | None = None,
     sparsities: Sequence[float] | None = None,
     device: str = "cpu",
@@ -48,8 +54,9 @@ def ana(
     Writes `sensitivity.json`. Starts the workspace, or goes on with the one that was started with the same files and
     settings: after rounds of pruning it measures what is left. sparsities: measure all of these instead, the classic
     way. images: first so many pictures of the valid list. labels: False to measure agreement with the original
-    network's own findings instead of accuracy. calibrate: first so many of the train list, for compensation; 0 for
-    none. seed: of the bootstrap. Points that are measured already are not measured again.
+    network's own findings instead of accuracy. calibrate: first so many of the train list, for criterion and
+    compensation; 0 for none. compensation: one of COMPENSATIONS. seed: of the bootstrap. Points that are measured
+    already are not measured again.
     """
     settings = Settings(dialect, letterbox, metric, images, labels)
     job = start_job(cfg, weights, data, workspace, settings, force=force)
@@ -57,6 +64,7 @@ def ana(
         job,
         criterion=criterion,
         calibrate=calibrate,
+        compensation=compensation,
         losses=losses,
         sparsities=sparsities,
         device=device,
@@ -71,6 +79,7 @@ def analyse_job(
     *,
     criterion: str | None,
     calibrate: int,
+    compensation: str = REFIT,
     losses: Sequence[float] | None = None,
     sparsities: Sequence[float] | None = None,
     also: Sequence[float] = (),
@@ -85,42 +94,109 @@ def analyse_job(
     """
     if losses and sparsities:
         raise InputError("expected --losses or --sparsities, found both")
-    criterion = criterion or default_criterion(bool(calibrate))
-    if criterion not in CRITERIA:
-        raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
-    measure = job.measure(device)
+    criterion = criterion_for(criterion, calibrate, compensation)
     if calibrate:
         calibration_paths(job, calibrate)  # what is missing there is said now
-    found = original_findings(job, measure, device)
-    workspace, original = original_figures(job, measure.outcome(found).accuracy, measure)
-    job = job_of(workspace)
-    file = workspace.sensitivity_file(job.next_round)
-    setup = setup_of(job, measure, criterion, calibrate)
-    known = resumable(file, setup) if file.exists() and not force else None
-    cut = cutter_of(job, calibrate, device)
-    if calibrate:
-        watch(Step("ana", 0, 1, f"looking at {calibrate} calibration pictures"))
-    if calibrate and cut.not_refitted:
-        layers = ", ".join(map(str, cut.not_refitted))
-        watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
-    if known is None:
-        start = measure.accuracy(network_for_measuring(job.model, device)) if workspace.rounds else original.accuracy
-        known = Sensitivity(setup, original.accuracy, start, (), (), cut.first_curves(criterion))
-    sensitivity = known.asked_for(losses, sparsities, also)
-    sensitivity.save(file)
+    with joined(device) as place:
+        analysis = _Analysis(job, criterion, calibrate, compensation, place, seed, watch)
+        analysis.begin(losses, sparsities, also, force=force)
+        return analysis.run()
 
-    started, groups = time.monotonic(), len(sensitivity.curves)
-    watch(Step("ana", 0, groups, f"{groups} groups, {len(measure.pictures)} pictures"))
 
-    def on_change(so_far: Sensitivity, curve: Curve) -> None:
-        so_far.save(file)
-        done = [each.label for each in so_far.curves].index(curve.label)
-        left = (time.monotonic() - started) / (done + 0.5) * (groups - done - 0.5) / 60
-        watch(Step("ana", done, groups, f"{_latest(so_far, curve)}, about {left:.1f} min left"))
+class _Analysis:
+    """An analysis of a job's newest weights. Of several processes, k of N measures groups k, k+N ..."""
 
-    result = analyse(sensitivity, Trials(cut, measure, found, seed), on_change)
-    watch(Step("ana", groups, groups))
-    return result
+    def __init__(
+        self, job: Job, criterion: str, calibrate: int, compensation: str, device: str, seed: int, watch: Watch
+    ) -> None:
+        self.job, self.criterion, self.calibrate, self.device = job, criterion, calibrate, device
+        self.refits = calibrate > 0 and compensation == REFIT
+        self.seed, self.watch = seed, watch
+        self.processes = Processes()
+        self.measure = job.measure(device)
+        self.file = job.workspace.sensitivity_file(job.next_round)
+        self.setup = setup_of(job, self.measure, criterion, calibrate, compensation)
+        self.cutter = cutter_of(job, calibrate, compensation, device=device)
+
+    @cached_property
+    def original(self) -> list[Any]:
+        """What the original network finds."""
+        return original_findings(self.job, self.measure, self.device)
+
+    def begin(
+        self,
+        losses: Sequence[float] | None,
+        sparsities: Sequence[float] | None,
+        also: Sequence[float],
+        *,
+        force: bool,
+    ) -> None:
+        """Start the workspace and `sensitivity.json` where they are missing, and write down what is asked for."""
+        if self.processes.rank == 0:
+            original = self.job.workspace.original
+            if original is None:
+                accuracy = self.measure.outcome(self.original).accuracy
+                workspace, original = original_figures(self.job, accuracy, self.measure)
+                self.job = job_of(workspace)
+            known = None if force else self._known()
+            if self.calibrate:
+                self.watch(Step("ana", 0, 1, f"looking at {self.calibrate} calibration pictures"))
+            if self.refits and self.cutter.not_refitted:
+                layers = ", ".join(map(str, self.cutter.not_refitted))
+                self.watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
+            if known is None:
+                start = original.accuracy
+                if self.job.workspace.rounds:
+                    start = self.measure.accuracy(network_for_measuring(self.job.model, self.device))
+                curves = self.cutter.first_curves(self.criterion)
+                known = Sensitivity(self.setup, original.accuracy, start, (), (), curves)
+            known.asked_for(losses, sparsities, also).save(self.file)
+            for part in self._parts():
+                part.unlink()
+        self.processes.wait()
+
+    def run(self) -> Sensitivity:
+        """Measure what is missing, each process its groups."""
+        whole = resumable(self.file, self.setup)
+        processes = self.processes
+        mine = replace(whole, curves=whole.curves[processes.rank :: processes.count])
+        file = self.file if processes.count == 1 else self.file.with_name(f"{_PART}{processes.rank}.json")
+        started, groups = time.monotonic(), len(mine.curves)
+        self.watch(Step("ana", 0, groups, f"{len(whole.curves)} groups, {len(self.measure.pictures)} pictures"))
+
+        def on_change(so_far: Sensitivity, curve: Curve) -> None:
+            so_far.save(file)
+            done = [each.label for each in so_far.curves].index(curve.label)
+            left = (time.monotonic() - started) / (done + 0.5) * (groups - done - 0.5) / 60
+            self.watch(Step("ana", done, groups, f"{_latest(so_far, curve)}, about {left:.1f} min left"))
+
+        trials = Trials(self.cutter, self.measure, lambda: self.original, self.seed)
+        result = analyse(mine, trials, on_change)
+        self.watch(Step("ana", groups, groups))
+        if processes.count == 1:
+            return result
+        processes.wait()
+        if processes.rank == 0:
+            merged = self._known()
+            assert merged is not None
+            merged.save(self.file)
+            for part in self._parts():
+                part.unlink()
+        processes.wait()
+        return resumable(self.file, self.setup)
+
+    def _known(self) -> Sensitivity | None:
+        """What is in the file and in what several processes left beside it."""
+        if not self.file.exists():
+            return None
+        known = resumable(self.file, self.setup)
+        for part in self._parts():
+            for curve in resumable(part, self.setup).curves:
+                known = known.with_curve(curve)
+        return known
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.file.parent.glob(f"{_PART}*.json"))
 
 
 def _latest(sensitivity: Sensitivity, curve: Curve) -> str:
@@ -130,13 +206,27 @@ def _latest(sensitivity: Sensitivity, curve: Curve) -> str:
     return f"group {curve.label} loses {shown}"
 
 
-def cutter_of(job: Job, calibrate: int, device: str = "cpu") -> Cutter:
-    """Cuts of a job's network, refitted on the first `calibrate` train pictures; plain ones for 0."""
+def criterion_for(criterion: str | None, calibrate: int, compensation: str) -> str:
+    """The criterion, left out the best there is. InputError for what isn't known or lacks the pictures it needs."""
+    if compensation not in COMPENSATIONS:
+        raise InputError(f"compensation: expected one of {', '.join(COMPENSATIONS)}, found {compensation!r}")
+    if compensation == RECALIBRATE and not calibrate:
+        raise InputError("--bn-recalibrate: expected calibration pictures, found --calibrate 0")
+    criterion = criterion or default_criterion(bool(calibrate) and compensation == REFIT)
+    if criterion not in CRITERIA:
+        raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
+    if not calibrate and criterion not in WITHOUT_PICTURES:
+        raise InputError(f"--criterion {criterion}: expected calibration pictures, found --calibrate 0")
+    return criterion
+
+
+def cutter_of(job: Job, calibrate: int, compensation: str = REFIT, *, device: str = "cpu") -> Cutter:
+    """Cuts of a job's network, compensated on the first `calibrate` train pictures; plain ones for 0."""
 
     def pictures() -> list[Tensor]:
         return calibration(job, calibrate, device) if calibrate else []
 
-    return Cutter(job.model, job.channels, job.keep, pictures, device=device)
+    return Cutter(job.model, job.channels, job.keep, pictures, compensation, device)
 
 
 def calibration(job: Job, count: int, device: str = "cpu") -> list[Tensor]:
@@ -156,8 +246,9 @@ def calibration_paths(job: Job, count: int) -> tuple[Path, ...]:
     return load_classes(job.data, "train", classes=graph.classes, limit=count).images
 
 
-def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int) -> Setup:
+def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int, compensation: str) -> Setup:
     """What a measurement of this job depends on."""
+    looked_at = calibrate and (compensation != NOTHING or criterion not in WITHOUT_PICTURES)
     return Setup(
         cfg=job.workspace.cfg.sha256,
         weights=job.weights_sha,
@@ -167,7 +258,7 @@ def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int) -> Setu
         metric=measure.metric,
         images=len(measure.pictures),
         criterion=criterion,
-        compensation=f"least squares, {calibrate} pictures" if calibrate else "none",
+        compensation=f"{compensation}, {calibrate} pictures" if looked_at else NOTHING,
     )
 
 

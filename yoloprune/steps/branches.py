@@ -17,8 +17,10 @@ from yoloprune.steps.ana import cutter_of
 from yoloprune.steps.job import Job, Step, Watch
 
 
-def branch_accuracies(job: Job, setup: Setup, calibrate: int, device: str, watch: Watch) -> Mapping[Branch, float]:
-    """The accuracy without each branch that is still there, alone; consumers refitted as in a cut of channels.
+def branch_accuracies(
+    job: Job, setup: Setup, calibrate: int, compensation: str, device: str, watch: Watch
+) -> Mapping[Branch, float]:
+    """The accuracy without each branch that is still there, alone; compensated as a cut of channels.
 
     Kept in the round's `branches.json`; what was measured with the same setup is not measured again.
     """
@@ -33,12 +35,13 @@ def branch_accuracies(job: Job, setup: Setup, calibrate: int, device: str, watch
             raise InputError(f"lacks or garbles {error}", file=file) from error
     found = [branch for branch in branches(job.model.graph) if branch.sum not in job.channels.removed]
     measure = job.measure(device)
-    batches = cutter_of(job, calibrate, device).batches
+    batches = cutter_of(job, calibrate, device=device).batches
     for done, branch in enumerate(found):
         if branch.sum not in known:
             watch(Step("branches", done, len(found), f"without {branch.inside[0]}..{branch.sum}"))
             one = without(job, (branch,))
-            cutter = replace(cutter_of(one, calibrate, device), keep=everything(one), pictures=lambda: batches)
+            cutter = cutter_of(one, calibrate, compensation, device=device)
+            cutter = replace(cutter, keep=everything(one), pictures=lambda: batches)
             known[branch.sum] = measure.accuracy(network_for_measuring(cutter.together(one.keep), device))
             save_json(file, "branches", {"setup": vars(setup), "accuracies": known})
     return {branch: known[branch.sum] for branch in found}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.data import load_split
+from yoloprune.darknet.model import load
 from yoloprune.errors import InputError
 from yoloprune.prune.slim import free
 from yoloprune.steps.job import Step, Watch, job_of, open_job, unwatched
+from yoloprune.steps.training import announce, follower, mixed_precision, train_images
+from yoloprune.train.lesson import Lesson
 from yoloprune.train.loop import CHECKPOINT, train
-from yoloprune.train.progress import Progress
+from yoloprune.train.processes import joined, rank_of
 from yoloprune.train.recipe import Recipe
-from yoloprune.train.unsupported import unsupported
 from yoloprune.workspace import DEFAULT, Figures
 
 MEASUREMENTS = 10
@@ -41,6 +43,12 @@ def finetune(
     iterations: int | None = None,
     learning_rate: float | None = None,
     batch: int | None = None,
+    distill: bool = False,
+    labels: bool = True,
+    freeze: Collection[int] = (),
+    ema: float | None = None,
+    early_stop: int = 0,
+    bf16: bool = False,
     workspace: Path = DEFAULT,
     device: str = "cpu",
     seed: int = 0,
@@ -52,7 +60,9 @@ def finetune(
     """Train the last round's pruned weights on the train list, dropped channels held at their masks.
 
     Exactly one of epochs (passes over the train list) and iterations (updates). learning_rate and batch as
-    `Recipe.for_finetuning` says. An interrupted run goes on from its checkpoint; force starts it anew.
+    `Recipe.for_finetuning` says. distill: the unpruned network teaches, beside the labels or without them. freeze:
+    layers that stay as they are. ema: instead of the cfg's ema_alpha. early_stop: measurements without a better one
+    after which training ends, 0: none. An interrupted run goes on from its checkpoint; force starts it anew.
     """
     if (epochs is None) == (iterations is None):
         raise InputError("expected one of --epochs and --iterations")
@@ -64,7 +74,12 @@ def finetune(
         last = replace(last, finetuned=None)
         job = job_of(job.workspace.with_round(last))
     graph = job.model.graph
-    images = load_split(job.data, "train", graph.dialect, classes=graph.classes)
+    if not set(freeze) < set(range(len(graph.layers))):
+        raise InputError(f"--freeze: expected layers of 0..{len(graph.layers) - 1}, and not all of them")
+    images = train_images(job.data, graph, labels=labels)
+    start = job.workspace
+    teacher = load(start.cfg.path, start.weights.path, graph.dialect) if distill else None
+    lesson = Lesson(teacher, labels)
     letterbox = job.workspace.settings.letterbox
 
     def recipe_for(updates: int) -> Recipe:
@@ -73,7 +88,15 @@ def finetune(
     if iterations is None:
         assert epochs is not None
         iterations = max(1, math.ceil(epochs * len(images.images) / recipe_for(1).images))
-    recipe = replace(recipe_for(iterations), evaluate_every=math.ceil(iterations / MEASUREMENTS))
+    recipe = recipe_for(iterations)
+    recipe = replace(
+        recipe,
+        ema_alpha=recipe.ema_alpha if ema is None else ema,
+        frozen=frozenset(freeze),
+        patience=early_stop,
+        bfloat16=mixed_precision(device, bf16),
+        evaluate_every=math.ceil(iterations / MEASUREMENTS),
+    )
     best = job.workspace.finetuned_file(last.number)
     folder = job.workspace.training_folder(last.number)
     final = folder / "last.weights"
@@ -81,32 +104,31 @@ def finetune(
         return Finetuned(last.pruned, last.pruned, best, final, written=False)
 
     measure = job.measure(device)
-    if force:
+    if force and not rank_of():
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    left_out = unsupported(graph)
-    if left_out:
-        watch(Step("left out", 0, 1, "; ".join(left_out)))
-    watch(Step("finetune", 0, recipe.iterations, f"{recipe.iterations} iterations of {recipe.images} pictures"))
-
-    def progress(now: Progress) -> None:
-        record = now.record
-        accuracy = "" if now.best is None else f", best {now.best:.4f}"
-        text = f"loss {record.loss:.3f}, avg {record.average:.3f}, rate {record.rate:.2g}{accuracy}"
-        watch(Step("finetune", record.iteration, now.iterations, f"{text}, {now.images_per_second:.0f} images/s"))
-
-    trained = train(
-        job.model,
-        images,
-        recipe,
-        folder=folder,
-        seed=seed,
-        masks=free(graph, job.channels, job.keep),
-        evaluate=measure.accuracy,
-        resume=True,
-        device=device,
-        workers=workers,
-        progress=progress,
+    announce(watch, graph)
+    taught = (
+        "by labels" if teacher is None else "by labels and the unpruned network" if labels else "by the unpruned one"
     )
+    text = f"{recipe.iterations} iterations of {recipe.images} pictures, taught {taught}"
+    watch(Step("finetune", 0, recipe.iterations, text))
+    with joined(device) as place:
+        trained = train(
+            job.model,
+            images,
+            recipe,
+            folder=folder,
+            seed=seed,
+            masks=free(graph, job.channels, job.keep),
+            lesson=lesson,
+            evaluate=measure.accuracy,
+            resume=True,
+            device=place,
+            workers=workers,
+            progress=follower(watch, "finetune"),
+        )
+    if rank_of():
+        return Finetuned(last.pruned, last.pruned, best, final, written=False)
     assert trained.best_metric is not None  # measured at the end at the least
     weights_file.write(best, trained.best, graph.layers, force=True)
     weights_file.write(final, trained.last, graph.layers, force=True)

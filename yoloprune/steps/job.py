@@ -115,7 +115,8 @@ def start_job(cfg: Path, weights: Path, data: Path | None, folder: Path, setting
     dialect = dialect_named(settings.dialect)
     model = load(cfg, weights, dialect)
     found = find_data(cfg, data)
-    load_measure(model.graph, read_data(found), metric=settings.metric, limit=settings.images)
+    if settings.labels:
+        load_measure(model.graph, read_data(found), metric=settings.metric, limit=settings.images)
     return job_of(Workspace.start(folder, cfg, weights, found, settings, force=force))
 
 

@@ -196,7 +196,7 @@ def forecast(
     started = time.monotonic()
     measure.accuracy(network)
     once = time.monotonic() - started
-    curves = cutter_of(job, calibrate=0).first_curves(default_criterion(calibrated=False))  # any criterion: same counts
+    curves = cutter_of(job, calibrate=0).first_curves(default_criterion(refits=False))  # any criterion: same counts
     points = sum(len(grid_counts(curve, sparsities)) if sparsities else _TYPICAL for curve in curves)
     return Forecast(len(curves), points, len(measure.pictures), once * points)
 

@@ -17,11 +17,11 @@ from yoloprune.prune.branches import Branch
 from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total, carried_curves, nested, way_of
 from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.cost import Costs, Price
-from yoloprune.prune.criteria import default_criterion
+from yoloprune.prune.cutter import REFIT, Cutter
 from yoloprune.prune.plan import RULES, Limits, Plan, keep_atoms, loss_for_total
 from yoloprune.prune.sensitivity import ROUNDING, Sensitivity
 from yoloprune.prune.trade import Choice, Thresholds, added_loss, doubt, economical
-from yoloprune.steps.ana import CALIBRATE, analyse_job, cutter_of
+from yoloprune.steps.ana import CALIBRATE, analyse_job, criterion_for, cutter_of
 from yoloprune.steps.branches import branch_accuracies, everything
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
 from yoloprune.steps.objective import check_objective, price_for
@@ -70,6 +70,7 @@ def prune(
     min_keep: int = 1,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
+    compensation: str = REFIT,
     reuse_analysis: bool = False,
     workspace: Path = DEFAULT,
     device: str = "cpu",
@@ -85,7 +86,7 @@ def prune(
     to save: bflops, parameters or latency, the time in `reader` (darknet or opencv; left out, the first that runs the
     network). drop_branches: whole residual branches may go too. exclude: layers whose channels all stay. multiple,
     min_keep: of the channels a group keeps. The analysis is finished or made where it is missing; reuse_analysis takes
-    the round before's. force: cut the last round anew.
+    the round before's. criterion, calibrate, compensation: as for ana. force: cut the last round anew.
     """
     if [threshold, ratio, total_loss].count(None) != 2:
         raise InputError("expected one of --threshold, --ratio and --total-loss")
@@ -98,23 +99,23 @@ def prune(
     if drop_branches and rule == "prefix" and threshold is None:
         raise InputError("--drop-branches with --ratio or --total-loss: expected --rule interpolated, found prefix")
     check_objective(objective, reader)
-    criterion = criterion or default_criterion(bool(calibrate))
+    criterion = criterion_for(criterion, calibrate, compensation)
     job = _open_for_cut(workspace, force=force)
     _check_layers(job, exclude)
     limits = Limits(frozenset(exclude), multiple, min_keep)
     also = () if threshold is None or relative else (threshold,)
-    sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, also, device, watch)
+    sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
     job, original = _with_original(job)
     scale = original.accuracy if relative else 1.0
     if threshold is not None and relative:
         also = (threshold * scale,)
-        sensitivity = _analysis(job, criterion, calibrate, reuse_analysis, also, device, watch)
+        sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
     threshold = None if threshold is None else threshold * scale
     price = price_for(job, objective, reader, watch)
     whole = Candidate(job.channels, job.keep, sensitivity, Costs(job.model.graph, job.channels, price, job.keep))
     candidates = [whole]
     if drop_branches:
-        accuracies = branch_accuracies(job, sensitivity.setup, calibrate, device, watch)
+        accuracies = branch_accuracies(job, sensitivity.setup, calibrate, compensation, device, watch)
         candidates = _with_branches_gone(whole, job.model.graph, price, accuracies, threshold)
     chosen: Choice
     if threshold is not None:
@@ -125,7 +126,8 @@ def prune(
     else:
         assert total_loss is not None
         best = best_for_total(candidates, limits, rule, total_loss * scale)
-    cuts = _Cuts(replace(job, channels=best.channels, keep=best.keep), best, limits, calibrate, device)
+    best_job = replace(job, channels=best.channels, keep=best.keep)
+    cuts = _Cuts(best_job, best, limits, cutter_of(best_job, calibrate, compensation, device=device), criterion)
     if total_loss is not None:
         way = way_of(best, limits, rule)
 
@@ -159,7 +161,12 @@ def prune(
         "multiple": multiple,
         "min_keep": min_keep,
     }
-    chosen_by |= {"exclude": sorted(exclude), "criterion": criterion, "calibrate": calibrate}
+    chosen_by |= {
+        "exclude": sorted(exclude),
+        "criterion": criterion,
+        "calibrate": calibrate,
+        "compensation": compensation,
+    }
     plan = Plan.of(job.workspace.cfg.sha256, job.channels, keep, chosen_by, _accuracies(original, before, after))
     files = (job.workspace.plan_file(number), job.workspace.pruned_file(number))
     if not dry_run:
@@ -206,7 +213,14 @@ def _check_layers(job: Job, exclude: Collection[int]) -> None:
 
 
 def _analysis(
-    job: Job, criterion: str, calibrate: int, reuse: bool, also: Sequence[float], device: str, watch: Watch
+    job: Job,
+    criterion: str,
+    calibrate: int,
+    compensation: str,
+    reuse: bool,
+    also: Sequence[float],
+    device: str,
+    watch: Watch,
 ) -> Sensitivity:
     """The round's own curves, measured as far as they are missing; or those of the round before."""
     number = job.next_round
@@ -216,7 +230,15 @@ def _analysis(
         if number > 2:
             before = Plan.load(job.workspace.plan_file(number - 2)).channels(job.model.graph)
         return replace(earlier, curves=carried_curves(earlier, before, job.channels))
-    return analyse_job(job, criterion=criterion, calibrate=calibrate, also=also, device=device, watch=watch)
+    return analyse_job(
+        job,
+        criterion=criterion,
+        calibrate=calibrate,
+        compensation=compensation,
+        also=also,
+        device=device,
+        watch=watch,
+    )
 
 
 def _with_branches_gone(
@@ -243,9 +265,10 @@ class _Cut:
 class _Cuts:
     """Joint cuts, each refitted and measured once."""
 
-    def __init__(self, job: Job, candidate: Candidate, limits: Limits, calibrate: int, device: str) -> None:
-        self.job, self.candidate, self.limits, self.device = job, candidate, limits, device
-        self.cutter = replace(cutter_of(job, calibrate, device), keep=everything(job))
+    def __init__(self, job: Job, candidate: Candidate, limits: Limits, cutter: Cutter, criterion: str) -> None:
+        self.job, self.candidate, self.limits, self.criterion = job, candidate, limits, criterion
+        self.chooser = cutter
+        self.cutter = replace(cutter, keep=everything(job), pictures=lambda: cutter.batches)
         self._measured: dict[bytes, _Cut] = {}
 
     def at(self, choice: Choice) -> _Cut:
@@ -255,14 +278,15 @@ class _Cuts:
         keep = keep_atoms(sensitivity, channels, useful) & self.job.keep
         known = self._measured.get(keep.tobytes())
         if known is None:
+            keep, before = self.chooser.rechosen(keep, self.criterion), keep
             model = self.cutter.together(keep)
-            known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.device)))
-            self._measured[keep.tobytes()] = known
+            known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.cutter.device)))
+            self._measured[before.tobytes()] = known
         return known
 
     @cached_property
     def _measure(self) -> Measure:
-        return self.job.measure(self.device)
+        return self.job.measure(str(self.cutter.device))
 
 
 def _largest(sensitivity: Sensitivity, choice: Choice) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoloprune.errors import InputError
+from yoloprune.prune.cutter import REFIT
 from yoloprune.steps.ana import CALIBRATE
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import finetune
@@ -43,6 +44,7 @@ def run(
     images: int | None = None,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
+    compensation: str = REFIT,
     relative: bool = False,
     objective: str = "bflops",
     reader: str | None = None,
@@ -87,6 +89,7 @@ def run(
                     min_keep=min_keep,
                     criterion=criterion,
                     calibrate=calibrate,
+                    compensation=compensation,
                     workspace=workspace,
                     device=device,
                     watch=watch,

@@ -56,7 +56,7 @@ def fingerprint(model: Model, samples: Samples, masks: Masks | None, lesson: Les
     digest.update(repr(lesson.labels).encode())
     if lesson.teacher:
         digest.update(weights_file.dump(lesson.teacher.weights, lesson.teacher.graph.layers))
-    for part in samples.bytes():
+    for part in samples.learnt():
         digest.update(part)
     for mask in masks or ():
         for name in sorted(mask):

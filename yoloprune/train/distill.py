@@ -74,7 +74,7 @@ def _reading_pruned(model: Model, masks: Masks | None, device: torch.device) -> 
 def _output_cost(head: Layer, module: torch.nn.Module, x: Tensor, right: Tensor) -> Tensor:
     with torch.no_grad():
         exact = torch.promote_types(x.dtype, torch.float32)
-        if isinstance(head, DetectionHead):
+        if isinstance(head, DetectionHead) and x.shape[1] == len(head.anchors) * (5 + head.classes):
             b, _, h, w = x.shape
             ours, theirs = (module(each.to(exact)).view(b, len(head.anchors), -1, h, w) for each in (x, right))
             delta = theirs - ours

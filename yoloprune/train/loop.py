@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -195,7 +196,7 @@ class _Run:
         recipe, processes, iteration = self.recipe, self.processes, self.state.iteration + 1
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=self.device)
-        before = self.model.weights.header.seen + self.state.iteration * recipe.images
+        before = self.model.weights.header.seen + recipe.seen + self.state.iteration * recipe.images
         for turn, (pixels, truths) in enumerate(parts):
             number = turn * processes.count + processes.rank
             torch.manual_seed((self.samples.seed << 32) + self.state.iteration * recipe.subdivisions + number)
@@ -258,7 +259,8 @@ class _Run:
     def _measure(self, evaluate: Callable[[Network], float]) -> None:
         state = self.state
         self.network.eval()
-        metric = evaluate(self.measured)
+        with np.errstate(over="ignore", invalid="ignore"):  # boxes of a network that knows nothing yet may be infinite
+            metric = evaluate(self.measured)
         self._prepare()
         state.history[-1] = replace(state.history[-1], metric=metric)
         if state.best_metric is None or metric >= state.best_metric:

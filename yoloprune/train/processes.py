@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from inspect import signature
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,13 @@ from yoloprune.darknet.network import Network
 
 _PATIENCE = timedelta(hours=12)
 """How long a process waits for the others, the first one's measuring included."""
+
+
+_UNSHARED_BUFFERS: dict[str, Any] = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in signature(DistributedDataParallel.__init__).parameters
+    else {"broadcast_buffers": False}  # its older name
+)
 
 
 def rank_of(environment: Mapping[str, str] = os.environ) -> int:
@@ -53,7 +62,7 @@ class Processes:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module as it is to be called: gradients become the mean over the processes."""
-        return module if self.count == 1 else DistributedDataParallel(module, broadcast_buffers=False)
+        return module if self.count == 1 else DistributedDataParallel(module, **_UNSHARED_BUFFERS)
 
     def gathering(self, module: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of a mini-batch: gradients are exchanged with the last one of an update."""

@@ -12,6 +12,7 @@ from yoloprune.train.sizes import Sizes
 
 _FINETUNING_RATE = 0.5
 _WARM_UP = 0.05
+_SETTLED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Recipe:
     """Layers that stay as they are, running statistics too, by which they then normalize."""
     bfloat16: bool = False
     """Whether layers compute in bfloat16; weights, statistics and losses are float32."""
+    seen: int = 0
+    """Images that count as seen before: [region] draws to anchors only in the first."""
     patience: int = 0
     """Stop after so many measurements without a better one; 0: never."""
     evaluate_every: int = 0
@@ -106,7 +109,8 @@ class Recipe:
 
         Over 5 % of the iterations (at most 1000) the rate rises linearly to `learning_rate`, default half of [net]'s,
         then falls along a cosine to a hundredth of it. `batch` is by default [net]'s, moved into 16..64; mini-batches
-        are [net]'s, but of at least 8 images, since batch statistics of fewer are poor. All else is as `from_graph`.
+        are [net]'s, but of at least 8 images, since batch statistics of fewer are poor. Multi-scale training begins and
+        ends with the network's own size. All else is as `from_graph`.
         """
         net = graph.net
         rate = net.learning_rate * _FINETUNING_RATE if learning_rate is None else learning_rate
@@ -120,9 +124,12 @@ class Recipe:
             learning_rate_min=rate / 100,
             sgdr_cycle=iterations,
         )
+        plain = cls.from_graph(graph, iterations=iterations, letterbox=letterbox)
         return replace(
-            cls.from_graph(graph, iterations=iterations, letterbox=letterbox),
+            plain,
+            sizes=replace(plain.sizes, settled=True),
             batch=images,
             subdivisions=images // mini_batch,
             schedule=schedule,
+            seen=_SETTLED,
         )

@@ -91,7 +91,7 @@ class Samples(ABC):
         """Truths of a mini-batch as losses take them."""
 
     @abstractmethod
-    def bytes(self) -> Iterable[bytes]:
+    def learnt(self) -> Iterable[bytes]:
         """What is learnt from, for a hash: paths and truths."""
 
     def _number(self, place: int) -> int:
@@ -169,7 +169,7 @@ class DetectionSamples(Samples):
             row[: len(labels)] = labels
         return torch.from_numpy(rows)
 
-    def bytes(self) -> Iterable[bytes]:
+    def learnt(self) -> Iterable[bytes]:
         """Paths and boxes."""
         for image, truths in zip(self.images.images, self.images.truths, strict=True):
             yield str(image).encode("utf-8", "surrogateescape")
@@ -198,7 +198,7 @@ class ClassSamples(Samples):
         """[B, K]."""
         return torch.from_numpy(np.stack(truths))
 
-    def bytes(self) -> Iterable[bytes]:
+    def learnt(self) -> Iterable[bytes]:
         """Paths and classes."""
         for image, kind in zip(self.images.images, self.images.classes, strict=True):
             yield str(image).encode("utf-8", "surrogateescape") + kind.to_bytes(4, "little", signed=True)

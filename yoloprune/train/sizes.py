@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Sizes:
     """What sides are multiples of."""
     iterations: int = 0
     """Of the whole run."""
+    settled: bool = False
+    """Whether the first updates and the last tenth are of the network's own size, at which it is measured."""
 
     @classmethod
     def from_graph(cls, graph: Graph, iterations: int) -> Sizes:
@@ -53,7 +55,10 @@ class Sizes:
             return own
         block = (iteration - 1) // _EVERY
         rng = np.random.default_rng((seed, 2, block))
-        ending = block * _EVERY > self.iterations - _LAST[self.sides is None]
+        last = self.iterations // 10 if self.settled else _LAST[self.sides is None]
+        ending = block * _EVERY > self.iterations - last
+        if self.settled and (block == 0 or ending):
+            return own
         if self.sides is not None:
             low, high = (side // self.step for side in self.sides)
             side = high if ending else int(rng.integers(low, high + 1))
@@ -69,7 +74,7 @@ class Sizes:
 
     def largest(self, own: Shape) -> Shape:
         """The largest size that comes."""
-        return self.at(own, 1 if self.factor else self.iterations + _EVERY, 0)
+        return replace(self, settled=False).at(own, 1 if self.factor else self.iterations + _EVERY, 0)
 
 
 def _rounded(value: float) -> int:

@@ -60,16 +60,6 @@ class Objective:
             return passed(self._entering(layer.sources[0], outputs), outputs[index].detach())
         return outputs[index]
 
-    def backward(self, network: Network, inputs: Tensor, truths: Tensor, images: int, seen: int) -> Tensor:
-        """Add the gradients of the summed loss over `images`, those of an update, to the parameters.
-
-        inputs: [B, C, H, W]. Returns Darknet's loss of this mini-batch times B, a scalar without gradient (network.c
-        calc_network_cost).
-        """
-        costs = torch.stack(self.costs(network(inputs, self.wanted), truths, seen))
-        (costs.sum() / images).backward()  # type: ignore[no-untyped-call]
-        return costs.detach().mean()
-
 
 def not_finite(network: Network, inputs: Tensor) -> str:
     """Where numbers end, for a message: the first layer whose weights or output are not finite, else the losses."""

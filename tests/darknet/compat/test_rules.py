@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.compat import READERS, Finding, WeightsFile, check, keys
 from yoloprune.errors import InputError
-from yoloprune.readers import ReaderError, libdarknet, opencv
+from yoloprune.readers import ReaderError, libdarknet, opencv_worker
+from yoloprune.readers.process import RefusalError
 
 NET = "[net]\nwidth=16\nheight=16\nchannels=4\n"
 """Four lines: what follows starts at line 5."""
@@ -104,6 +106,7 @@ CASES: list[tuple[str, str, str, int, str, tuple[str, ...]]] = [
      "differs", 12, "don't divide 8", EVERYONE[1:]),
     ("a layer to come", NET + conv() + "[route]\nlayers=3\n", "break", 11, "points to no layer", ("hank-ai", "opencv")),
     ("a layer to come", NET + conv() + "[route]\nlayers=3\n", "differs", 11, "garbage", FIRST_TWO),
+    ("no layer at all", NET + conv() + "[route]\nlayers=1e999\n", "note", 10, "", ()),
     ("a layer before", NET + conv() + "[route]\nlayers=-3\n", "differs", 11, "garbage", TRAINERS),
     ("two sizes", NET + conv() + conv(stride=2) + "[route]\nlayers=-1,-2\n", "break", 17, "several sizes", EVERYONE),
     ("two sizes", NET + conv() + conv(stride=2) + "[shortcut]\nfrom=-2\n", "break", 17, "two sizes", EVERYONE[1:]),
@@ -209,10 +212,22 @@ def test_weights(weights: WeightsFile, severity: str, words: str, readers: tuple
 
 
 def test_weights_where_a_reader_has_other_arrays() -> None:
+    """pjreddie's Darknet takes all channels, so the filters behind need more weights than there are."""
     text = NET + conv(8, 1) + "[route]\nlayers=-1\ngroups=2\n" + conv(2, 1)
     found = findings(text, header(0, 2, 40 + 2 + 8))
-    assert who(found, "note", None, "was not checked") == {"pjreddie"}
+    assert who(found, "differs", None, f"expected {20 + 4 * (40 + 2 + 16)} bytes") == {"pjreddie"}
     assert {each.reader for each in found} == {"pjreddie"}
+    unknown = text + "[shortcut]\nfrom=-2\n[convolutional]\nfilters=2\ngroups=5\n"
+    assert {each.reader for each in findings(unknown, header(0, 2, 3)) if each.line is None} == set()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("yolov4-tiny", 25025420), ("yolov4-tiny-3l", 26110344)])
+def test_weights_of_the_length_that_the_library_saves(shared: Path, name: str, expected: int) -> None:
+    """Sizes that pjreddie's library wrote for the cfg."""
+    path = shared / "cfgs" / "alexeyab" / f"{name}.cfg"
+    weights = WeightsFile("a.weights", expected, header(0, 2, 0).head)
+    found = check(cfg_file.read(path), list(READERS.values()), weights)
+    assert {each.reader for each in found if each.line is None} == {"alexeyab", "hank-ai", "opencv"}
 
 
 LIVE = {text for _, text, *_ in CASES if "width" in text}
@@ -226,7 +241,12 @@ def test_opencv_refuses_what_check_says(tmp_path: Path, text: str) -> None:
     random = np.random.default_rng(1).normal(size=20000).astype("<f4")
     weights.write_bytes(header(0, 2, 0).head + random.tobytes())
     said = [each.message for each in findings(text) if (each.reader, each.severity) == ("opencv", "break")]
-    assert bool(said) == bool(opencv.loads(cfg, weights)), (said, opencv.loads(cfg, weights))
+    try:
+        opencv_worker.answer({"do": "load", "cfg": str(cfg), "weights": str(weights)}, {})
+        refusal = None
+    except RefusalError as error:
+        refusal = str(error)
+    assert bool(said) == bool(refusal), (said, refusal)
 
 
 @pytest.mark.usefixtures("libdarknet")
@@ -299,3 +319,24 @@ def test_the_table_of_pjreddies_keys(libdarknet: Path, tmp_path: Path, kind: str
     )
     unused = set(re.findall(r"Unused field: '(\S+) =", done.stderr))
     assert unused == set(everything) - keys.PJREDDIE[kind]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        NET + "[convolutional]\n" + "".join(f"key{number}=1\n" for number in range(5000)),
+        NET + "[convolutional]\n" + "size=1\n" * 10000,
+        NET + "[dropout]\n" * 5000,
+        NET + conv() + "[route]\nlayers=" + "0," * 50000 + "0\n",
+        NET + f"momentum={'1' * 300_000}x\n[convolutional]\nsize={'1' * 300_000}x\n",
+        NET + f"[convolutional]\nsize=1\nalpha={'1.' * 150_000}e\n",
+    ],
+    ids=["unknown keys", "one key", "sections", "a list", "a number", "points"],
+)
+def test_large_cfgs_take_little_time(text: str) -> None:
+    """Each in well under a second alone; what grows with the square would take hours."""
+    start = time.process_time()
+    cfg = cfg_file.parse(text.encode())
+    cfg_file.legal(cfg)
+    check(cfg, list(READERS.values()))
+    assert time.process_time() - start < 5

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -22,7 +23,8 @@ def check(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile | None = Non
     found = [finding for reader in readers for finding in _for_reader(reader, subject)]
     if subject.refusal is not None:
         left = len(subject.layers)
-        at = Node(readers[0], subject, cfg.sections[left + 1 if subject.input else 0], left if subject.input else None)
+        known = subject.input is not None and left + 1 < len(cfg.sections)
+        at = Node(readers[0], subject, cfg.sections[left + 1 if known else 0], left if known else None)
         message = f"from here on shapes are unknown, and what depends on them isn't checked: {subject.refusal}"
         found.append(replace(_located(at, Remark("note", message)), reader="yoloprune"))
     return sorted(found, key=lambda finding: (finding.line is None, finding.line or 0))
@@ -49,7 +51,7 @@ def _located(node: Node, remark: Remark) -> Finding:
         entry = None if remark.key is None else node.reader.entry(node.section, remark.key)
         line = node.section.line if entry is None else entry.line
     elif layer is None:  # a rule on the whole file: the layer is that of the line
-        layer = max(sum(section.line <= line for section in node.subject.cfg.sections) - 2, -1)
+        layer = max(bisect_right(node.subject.starts, line) - 2, -1)
     layer = None if layer == -1 else layer
     key = None if remark.key is None else _printable(remark.key)
     return Finding(line, layer, key, node.reader.name, remark.severity, _printable(remark.message))

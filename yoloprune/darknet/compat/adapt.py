@@ -8,9 +8,9 @@ from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.cfg import Cfg, Entry
 from yoloprune.darknet.compat import check, keys
 from yoloprune.darknet.compat.base import Node, Subject
-from yoloprune.darknet.compat.facts import Reader, full_name
+from yoloprune.darknet.compat.facts import Reader, full_name, number
 from yoloprune.darknet.compat.values import has_effect, out_of_season
-from yoloprune.errors import InputError
+from yoloprune.darknet.options import Options
 
 
 def adapted(cfg: Cfg, reader: Reader) -> Cfg:
@@ -19,37 +19,35 @@ def adapted(cfg: Cfg, reader: Reader) -> Cfg:
     Lines go that change nothing: repetitions, of which the first counts, and keys that the reader would refuse and that
     don't matter to what is computed. InputError, with the line, for what can't be said in the reader's words.
     """
-    names = {number: full_name(section.name) for number, section in enumerate(cfg.sections)}
-    known = {number: name for number, name in names.items() if reader.kind(cfg.sections[number].name) is None}
-    cfg = cfg_file.renamed(cfg_file.legal(cfg), known)
-    cfg = cfg_file.without(cfg, {entry.line for node in _nodes(cfg, reader) for entry in _needless(node)})
-    cfg = cfg_file.edit(
-        cfg, {0 if node.index is None else node.index + 1: dict(_spelt_out(node)) for node in _nodes(cfg, reader)}
-    )
-    for finding in check(cfg, [reader]):
+    names = {at: full_name(section.name) for at, section in enumerate(cfg.sections)}
+    known = {at: name for at, name in names.items() if reader.kind(cfg.sections[at].name) is None}
+    result = cfg_file.renamed(cfg_file.legal(cfg), known)
+    result = cfg_file.without(result, {entry.line for node in _nodes(result, reader) for entry in _needless(node)})
+    spelt_out = {0 if node.index is None else node.index + 1: dict(_spelt_out(node)) for node in _nodes(result, reader)}
+    result = cfg_file.edit(result, spelt_out)
+    for finding in check(result, [reader]):
         if finding.severity in ("break", "differs"):
             section = cfg.sections[0 if finding.layer is None else finding.layer + 1]
-            where = f"[{section.name}]" + ("" if finding.layer is None else f" layer {finding.layer}")
-            message = f"{where}: can't be written for {reader.title}: {finding.message}"
-            raise InputError(message, file=cfg.file, line=finding.line)
-    return cfg
+            raise Options(cfg, section, finding.layer).error(
+                f"can't be written for {reader.title}: {finding.message}", finding.key
+            )
+    return result
 
 
 def _nodes(cfg: Cfg, reader: Reader) -> list[Node]:
     """The sections that the reader has; what it lacks is found by the check afterwards."""
     subject = Subject(cfg, None, None, None)
-    nodes = [
-        Node(reader, subject, section, number - 1 if number else None) for number, section in enumerate(cfg.sections)
-    ]
+    nodes = [Node(reader, subject, section, at - 1 if at else None) for at, section in enumerate(cfg.sections)]
     return [node for node in nodes if reader.kind(node.section.name) is not None]
 
 
 def _needless(node: Node) -> Iterator[Entry]:
+    first: dict[str, Entry] = {}
     for entry in node.section.entries:
         unknown = not node.reader.knows(node.kind, entry.key) or any(out_of_season(node, entry))
         strange = unknown and node.reader.unknown_key_refused
         neutral = entry.key in ("alpha", "beta") and entry.key in keys.EFFECTS.get(node.kind, {})
-        if node.section.get(entry.key) is not entry or ((strange or neutral) and not has_effect(node, entry)):
+        if first.setdefault(entry.key, entry) is not entry or ((strange or neutral) and not has_effect(node, entry)):
             yield entry
 
 
@@ -67,7 +65,7 @@ def _spelt_out(node: Node) -> Iterator[tuple[str, str]]:
             yield entry.key, entry.value.rstrip(",")
     if node.kind in node.reader.anchors:
         num = node.section.get("num")
-        count = 1 if num is None else int(num.value.split("#")[0])
+        count = 1 if num is None else int(number(num.value))
         anchors = node.section.get("anchors")
         given = [] if anchors is None else anchors.value.rstrip(",").split(",")
         if len(given) != 2 * count:

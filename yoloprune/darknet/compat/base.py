@@ -80,6 +80,11 @@ class Subject:
         """For each layer that is understood, the shape of what it reads first."""
         return {layer.index: layer.source_shapes[0] for layer in self.layers}
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """The line of each section."""
+        return [section.line for section in self.cfg.sections]
+
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers that are understood."""
@@ -89,13 +94,6 @@ class Subject:
     def complete(self) -> bool:
         """Whether that is all of them."""
         return self.refusal is None
-
-    def in_dialect(self, dialect: Dialect) -> Graph | None:
-        """The whole network by that dialect, if it takes it."""
-        try:
-            return understand(self.cfg, dialect)
-        except InputError:
-            return None
 
 
 @dataclass(frozen=True)

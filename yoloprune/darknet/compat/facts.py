@@ -6,6 +6,7 @@ modules/dnn/src/darknet/darknet_io.cpp. A rule asks for a fact, never for a name
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from yoloprune.darknet.dialect import PJREDDIE as PJREDDIE_DIALECT
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.errors import InputError
 
-_PREFIX = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_PREFIX = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _FULL_NAMES: Final = {
     "network": "net",
     "conv": "convolutional",
@@ -120,6 +121,11 @@ class Reader:
         found = [entry for entry in section.entries if entry.key == key]
         return None if not found else found[-1 if self.repeated == "last" else 0]
 
+    def counting(self, section: Section) -> dict[str, Entry]:
+        """For each key of the section, the entry that counts."""
+        entries = section.entries if self.repeated == "last" else reversed(section.entries)
+        return {entry.key: entry for entry in entries}
+
     def items(self, entry: Entry) -> list[str]:
         """The items of a list as this reader splits it."""
         text = entry.value.split("#")[0] if self.strict or entry.key in self.hash_ends else entry.value
@@ -130,9 +136,10 @@ class Reader:
 
 
 def number(text: str) -> float:
-    """As atof: the number that a text starts with, else 0."""
+    """As atof: the number that a text starts with, else 0; also for one that no double holds."""
     match = _PREFIX.match(text)
-    return float(match.group()) if match else 0.0
+    value = float(match.group()) if match else 0.0
+    return value if math.isfinite(value) else 0.0
 
 
 PJREDDIE: Final = Reader(

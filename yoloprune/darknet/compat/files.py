@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.compat import keys
 from yoloprune.darknet.compat.base import FileRule, Node, Remark, Subject
 from yoloprune.darknet.compat.facts import Reader
+from yoloprune.darknet.model import Graph, understand
+from yoloprune.errors import InputError
 
 _HEADS: Final = ("yolo", "region")
 _ON_MAPS: Final = frozenset(
@@ -132,10 +135,10 @@ def weights_length(reader: Reader, subject: Subject) -> Iterator[Remark]:
     weights = subject.weights
     if weights is None or len(weights.head) < 16:
         return
-    graph = subject.in_dialect(reader.dialect)
+    graph = _as_read(reader, subject)
     if graph is None:
         if subject.complete:
-            yield Remark("note", "the length of the weights file was not checked: arrays are others in this reader")
+            yield Remark("note", "the length was not checked: the layers don't fit together as this reader takes them")
         return
     major, minor, revision = struct.unpack_from("<iii", weights.head)
     needed = weights_file.Header(major, minor, revision).size + 4 * weights_file.count(graph.layers)
@@ -148,6 +151,27 @@ def weights_length(reader: Reader, subject: Subject) -> Iterator[Remark]:
         yield Remark("differs", f"{found}: what is missing keeps random values")
     else:
         yield Remark("ignored", f"{found}: what is too much is passed over; is it of another cfg?")
+
+
+def _as_read(reader: Reader, subject: Subject) -> Graph | None:
+    """The network without what the reader passes over, if that still is one: what arrays it looks for."""
+    unread: set[int] = set()
+    activations: dict[int, dict[str, str]] = {}
+    for number, section in enumerate(subject.cfg.sections):
+        kind = reader.kind(section.name)
+        if kind is None:
+            return None
+        counting = reader.counting(section)
+        for entry in section.entries:
+            if counting[entry.key] is not entry or not reader.knows(kind, entry.key):
+                unread.add(entry.line)
+            elif entry.key == "activation" and entry.value not in reader.activations:
+                activations[number] = {"activation": "relu"}  # arrays don't depend on it
+    try:
+        cfg = cfg_file.without(cfg_file.edit(subject.cfg, activations), unread)
+        return understand(cfg, reader.dialect)
+    except InputError:
+        return None
 
 
 def _net(reader: Reader, subject: Subject) -> Node:

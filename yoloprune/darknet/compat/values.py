@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from yoloprune.darknet.cfg import Entry
@@ -12,22 +13,31 @@ from yoloprune.darknet.compat import keys
 from yoloprune.darknet.compat.base import Node, Remark, Rule, shown
 from yoloprune.darknet.compat.facts import READERS, Reader, number
 
+_SECTIONS: Final = frozenset(name for reader in READERS.values() for name in reader.keys)
+_ALL_KEYS: Final = {
+    kind: frozenset(
+        key for reader in READERS.values() for key in (reader.net_keys if kind == "net" else reader.keys.get(kind, ()))
+    )
+    for kind in ("net", *_SECTIONS)
+}
+_MANY: Final = 200
+"""Keys of a section over which nobody is helped by guesses at each."""
+
 
 def unknown_section(node: Node) -> Iterator[Remark]:
     """A section that the reader doesn't have, or not by that name."""
     if node.reader.kind(node.section.name) is not None:
         return
     name = node.section.name
-    known = {name for reader in READERS.values() for name in reader.keys}
     alias = f"; the full name [{node.kind}] is known" if node.kind != name and node.kind in node.reader.keys else ""
-    close = difflib.get_close_matches(name, known, 1) if node.kind not in known else []
-    hint = f"; is it [{close[0]}]?" if close else alias
+    close = None if node.kind in _SECTIONS else _nearest(name, _SECTIONS)
+    hint = f"; is it [{close}]?" if close else alias
     yield Remark("break", f"unknown section [{name[:40]}]{hint}")
 
 
 def unknown_keys(node: Node) -> Iterator[Remark]:
     """A key that the reader doesn't have, or that it reads under another policy only."""
-    for entry in _counting(node):
+    for entry in node.reader.counting(node.section).values():
         if node.reader.knows(node.kind, entry.key):
             yield from out_of_season(node, entry)
         elif node.reader.unknown_key_refused:
@@ -59,7 +69,7 @@ def repeated_keys(node: Node) -> Iterator[Remark]:
 
 def numbers(node: Node) -> Iterator[Remark]:
     """A value that is no number, or no whole one, where a number is read."""
-    for entry in _counting(node):
+    for entry in node.reader.counting(node.section).values():
         if entry.key in keys.TEXTS or node.reader.strict or not node.reader.knows(node.kind, entry.key):
             continue
         for item in node.reader.items(entry) if entry.key in keys.LISTS else [entry.value]:
@@ -71,7 +81,7 @@ def numbers(node: Node) -> Iterator[Remark]:
 
 def trailing_comma(node: Node) -> Iterator[Remark]:
     """A comma at the end of a list."""
-    for entry in _counting(node):
+    for entry in node.reader.counting(node.section).values():
         if (
             entry.key not in keys.LISTS
             or not re.search(r",(#|;|$)", entry.value)
@@ -118,13 +128,6 @@ def other_defaults(node: Node) -> Iterator[Remark]:
             yield Remark("differs", f"without {key}= it takes {default:g}; Darknet another value")
 
 
-def _counting(node: Node) -> Iterator[Entry]:
-    """The entries that count, of keys that stand several times only one."""
-    for entry in node.section.entries:
-        if node.reader.entry(node.section, entry.key) is entry:
-            yield entry
-
-
 def out_of_season(node: Node, entry: Entry) -> Iterator[Remark]:
     """A reader that refuses keys which nobody asked for asks for some under one policy only."""
     if node.kind != "net" or not node.reader.unknown_key_refused:
@@ -164,11 +167,14 @@ def _hint(node: Node, key: str) -> str:
     known = _known_to(node.kind, key)
     if known:
         return f", known to {shown([reader.name for reader in known])}"
-    everything = set().union(
-        *(r.net_keys if node.kind == "net" else r.keys.get(node.kind, ()) for r in READERS.values())
-    )
-    close = difflib.get_close_matches(key, everything, 1, 0.8)
-    return f"; is it {close[0]}?" if close else ", known to no reader"
+    close = None if len(node.section.entries) > _MANY else _nearest(key, _ALL_KEYS[node.kind])
+    return f"; is it {close}?" if close else ", known to no reader"
+
+
+@lru_cache(1024)
+def _nearest(word: str, known: frozenset[str]) -> str | None:
+    close = difflib.get_close_matches(word, known, 1, 0.8) if len(word) <= 40 else []
+    return close[0] if close else None
 
 
 RULES: Final[tuple[Rule, ...]] = (unknown_keys, repeated_keys, numbers, trailing_comma, activation, other_defaults)

@@ -1,6 +1,11 @@
-"""The layer table: one class per section type, found by name."""
+"""The layer table: one class per section type, found by name. Every file of this package that has some is imported."""
 
-from yoloprune.darknet.layers import convolution, head, join, pool
+import importlib
+import pkgutil
+
 from yoloprune.darknet.layers.base import REGISTRY, Context, Layer, Shape, TensorSpec, read_layer
 
-__all__ = ["REGISTRY", "Context", "Layer", "Shape", "TensorSpec", "convolution", "head", "join", "pool", "read_layer"]
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
+
+__all__ = ["REGISTRY", "Context", "Layer", "Shape", "TensorSpec", "read_layer"]

@@ -1,11 +1,11 @@
-"""Element-wise activations (Darknet: activations.h, activation_layer.c). Each keeps the shape.
+"""Activations (Darknet: activations.h, activations.c). Each keeps the shape; all but MIXING work element by element.
 
 They are given a layer's own fresh sums, so the common ones overwrite them: half of a small network's time is memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -16,6 +16,7 @@ from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.options import Options
 
 Activation = Callable[[Tensor], Tensor]
+_NORMALIZE_EPSILON = 1e-4
 
 
 def _linear(x: Tensor) -> Tensor:
@@ -73,6 +74,20 @@ def _gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.tanh(0.797885 * x + 0.035677 * x**3))
 
 
+def _channels_relu(x: Tensor) -> Tensor:
+    positive = F.relu(x)
+    return positive / (positive.sum(1, keepdim=True) + _NORMALIZE_EPSILON)
+
+
+def _channels_softmax(x: Tensor) -> Tensor:
+    powers = x.exp()
+    return powers / (powers.sum(1, keepdim=True) + _NORMALIZE_EPSILON)
+
+
+def _channels_softmax_maxval(x: Tensor) -> Tensor:
+    return _channels_softmax(x - x.amax(1, keepdim=True))
+
+
 CLASSIC: Final[Mapping[str, Activation]] = {
     "logistic": torch.sigmoid,
     "loggy": _loggy,
@@ -101,9 +116,24 @@ EXTENDED: Final[Mapping[str, Activation]] = {
 }
 """What AlexeyAB adds. pjreddie takes any of these for ReLU, with only a line on stderr."""
 
-ACTIVATIONS: Final[Mapping[str, Activation]] = {**CLASSIC, **EXTENDED}
+MIXING: Final[Mapping[str, Activation]] = {
+    "normalize_channels": _channels_relu,
+    "normalize_channels_softmax": _channels_softmax,
+    "normalize_channels_softmax_maxval": _channels_softmax_maxval,
+}
+"""AlexeyAB's that sum over the channels at each place of a map [B, C, H, W], so that none of them can go."""
+
+ACTIVATIONS: Final[Mapping[str, Activation]] = {**CLASSIC, **EXTENDED, **MIXING}
+
+NOT_IN_CONNECTED: Final = ("swish", "mish", "hard_mish", *MIXING)
+"""AlexeyAB's Darknet has these in [convolutional] only, elsewhere it gives zeros: so in [connected], [activation]."""
+NOT_IN_SHORTCUT: Final = ("hard_mish", *MIXING)
+"""Likewise, though [shortcut] has swish and mish too."""
 
 
-def read_activation(options: Options, default: str, dialect: Dialect) -> str:
+def read_activation(options: Options, default: str, dialect: Dialect, without: Sequence[str] = ()) -> str:
     """Name of the section's activation. InputError for one that the dialect lacks: Darknet would take ReLU silently."""
-    return options.choice("activation", default, tuple(ACTIVATIONS if dialect.extended else CLASSIC))
+    name = options.choice("activation", default, tuple(ACTIVATIONS if dialect.extended else CLASSIC))
+    if name in without:
+        raise options.error("can't be used in this section: Darknet gives zeros", "activation")
+    return name

@@ -5,14 +5,16 @@ Legend of shapes: B batch, C channels, H height, W width, N filters, A anchors, 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.options import Options
@@ -23,6 +25,9 @@ Keep = NDArray[np.bool_]
 """Which channels of a feature map stay [C]."""
 
 _MOST_VALUES = 2**31 - 1
+_MOST_CHANNELS = 2**20
+_MOST_WEIGHTS = 2**28
+"""Floats in the arrays of one layer, 1 GiB: twice what the largest layer of a stock network has."""
 
 
 class Shape(NamedTuple):
@@ -50,7 +55,7 @@ class TensorSpec:
     start: float = 0.0
     """Value in a new network."""
     bound: float = 0.0
-    """If not 0, a new network draws uniformly from -bound..bound instead."""
+    """If not 0, a new network draws uniformly from -bound..bound around that."""
     masked: float = 0.0
     """Value for a channel that is pruned but still there."""
     trained: bool = True
@@ -59,11 +64,33 @@ class TensorSpec:
     """Whether weight decay applies (Darknet: to weights, not to biases and scales)."""
     positive: bool = False
     """Values below 0 can't be."""
+    dense: bool = False
+    """Matrix of a fully connected part: files of a version over 1000 hold it transposed."""
 
     @property
     def size(self) -> int:
         """Floats."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Which of a layer's arrays a .weights file holds, and how; the rest starts as in a new network."""
+
+    load: bool = True
+    """False (`dontload`): none."""
+    scales: bool = True
+    """False (`dontloadscales`): all but scale, mean and variance."""
+    filters: int | None = None
+    """Of a convolution (`numload`): only so many filters."""
+    flipped: bool = False
+    """Of a convolution (`flipped`): the weight as matrix [C/groups * k * k, N]."""
+
+    def rows(self, spec: TensorSpec) -> int:
+        """How many entries of the array's first axis the file holds."""
+        if not self.load or (spec.name in ("scale", "mean", "variance") and not self.scales):
+            return 0
+        return spec.shape[0] if self.filters is None else self.filters
 
 
 @dataclass(frozen=True)
@@ -99,6 +126,8 @@ class Context:
     dialect: Dialect
     net_width: int
     net_height: int
+    layers: Sequence[Layer] = ()
+    """The layers before."""
 
     @property
     def previous(self) -> int:
@@ -111,6 +140,9 @@ class Context:
         if not 0 <= index < self.index:
             where = "after the layers before it" if index >= self.index else "before the first layer"
             raise options.error(f"points {where} (expected {-self.index}..{self.index - 1}, found {value})", key)
+        if self.layers and self.layers[index].allocated != self.layers[index].out:
+            why = "has a blur behind it (antialiasing), and by its index Darknet takes it for as large as before that"
+            raise options.error(f"{self.layers[index]} {why}", key)
         return index
 
 
@@ -122,11 +154,14 @@ class Layer(ABC):
     sources: tuple[int, ...]
     """Layers it reads, -1 the network's input, in the order its module takes them."""
     source_shapes: tuple[Shape, ...]
+    storage: Storage = field(default=Storage(), kw_only=True)
 
     names: ClassVar[tuple[str, ...]] = ()
     """Section name as written, then aliases."""
     extended: ClassVar[bool] = False
     """Only AlexeyAB's dialect knows the section."""
+    classic: ClassVar[bool] = False
+    """Only pjreddie's dialect knows the section."""
     sums_channels: ClassVar[bool] = False
     """A consumer: its outputs are weighted sums over channels; its module is an `Affine`."""
     is_output: ClassVar[bool] = False
@@ -142,6 +177,11 @@ class Layer(ABC):
     def out(self) -> Shape:
         """Output shape."""
 
+    @property
+    def allocated(self) -> Shape:
+        """The output's shape as sections see it that name the layer by its index. Here: what it is."""
+        return self.out
+
     def tensors(self) -> tuple[TensorSpec, ...]:
         """Arrays in disk order."""
         return ()
@@ -149,6 +189,10 @@ class Layer(ABC):
     @abstractmethod
     def module(self, dialect: Dialect) -> nn.Module:
         """Torch module: takes a Tensor [B,C,H,W] per source, gives one; parameters are named as `tensors()` names."""
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Of a classifier's last layer: what its classes are ranked by, [B,C,H,W] -> [B,K]."""
+        return output.flatten(1)
 
     def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
         """Ids of the output channels, given those of each source. Here: they pass through."""
@@ -174,6 +218,16 @@ class Layer(ABC):
     def links(self) -> Mapping[str, tuple[int, ...]]:
         """cfg keys that name layers, and which ones in the order of the cfg; the layer before needs no key."""
         return {}
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the module trains as Darknet does; a network with one that doesn't is not trained at all."""
+        return True
+
+    @property
+    def shares(self) -> int | None:
+        """The layer whose arrays this one computes with, where it has none of its own."""
+        return None
 
     @property
     def groups_summed(self) -> int:
@@ -213,18 +267,67 @@ def register(cls: _L) -> _L:
     return cls
 
 
+def known_to(kind: type[Layer], dialect: Dialect) -> bool:
+    """Whether the dialect has such sections."""
+    return not (kind.classic if dialect.extended else kind.extended)
+
+
 def read_layer(options: Options, context: Context) -> Layer:
-    """Section -> layer by the table. InputError for sections that the table or the dialect lacks."""
+    """Section -> layer by the table. InputError for sections that the table or the dialect lacks, and for huge ones."""
+    dialect = context.dialect
     cls = REGISTRY.get(options.section.name)
-    if cls is None or (cls.extended and not context.dialect.extended):
-        kinds = {kind for kind in REGISTRY.values() if context.dialect.extended or not kind.extended}
-        known = ", ".join(sorted(kind.names[0] for kind in kinds))
-        raise options.error(f"unknown or unsupported in dialect {context.dialect.name} (expected one of {known})")
+    if cls is None or not known_to(cls, dialect):
+        known = ", ".join(sorted(kind.names[0] for kind in set(REGISTRY.values()) if known_to(kind, dialect)))
+        raise options.error(f"unknown or unsupported in dialect {dialect.name} (expected one of {known})")
     layer = cls.read(options, context)
     shape = layer.out
-    if min(shape) < 1 or shape.size > _MOST_VALUES:
-        raise options.error(f"output would be {shape} (expected 1..{_MOST_VALUES} values)")
-    return layer
+    if min(shape) < 1 or shape.size > _MOST_VALUES or shape.c > _MOST_CHANNELS:
+        raise options.error(
+            f"output would be {shape} (expected 1..{_MOST_VALUES} values and up to {_MOST_CHANNELS} channels)"
+        )
+    specs = layer.tensors()
+    if sum(spec.size for spec in specs) > _MOST_WEIGHTS:
+        raise options.error(f"expected up to {_MOST_WEIGHTS} weights, found {sum(spec.size for spec in specs)}")
+    return replace(layer, storage=_read_storage(options, dialect, specs)) if specs else layer
+
+
+def _read_storage(options: Options, dialect: Dialect, specs: Sequence[TensorSpec]) -> Storage:
+    """`dontload` and `dontloadscales` hold for every section, `flipped` and pjreddie's `numload` for convolutions."""
+    weight = next((spec.shape for spec in specs if spec.name == "weight" and len(spec.shape) == 4), None)
+    filters = None if weight is None or dialect.extended else options.integer("numload", 0, 0, weight[0])
+    return Storage(
+        load=options.integer("dontload", 0) == 0,
+        scales=options.integer("dontloadscales", 0) == 0,
+        filters=filters or None,
+        flipped=weight is not None and options.integer("flipped", 0) != 0,
+    )
+
+
+def add_tensors(module: nn.Module, specs: Sequence[TensorSpec]) -> None:
+    """Parameters and buffers of a module, empty, by the names of its layer's arrays."""
+    for spec in specs:
+        empty = torch.empty(spec.shape)
+        if spec.trained:
+            module.register_parameter(spec.name, nn.Parameter(empty))
+        else:
+            module.register_buffer(spec.name, empty)
+
+
+def single(context: Context) -> dict[str, Any]:
+    """Index, source and shape of a layer that reads the one before."""
+    return {
+        "index": context.index,
+        "sources": (context.previous,),
+        "source_shapes": (context.shapes[context.previous],),
+    }
+
+
+def freeze(book: ChannelBook, ids: Ids, made: Ids | None = None) -> Ids:
+    """All of these must stay, and what is made of them (here: what is given back)."""
+    made = ids if made is None else made
+    book.freeze(ids)
+    book.freeze(made)
+    return made
 
 
 def same_size(options: Options, shapes: Sequence[Shape]) -> None:
@@ -243,8 +346,13 @@ __all__ = [
     "Layer",
     "Narrowed",
     "Shape",
+    "Storage",
     "TensorSpec",
+    "add_tensors",
+    "freeze",
+    "known_to",
     "read_layer",
     "register",
     "same_size",
+    "single",
 ]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,30 +12,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, read_activation
-from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Keep, Layer, Narrowed, Shape, TensorSpec, register
+from yoloprune.darknet.layers.activations import ACTIVATIONS, MIXING, NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.base import (
+    ChannelBook,
+    Context,
+    Ids,
+    Keep,
+    Layer,
+    Narrowed,
+    Shape,
+    TensorSpec,
+    add_tensors,
+    register,
+    single,
+)
+from yoloprune.darknet.layers.blur import Blur, blurred
 from yoloprune.darknet.layers.norm import fold, normalize
+from yoloprune.darknet.layers.specs import connected_specs, convolution_specs
 from yoloprune.darknet.options import Options
+from yoloprune.errors import InputError
 
-_STORED_OTHERWISE = {"flipped": 0.0, "dontload": 0.0, "dontloadscales": 0.0, "numload": 0.0, "dontsave": 0.0}
 _COMPUTED_OTHERWISE = {
-    "antialiasing": 0.0,
-    "binary": 0.0,
-    "xnor": 0.0,
     "sway": 0.0,
     "rotate": 0.0,
     "stretch": 0.0,
     "stretch_sway": 0.0,
     "deform": 0.0,
 }
-
-
-def _norm_specs(filters: int) -> tuple[TensorSpec, ...]:
-    return (
-        TensorSpec("scale", (filters,), start=1.0),
-        TensorSpec("mean", (filters,), trained=False),
-        TensorSpec("variance", (filters,), masked=1.0, trained=False, positive=True),
-    )
 
 
 @register
@@ -54,6 +56,12 @@ class Convolutional(Layer):
     groups: int
     batch_normalize: bool
     activation: str
+    antialiasing: int
+    """1 or 2: the stride is taken by a blur behind the activation instead (blur.py); 0: none."""
+    xnor: bool
+    """Weights and inputs are only signs, times the mean size of a filter's weights."""
+    owner: Convolutional | None
+    """Whose arrays it computes with, where `share_index` names a layer."""
 
     names: ClassVar[tuple[str, ...]] = ("convolutional", "conv")
     sums_channels: ClassVar[bool] = True
@@ -61,9 +69,9 @@ class Convolutional(Layer):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_convolutional: one 1x1 filter, logistic."""
-        options.refuse(_STORED_OTHERWISE | _COMPUTED_OTHERWISE, "is not supported")
-        if options.has("share_index"):
-            raise options.error("is not supported", "share_index")
+        extended = context.dialect.extended
+        if extended:
+            options.refuse(_COMPUTED_OTHERWISE, "is not supported")
         size = options.integer("size", 1, 1, 1024)
         stride = options.integer("stride", 1, 1, 1024)
         pad = options.integer("pad", 0)
@@ -71,13 +79,12 @@ class Convolutional(Layer):
         stride_x = options.integer("stride_x", stride, 1, 1024)
         stride_y = options.integer("stride_y", stride, 1, 1024)
         dilation = options.integer("dilation", 1, 1, 1024) if size > 1 else 1
-        if not context.dialect.extended and (stride_x, stride_y, dilation) != (stride, stride, 1):
-            raise options.error(f"dilation, stride_x and stride_y are unknown to dialect {context.dialect.name}")
-        shape = context.shapes[context.previous]
+        antialiasing = options.integer("antialiasing", 0, 0, 2)
+        if not extended and (stride_x, stride_y, dilation, antialiasing) != (stride, stride, 1, 0):
+            keys = "dilation, antialiasing, stride_x and stride_y"
+            raise options.error(f"{keys} are unknown to dialect {context.dialect.name}")
         layer = cls(
-            index=context.index,
-            sources=(context.previous,),
-            source_shapes=(shape,),
+            **single(context),
             filters=options.integer("filters", 1, 1),
             size=size,
             stride_x=stride_x,
@@ -87,34 +94,84 @@ class Convolutional(Layer):
             groups=options.integer("groups", 1, 1),
             batch_normalize=options.integer("batch_normalize", 0) != 0,
             activation=read_activation(options, "logistic", context.dialect),
+            antialiasing=antialiasing,
+            xnor=options.integer("xnor", 0) != 0,
+            owner=None,
         )
+        (shape,) = layer.source_shapes
         if shape.c % layer.groups or layer.filters % layer.groups:
             found = f"{shape.c} and {layer.filters}"
             raise options.error(f"must divide both channels in and filters (found {found})", "groups")
-        if size == 1 and not context.dialect.extended and (stride > 1 or layer.padding):
+        if layer.xnor and layer.groups > 1 and extended:
+            raise options.error("expected groups=1 with xnor: Darknet takes it for 1", "groups")
+        if size == 1 and not extended and (stride > 1 or layer.padding):
             why = "a 1x1 convolution with stride or padding is computed wrongly"
             raise options.error(f"{why} by dialect {context.dialect.name} (expected stride=1 and no padding)")
-        return layer
+        return layer._sharing(options, context) if extended and options.has("share_index") else layer
+
+    def _sharing(self, options: Options, context: Context) -> Self:
+        """`share_index` points to a convolution of the same weights; what that one reads is tied, so it is a source."""
+        layer = context.layers[context.source(options, "share_index", options.integer("share_index", 0))]
+        owner = layer.owner or layer if isinstance(layer, Convolutional) else None
+        mine = (self.filters, self.source_shapes[0].c, self.groups, self.size, self.batch_normalize)
+        if owner is None:
+            raise options.error(f"expected a convolution, found {layer}", "share_index")
+        theirs = (owner.filters, owner.source_shapes[0].c, owner.groups, owner.size, owner.batch_normalize)
+        if mine != theirs:
+            raise options.error("expected equal filters, channels, groups, size and batch_normalize", "share_index")
+        return replace(
+            self,
+            sources=(*self.sources, owner.index, owner.sources[0]),
+            source_shapes=(*self.source_shapes, owner.out, owner.source_shapes[0]),
+            owner=owner,
+        )
 
     @property
     def out(self) -> Shape:
         """[N, H', W'] by Darknet's integer division."""
-        (shape,) = self.source_shapes
+        sums = self.sums
+        return blurred(sums, self.antialiasing, self.stride_x, self.stride_y) if self.antialiasing else sums
+
+    @property
+    def allocated(self) -> Shape:
+        """As before a blur."""
+        return self.sums
+
+    @property
+    def sums(self) -> Shape:
+        """Before the blur, if there is one; then it strides, not the convolution."""
+        shape = self.source_shapes[0]
         window = self.dilation * (self.size - 1) + 1
-        height = (shape.h + 2 * self.padding - window) // self.stride_y + 1
-        width = (shape.w + 2 * self.padding - window) // self.stride_x + 1
+        stride_y, stride_x = (1, 1) if self.antialiasing else (self.stride_y, self.stride_x)
+        height = (shape.h + 2 * self.padding - window) // stride_y + 1
+        width = (shape.w + 2 * self.padding - window) // stride_x + 1
         return Shape(self.filters, height, width)
 
     def tensors(self) -> tuple[TensorSpec, ...]:
-        """bias [N]; scale, mean, variance [N] with batch norm; weight [N, C/groups, k, k]."""
-        shape = (self.filters, self.source_shapes[0].c // self.groups, self.size, self.size)
-        bound = math.sqrt(2 / math.prod(shape[1:]))
-        norm = _norm_specs(self.filters) if self.batch_normalize else ()
-        return TensorSpec("bias", (self.filters,)), *norm, TensorSpec("weight", shape, bound=bound, decay=True)
+        """bias [N]; scale, mean, variance [N] with batch norm; weight [N, C/groups, k, k]. Nothing if shared."""
+        if self.owner:
+            return ()
+        return convolution_specs(self.source_shapes[0].c, self.filters, self.size, self.groups, self.batch_normalize)
+
+    @property
+    def trainable(self) -> bool:
+        """Not through signs."""
+        return not self.xnor
+
+    @property
+    def shares(self) -> int | None:
+        """The layer of `share_index`."""
+        return self.owner.index if self.owner else None
+
+    @property
+    def links(self) -> Mapping[str, tuple[int, ...]]:
+        """`share_index`."""
+        return {"share_index": (self.owner.index,)} if self.owner else {}
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,N,H',W']."""
-        return _Convolution(self, dialect)
+        convolution = _SharedConvolution if self.owner else _XnorConvolution if self.xnor else _Convolution
+        return convolution(self, dialect)
 
     @property
     def depthwise(self) -> bool:
@@ -123,8 +180,15 @@ class Convolutional(Layer):
 
     def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
         """New ids. Depthwise: an input and its outputs are one; grouped: ties keep the groups equal."""
-        (ids,) = inputs
+        ids = inputs[0]
         made = book.new(self.filters, self.index)
+        if self.owner:
+            book.tie(made, inputs[1])
+            book.tie(ids, inputs[2])
+        if self.xnor:
+            book.freeze(ids)  # a filter's mean is over all of its weights
+        if self.activation in MIXING:
+            book.freeze(made)
         if self.groups > 1:
             by_group = made.reshape(self.groups, -1)
             if self.depthwise:
@@ -136,7 +200,7 @@ class Convolutional(Layer):
 
     def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
         """Fewer filters; depthwise: fewer groups too."""
-        (keep,) = inputs
+        keep = inputs[0]
         values = {"filters": int(output.sum())}
         if self.depthwise:
             values["groups"] = int(keep.sum())
@@ -144,7 +208,8 @@ class Convolutional(Layer):
         else:
             within = keep.reshape(self.groups, -1)[0]
         index: dict[str, tuple[Keep | None, ...]] = {spec.name: (output,) for spec in self.tensors()}
-        index["weight"] = (output, within, None, None)
+        if index:
+            index["weight"] = (output, within, None, None)
         return Narrowed(values, index)
 
     @property
@@ -156,7 +221,7 @@ class Convolutional(Layer):
     def flops(self) -> int:
         """2 N k^2 (C/groups) H' W'."""
         inner = self.source_shapes[0].c // self.groups * self.size**2
-        return 2 * inner * self.out.size
+        return 2 * inner * self.sums.size
 
     def described(self) -> Mapping[str, Any]:
         """filters, size, stride."""
@@ -178,14 +243,11 @@ class Connected(Layer):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_connected: one output, logistic."""
-        options.refuse(_STORED_OTHERWISE, "is not supported")
         return cls(
-            index=context.index,
-            sources=(context.previous,),
-            source_shapes=(context.shapes[context.previous],),
+            **single(context),
             outputs=options.integer("output", 1, 1),
             batch_normalize=options.integer("batch_normalize", 0) != 0,
-            activation=read_activation(options, "logistic", context.dialect),
+            activation=read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED),
         )
 
     @property
@@ -195,10 +257,7 @@ class Connected(Layer):
 
     def tensors(self) -> tuple[TensorSpec, ...]:
         """bias [N]; weight [N, C*H*W]; scale, mean, variance [N] with batch norm."""
-        inputs = self.source_shapes[0].size
-        weight = TensorSpec("weight", (self.outputs, inputs), bound=math.sqrt(2 / inputs), decay=True)
-        norm = _norm_specs(self.outputs) if self.batch_normalize else ()
-        return TensorSpec("bias", (self.outputs,)), weight, *norm
+        return connected_specs(self.source_shapes[0].size, self.outputs, self.batch_normalize)
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,N,1,1]."""
@@ -237,12 +296,7 @@ class Affine(nn.Module):
 
     def __init__(self, layer: Convolutional | Connected, dialect: Dialect) -> None:
         super().__init__()
-        for spec in layer.tensors():
-            empty = torch.empty(spec.shape)
-            if spec.trained:
-                self.register_parameter(spec.name, nn.Parameter(empty))
-            else:
-                self.register_buffer(spec.name, empty)
+        add_tensors(self, layer.tensors())
         self.normalized = layer.batch_normalize
         self.activate = ACTIVATIONS[layer.activation]
         self.dialect = dialect
@@ -273,10 +327,15 @@ class Affine(nn.Module):
 class _Convolution(Affine):
     def __init__(self, layer: Convolutional, dialect: Dialect) -> None:
         super().__init__(layer, dialect)
-        self.stride = (layer.stride_y, layer.stride_x)
+        self.stride = (1, 1) if layer.antialiasing else (layer.stride_y, layer.stride_x)
         self.padding = layer.padding
         self.dilation = layer.dilation
         self.groups = layer.groups
+        self.blur = Blur(layer.antialiasing, layer.stride_x, layer.stride_y) if layer.antialiasing else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y if self.blur is None else self.blur(y)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
@@ -285,6 +344,48 @@ class _Convolution(Affine):
         patches = F.unfold(x, self.weight.shape[2:], self.dilation, self.padding, self.stride)
         by_group = patches.view(x.shape[0], self.groups, -1, patches.shape[2])
         return by_group.permute(1, 2, 0, 3).flatten(2)
+
+
+class _SharedConvolution(_Convolution):
+    """Computes with the arrays of another module, which `Network` hands it; it registers none."""
+
+    owners: tuple[Affine, ...] = ()
+
+    def borrow(self, owner: nn.Module) -> None:
+        """Use the arrays of `owner` from here on."""
+        assert isinstance(owner, Affine)
+        self.owners = (owner,)  # a tuple, so that it isn't a submodule: its arrays belong to one layer only
+
+    def forward(self, x: Tensor, *_: Tensor) -> Tensor:
+        return super().forward(x)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("bias", "scale", "mean", "variance", "weight"):
+            return getattr(self.owners[0], name)
+        return super().__getattr__(name)
+
+
+class _XnorConvolution(_Convolution):
+    """Both signs count as sizes: an input is 1 or -1, a weight its filter's mean size (convolutional_layer.c)."""
+
+    def __init__(self, layer: Convolutional, dialect: Dialect) -> None:
+        if dialect.extended:
+            why = "xnor is not supported in this dialect: its Darknet computes with bits, by other rules"
+            raise InputError(f"{layer}: {why}")
+        super().__init__(layer, dialect)
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor, bias = (
+            fold(self.scale, self.bias, self.mean, self.variance, self.dialect)
+            if self.normalized
+            else (torch.ones_like(self.bias), self.bias)
+        )
+        size = self.weight.abs().mean((1, 2, 3), keepdim=True) * factor.view(-1, 1, 1, 1)
+        return self.activate(self.linear(_sign(x), _sign(self.weight) * size, bias))
+
+
+def _sign(x: Tensor) -> Tensor:
+    return (x > 0).to(x.dtype) * 2 - 1
 
 
 class _Connected(Affine):

@@ -1,4 +1,4 @@
-"""Layers that end a network: [yolo], [region], [softmax], [cost]."""
+"""Layers that end a network: [yolo], [region], [softmax], [logistic], [cost]."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, register
+from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, register, single
 from yoloprune.darknet.layers.candidates import Candidates
+from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
 
 NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 IOU_LOSSES = ("mse", "iou", "giou", "diou", "ciou")
 IOU_KINDS = ("iou", "giou", "diou", "ciou")
+TREE_THRESH = 0.5
+"""How sure a walk down a tree of classes must be (`-hier`)."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +59,35 @@ class DetectionHead(Head):
         """
 
     def _gather(self, output: Tensor, thresh: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Image, row, column, anchor [M] and values [M, 5+K] of the cells with objectness over `thresh`."""
+        """Image, row, column, anchor [M] and values [M, planes] of the cells with objectness over `thresh`."""
         b, _, h, w = output.shape
-        cells = output.view(b, len(self.anchors), 5 + self.classes, h, w).permute(0, 3, 4, 1, 2)
-        image, row, column, anchor = torch.where(cells[..., 4] > thresh)
+        cells = output.view(b, len(self.anchors), -1, h, w).permute(0, 3, 4, 1, 2)
+        there = cells[..., self.objectness] > thresh if self.objectness >= 0 else torch.ones_like(cells[..., 0]) > 0
+        image, row, column, anchor = torch.where(there)
         return image, row, column, anchor, cells[image, row, column, anchor]
 
-    def _candidates(self, image: Tensor, centre: Tensor, size: Tensor, values: Tensor, thresh: float) -> Candidates:
-        probs = values[:, 4:5] * values[:, 5:]
+    @property
+    def objectness(self) -> int:
+        """Number of the plane; -1: none, every cell counts."""
+        return 4
+
+    @staticmethod
+    def candidates(image: Tensor, centre: Tensor, size: Tensor, probs: Tensor, thresh: float) -> Candidates:
+        """Those of the pairs of M boxes and K classes [M, K] that are more probable than `thresh`."""
         box, cls = torch.where(probs > thresh)
         boxes = torch.cat([centre, size], 1)
         return Candidates(image[box], boxes[box], cls, probs[box, cls])
 
 
-def _check_channels(options: Options, shape: Shape, anchors: int, classes: int) -> None:
-    expected = anchors * (5 + classes)
+def check_channels(options: Options, shape: Shape, anchors: int, classes: int, others: int = 5) -> None:
+    """InputError unless there are `classes` and `others` planes for each anchor."""
+    expected = anchors * (others + classes)
     if shape.c != expected:
-        raise options.error(
-            f"expected filters={expected} before it ({anchors} anchors of {classes} classes and 5), found {shape.c}"
-        )
+        found = f"({anchors} anchors of {classes} classes and {others}), found {shape.c}"
+        raise options.error(f"expected filters={expected} before it {found}")
 
 
-def _anchor_pairs(options: Options, count: int) -> list[tuple[float, float]]:
+def anchor_pairs(options: Options, count: int) -> list[tuple[float, float]]:
     """`count` pairs; Darknet fills up with .5. What is too much is ignored (pjreddie writes past its array)."""
     values = list(options.numbers("anchors"))[: 2 * count]
     values += [0.5] * (2 * count - len(values))
@@ -157,11 +168,8 @@ class Yolo(DetectionHead):
         mask = options.integers("mask") or tuple(range(num))
         if min(mask) < 0 or max(mask) >= num:
             raise options.error(f"expected anchors 0..{num - 1}", "mask")
-        if options.has("map"):
-            raise options.error("is not supported", "map")
-        options.refuse({"embedding_layer": -1.0, "counters_per_class": 0.0} if extended else {}, "is not supported")
-        _check_channels(options, shape, len(mask), classes)
-        pixels = _anchor_pairs(options, num)
+        check_channels(options, shape, len(mask), classes)
+        pixels = anchor_pairs(options, num)
         anchors = tuple((w / context.net_width, h / context.net_height) for w, h in pixels)
         return cls(
             index=context.index,
@@ -187,7 +195,7 @@ class Yolo(DetectionHead):
         centre = (values[:, :2] + torch.stack([column, row], 1)) / values.new_tensor([w, h])
         factor = (2 * values[:, 2:4]) ** 2 if self.new_coords else values[:, 2:4].exp()
         size = factor * values.new_tensor(self.anchors)[anchor]
-        return self._candidates(image, centre, size, values, thresh)
+        return self.candidates(image, centre, size, values[:, 4:5] * values[:, 5:], thresh)
 
 
 class _Yolo(nn.Module):
@@ -252,6 +260,15 @@ class RegionTraining:
 class Region(DetectionHead):
     """Anchors in cells, classes through softmax (Darknet: region_layer.c)."""
 
+    coords: int
+    """Planes before the objectness: x, y, w, h and what else a cell is asked for."""
+    background: bool
+    """Instead of an objectness there is one more class, for nothing."""
+    tree: Tree | None
+    """Classes stand in a hierarchy, and softmax is over its groups."""
+    walks: bool
+    """What a tree finds. True: where a walk down ends, as probable as the objectness (pjreddie). False: the last class
+    that is over 1/2, as it is (AlexeyAB)."""
     softmax: bool
     raw_classes: bool
     """Without softmax: AlexeyAB leaves classes as they are, pjreddie takes the logistic."""
@@ -265,17 +282,20 @@ class Region(DetectionHead):
         shape = context.shapes[context.previous]
         classes = options.integer("classes", 20, 1, 1000000)
         num = options.integer("num", 1, 1, 1000)
-        for key in ("tree", "map"):
-            if options.has(key):
-                raise options.error("is not supported", key)
-        options.refuse({"coords": 4, "background": 0}, "is not supported")
-        _check_channels(options, shape, num, classes)
+        coords = options.integer("coords", 4, 4, 1000)
+        if coords != 4 and context.dialect.extended:
+            raise options.error(f"is computed wrongly by dialect {context.dialect.name} (expected 4)", "coords")
+        check_channels(options, shape, num, classes, coords + 1)
         return cls(
             index=context.index,
             sources=(context.previous,),
             source_shapes=(shape,),
             classes=classes,
-            anchors=tuple((w / shape.w, h / shape.h) for w, h in _anchor_pairs(options, num)),
+            coords=coords,
+            background=not context.dialect.extended and options.integer("background", 0) != 0,
+            tree=Tree.read(options, classes),
+            walks=not context.dialect.extended,
+            anchors=tuple((w / shape.w, h / shape.h) for w, h in anchor_pairs(options, num)),
             nms_kind="default",
             beta_nms=0.6,
             softmax=options.integer("softmax", 0) != 0,
@@ -290,29 +310,55 @@ class Region(DetectionHead):
         """
         return _Region(self)
 
+    @property
+    def objectness(self) -> int:
+        """Behind the coordinates, unless there is a class for nothing."""
+        return -1 if self.background else self.coords
+
     def decode(self, output: Tensor, thresh: float) -> Candidates:
         """get_region_box: centre in the cell, exp(w) of the anchor."""
         image, row, column, anchor, values = self._gather(output, thresh)
         _, h, w = self.out
         centre = (values[:, :2] + torch.stack([column, row], 1)) / values.new_tensor([w, h])
         size = values[:, 2:4].exp() * values.new_tensor(self.anchors)[anchor]
-        return self._candidates(image, centre, size, values, thresh)
+        classes = values[:, self.coords + 1 :]
+        there = torch.ones_like(values[:, :1]) if self.background else values[:, self.coords, None]
+        if self.tree:
+            return self.candidates(image, centre, size, self._found(self.tree, there, classes), thresh)
+        return self.candidates(image, centre, size, there * classes, thresh)
+
+    def _found(self, tree: Tree, there: Tensor, classes: Tensor) -> Tensor:
+        """A probability for one class, 0 for others [M, K], of objectness [M, 1] and classes given their parents."""
+        products = tree.products(classes)
+        if self.walks:
+            return F.one_hot(tree.walk(products, TREE_THRESH), self.classes) * there
+        numbers = torch.arange(self.classes, device=classes.device)
+        last = torch.where(products > TREE_THRESH, numbers, -1).amax(1, keepdim=True)
+        return torch.where(numbers == last, products, torch.zeros_like(products))
 
 
 class _Region(nn.Module):
     def __init__(self, layer: Region) -> None:
         super().__init__()
         self.anchors, self.softmax, self.raw_classes = len(layer.anchors), layer.softmax, layer.raw_classes
+        self.coords, self.background, self.tree = layer.coords, layer.background, layer.tree
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         planes = x.view(b, self.anchors, -1, h, w)
-        xy, wh, objectness, classes = torch.split(planes, [2, 2, 1, planes.shape[2] - 5], 2)
-        if self.softmax:
+        others = [2, self.coords - 2, 1, planes.shape[2] - self.coords - 1]
+        xy, rest, there, classes = torch.split(planes, others, 2)
+        if self.tree:
+            classes = self.tree.softmax(classes, 2)
+        elif self.softmax and self.background:
+            there, classes = torch.split(planes[:, :, self.coords :].softmax(2), others[2:], 2)
+        elif self.softmax:
             classes = classes.softmax(2)
         elif not self.raw_classes:
             classes = classes.sigmoid()
-        return torch.cat([xy.sigmoid(), wh, objectness.sigmoid(), classes], 2).view(b, c, h, w)
+        return torch.cat([xy.sigmoid(), rest, there if self.background else there.sigmoid(), classes], 2).view(
+            b, c, h, w
+        )
 
 
 @register
@@ -320,6 +366,8 @@ class _Region(nn.Module):
 class Softmax(Head):
     """Class probabilities over the flattened map, in equal consecutive groups (Darknet: softmax_layer.c)."""
 
+    tree: Tree | None
+    """Softmax is over the groups of a hierarchy instead."""
     groups: int
     temperature: float
     noloss: bool
@@ -330,8 +378,6 @@ class Softmax(Head):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_softmax: one group, temperature 1."""
-        if options.has("tree"):
-            raise options.error("is not supported", "tree")
         shape = context.shapes[context.previous]
         groups = options.integer("groups", 1, 1)
         if shape.size % groups:
@@ -339,22 +385,47 @@ class Softmax(Head):
         temperature = options.number("temperature", 1.0)
         if temperature <= 0:
             raise options.error("expected a value over 0", "temperature")
+        tree = Tree.read(options, shape.size)
         noloss = options.integer("noloss", 0) != 0
-        return cls(context.index, (context.previous,), (shape,), groups, temperature, noloss)
+        return cls(context.index, (context.previous,), (shape,), tree, groups, temperature, noloss)
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> the same."""
         return _Softmax(self)
 
+    def scores(self, output: Tensor) -> Tensor:
+        """Of a tree only leaves are answers, each as probable as all on its way (hierarchy_predictions)."""
+        return self.tree.leaves(output.flatten(1)) if self.tree else output.flatten(1)
+
 
 class _Softmax(nn.Module):
     def __init__(self, layer: Softmax) -> None:
         super().__init__()
-        self.groups, self.temperature = layer.groups, layer.temperature
+        self.tree, self.groups, self.temperature = layer.tree, layer.groups, layer.temperature
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.tree:
+            return self.tree.softmax(x.flatten(1) / self.temperature, 1).view(x.shape)
         flat = x.reshape(x.shape[0], self.groups, -1) / self.temperature
         return flat.softmax(2).view(x.shape)
+
+
+@register
+@dataclass(frozen=True)
+class Logistic(Head):
+    """Class probabilities, each for itself (pjreddie: logistic_layer.c)."""
+
+    names: ClassVar[tuple[str, ...]] = ("logistic",)
+    classic: ClassVar[bool] = True
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """No options."""
+        return cls(**single(context))
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> the same."""
+        return nn.Sigmoid()
 
 
 @register

@@ -1,7 +1,8 @@
-"""Layers that read several layers: [route], [shortcut], [scale_channels]."""
+"""Layers that read several layers: [route], [scale_channels], [sam]; and [implicit], which reads none."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -11,8 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, read_activation
-from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, register, same_size
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.base import (
+    ChannelBook,
+    Context,
+    Ids,
+    Keep,
+    Layer,
+    Narrowed,
+    Shape,
+    TensorSpec,
+    add_tensors,
+    register,
+    same_size,
+    single,
+)
 from yoloprune.darknet.options import Options
 
 
@@ -86,110 +100,6 @@ class _Route(nn.Module):
 
 @register
 @dataclass(frozen=True)
-class Shortcut(Layer):
-    """Adds layers to the one before, channel by channel as far as both go (Darknet: shortcut_layer.c)."""
-
-    activation: str
-    alpha: float
-    """Factor of the layer before, where something is added to it."""
-    beta: float
-    """Factor of what is added."""
-
-    names: ClassVar[tuple[str, ...]] = ("shortcut",)
-
-    @classmethod
-    def read(cls, options: Options, context: Context) -> Self:
-        """`from` lists what to add; pjreddie takes one and knows alpha and beta."""
-        values = options.integers("from")
-        scaled = context.dialect.shortcut_scaled
-        if not values or (scaled and len(values) > 1):
-            expected = "one layer" if scaled else "layers"
-            raise options.error(f"expected from= with {expected} in dialect {context.dialect.name}", "from")
-        if options.text("weights_type", "none") != "none":
-            raise options.error("is not supported (expected none)", "weights_type")
-        sources = (context.previous, *(context.source(options, "from", value) for value in values))
-        shapes = tuple(context.shapes[source] for source in sources)
-        if not scaled:
-            same_size(options, shapes)
-        elif not _commensurable(shapes[0], shapes[1]):
-            raise options.error(f"expected sizes in one whole ratio, found {shapes[0]} and {shapes[1]}")
-        return cls(
-            index=context.index,
-            sources=sources,
-            source_shapes=shapes,
-            activation=read_activation(options, "linear", context.dialect),
-            alpha=options.number("alpha", 1.0) if scaled else 1.0,
-            beta=options.number("beta", 1.0) if scaled else 1.0,
-        )
-
-    @property
-    def out(self) -> Shape:
-        """As the layer before."""
-        return self.source_shapes[0]
-
-    @property
-    def adds_only(self) -> bool:
-        """Two sources of one shape, no factors, no activation."""
-        plain = self.activation == "linear" and self.alpha == self.beta == 1
-        return plain and len(set(self.sources)) == len(self.sources) == 2 and len(set(self.source_shapes)) == 1
-
-    @property
-    def links(self) -> Mapping[str, tuple[int, ...]]:
-        """`from`."""
-        return {"from": self.sources[1:]}
-
-    def module(self, dialect: Dialect) -> nn.Module:
-        """[B,C,H,W], [B,C_i,H_i,W_i] ... -> [B,C,H,W]."""
-        return _Shortcut(self)
-
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
-        """What is added is tied to what it is added to."""
-        first = inputs[0]
-        for ids in inputs[1:]:
-            both = min(len(first), len(ids))
-            book.tie(first[:both], ids[:both])
-        return first
-
-    def hazard(self, in_shapes: Mapping[int, Shape]) -> str | None:
-        """AlexeyAB's fast path looks at the from-layer's input, and adds memory past the end of a narrower output."""
-        for source, shape in zip(self.sources[1:], self.source_shapes[1:], strict=True):
-            if in_shapes[source] == self.out and shape.c < self.out.c:
-                return f"AlexeyAB's Darknet reads past layer {source}: {shape.c} channels for {self.out.c}"
-        return None
-
-
-def _commensurable(a: Shape, b: Shape) -> bool:
-    """Whether pjreddie's shortcut_cpu can map one size to the other (it asserts one ratio for both sides)."""
-    return b.w // a.w == b.h // a.h and a.w // b.w == a.h // b.h
-
-
-class _Shortcut(nn.Module):
-    def __init__(self, layer: Shortcut) -> None:
-        super().__init__()
-        self.activate = ACTIVATIONS[layer.activation]
-        self.alpha, self.beta = layer.alpha, layer.beta
-
-    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        for other in others:
-            if other.shape == x.shape and self.alpha == 1 and self.beta == 1:
-                x = x + other
-            else:
-                x = self._added(x.clone(), other)
-        return self.activate(x)
-
-    def _added(self, x: Tensor, other: Tensor) -> Tensor:
-        """Adds the common channels, at every k-th place where one map is k times the other (blas.c shortcut_cpu)."""
-        sample = max(x.shape[3] // other.shape[3], 1)
-        stride = max(other.shape[3] // x.shape[3], 1)
-        c, h, w = (min(a, b) for a, b in zip(x.shape[1:], other.shape[1:], strict=True))
-        there = x[:, :c, : (h - 1) * sample + 1 : sample, : (w - 1) * sample + 1 : sample]
-        added = other[:, :c, : (h - 1) * stride + 1 : stride, : (w - 1) * stride + 1 : stride]
-        there.copy_(self.alpha * there + self.beta * added)
-        return x
-
-
-@register
-@dataclass(frozen=True)
 class ScaleChannels(Layer):
     """Multiplies each channel of a map by a number (squeeze and excitation; Darknet: scale_channels_layer.c)."""
 
@@ -210,10 +120,8 @@ class ScaleChannels(Layer):
         expected = Shape(1, shape.h, shape.w) if scale_wh else Shape(shape.c, 1, 1)
         if scale != expected:
             raise options.error(f"expected {expected} from the layer before, found {scale}")
-        activation = read_activation(options, "linear", context.dialect)
-        if activation in ("swish", "mish"):
-            raise options.error("Darknet can't use it in this section", "activation")
-        return cls(context.index, (context.previous, source), (scale, shape), scale_wh, activation)
+        activation = read_activation(options, "linear", context.dialect, NOT_IN_CONNECTED)
+        return cls(context.index, (context.previous, source), (scale, shape), scale_wh=scale_wh, activation=activation)
 
     @property
     def out(self) -> Shape:
@@ -251,3 +159,103 @@ class _Scale(nn.Module):
     def forward(self, scale: Tensor, x: Tensor) -> Tensor:
         result: Tensor = self.activate(x * scale)
         return result
+
+
+@register
+@dataclass(frozen=True)
+class Sam(Layer):
+    """Multiplies two maps of one shape (spatial attention; Darknet: sam_layer.c)."""
+
+    activation: str
+
+    names: ClassVar[tuple[str, ...]] = ("sam",)
+    extended: ClassVar[bool] = True
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """`from` is the other map."""
+        if not options.has("from"):
+            raise options.error("expected from=, found none")
+        sources = (context.previous, context.source(options, "from", options.integer("from", 0)))
+        mine, other = (context.shapes[source] for source in sources)
+        if mine != other:
+            raise options.error(f"expected {mine} as the layer before has it, found {other}", "from")
+        activation = read_activation(options, "linear", context.dialect, NOT_IN_CONNECTED)
+        return cls(context.index, sources, (mine, other), activation=activation)
+
+    @property
+    def out(self) -> Shape:
+        """As either."""
+        return self.source_shapes[0]
+
+    @property
+    def links(self) -> Mapping[str, tuple[int, ...]]:
+        """`from`."""
+        return {"from": self.sources[1:]}
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W], [B,C,H,W] -> [B,C,H,W]."""
+        return _Scale(ACTIVATIONS[self.activation])
+
+    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+        """What is multiplied is tied."""
+        book.tie(*inputs)
+        return inputs[0]
+
+
+@register
+@dataclass(frozen=True)
+class Implicit(Layer):
+    """Its own weights, whatever the image (Darknet: representation_layer.c)."""
+
+    filters: int
+    atoms: int
+    mean: float
+    std: float
+
+    names: ClassVar[tuple[str, ...]] = ("implicit",)
+    extended: ClassVar[bool] = True
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_implicit."""
+        return cls(
+            **single(context),
+            filters=options.integer("filters", 128, 1),
+            atoms=options.integer("atoms", 1, 1),
+            mean=options.number("mean", 0.0),
+            std=options.number("std", 0.2, 0),
+        )
+
+    @property
+    def out(self) -> Shape:
+        """[filters, atoms, 1]."""
+        return Shape(self.filters, self.atoms, 1)
+
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """weight [filters, atoms], at first a uniform draw of that mean and deviation."""
+        shape = (self.filters, self.atoms)
+        return (TensorSpec("weight", shape, start=self.mean, bound=self.std * math.sqrt(3), decay=True),)
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,..] -> [B,filters,atoms,1]."""
+        return _Implicit(self)
+
+    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+        """New ids."""
+        return book.new(self.filters, self.index)
+
+    def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
+        """Fewer filters."""
+        return Narrowed({"filters": int(output.sum())}, {"weight": (output, None)})
+
+
+class _Implicit(nn.Module):
+    weight: Tensor
+
+    def __init__(self, layer: Implicit) -> None:
+        super().__init__()
+        add_tensors(self, layer.tensors())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight[None, :, :, None].expand(x.shape[0], -1, -1, 1)

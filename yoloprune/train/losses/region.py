@@ -55,35 +55,47 @@ def _delta(head: Region, x: Tensor, truths: Tensor, dialect: Dialect, seen: int)
     if seen < _PULLED:
         delta[..., :2], delta[..., 2:4] = _PULL * (0.5 - values[..., :2]), -_PULL * values[..., 2:4]
 
-    image, place = torch.where(truths[:, :, 0] >= 0)
-    if len(image):
-        truth = truths[image, place]
-        column, row = (truth[:, 1] * w).long().clamp(0, w - 1), (truth[:, 2] * h).long().clamp(0, h - 1)
-        shapes = anchors.expand(len(truth), -1, -1) if options.bias_match else boxes[image, row, column, :, 2:]
-        flat, own = (torch.cat([torch.zeros_like(sides), sides], -1) for sides in (shapes, truth[:, None, 3:]))
-        anchor = iou(flat, own).argmax(1)
-        _, owner = torch.unique(((image * h + row) * w + column) * len(anchors) + anchor, return_inverse=True)
-        first, last = ends(owner)
-        there, kinds = values[image, row, column, anchor], truth[:, 0].long()
-        size = 1.0 if dialect.region_slopes else (2 - truth[:, 3:].prod(1, keepdim=True))
-        centre = truth[:, 1:3] * x.new_tensor([w, h]) - torch.stack([column, row], 1)
-        wanted = torch.cat([centre, (truth[:, 3:] / anchors[anchor]).log()], 1)
-        box = options.coord_scale * size * (wanted - there[:, :4])
-        overlap = iou(boxes[image, row, column, anchor], truth[:, 1:]) if options.rescore else 1.0
-        certain = options.object_scale * (overlap - there[:, 4])
-        steps = _class_steps(head, there[:, 5:], kinds)
-        if not dialect.region_slopes and not head.softmax:
-            # The first truth of a cell sets all classes, a later one only its own.
-            adds = torch.zeros_like(steps)[first].index_put_((owner, kinds), torch.ones_like(kinds, dtype=steps.dtype))
-            several = options.class_scale * (adds - there[first, 5:])
-            classes = torch.where(adds > 0, several, steps[first])
-        else:
-            classes = steps[last]
-        at = (image[last], row[last], column[last], anchor[last])
-        delta[at] = torch.cat([box[last], certain[last, None], classes], 1)
+    if (truths[:, :, 0] >= 0).any():
+        at, steps = _claims(head, truths, values, boxes, dialect)
+        delta[at] = steps
     if dialect.region_slopes:
         delta[..., [0, 1, 4]] *= values[..., [0, 1, 4]] * (1 - values[..., [0, 1, 4]])
     return delta.permute(0, 3, 4, 1, 2)
+
+
+def _claims(
+    head: Region, truths: Tensor, values: Tensor, boxes: Tensor, dialect: Dialect
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Cells' anchors that truths claim, as indexes of image, row, column, anchor, and their steps [U, 5+K].
+
+    values: [B, H, W, A, 5+K], boxes: [B, H, W, A, 4]. Steps are without the logistic's slopes.
+    """
+    options, (_, h, w) = head.training, head.out
+    anchors = values.new_tensor(head.anchors)
+    image, place = torch.where(truths[:, :, 0] >= 0)
+    truth = truths[image, place]
+    column, row = (truth[:, 1] * w).long().clamp(0, w - 1), (truth[:, 2] * h).long().clamp(0, h - 1)
+    shapes = anchors.expand(len(truth), -1, -1) if options.bias_match else boxes[image, row, column, :, 2:]
+    flat, own = (torch.cat([torch.zeros_like(sides), sides], -1) for sides in (shapes, truth[:, None, 3:]))
+    anchor = iou(flat, own).argmax(1)
+    _, owner = torch.unique(((image * h + row) * w + column) * len(anchors) + anchor, return_inverse=True)
+    first, last = ends(owner)
+    there, kinds = values[image, row, column, anchor], truth[:, 0].long()
+
+    size = 1.0 if dialect.region_slopes else (2 - truth[:, 3:].prod(1, keepdim=True))
+    centre = truth[:, 1:3] * values.new_tensor([w, h]) - torch.stack([column, row], 1)
+    wanted = torch.cat([centre, (truth[:, 3:] / anchors[anchor]).log()], 1)
+    box = options.coord_scale * size * (wanted - there[:, :4])
+    overlap = iou(boxes[image, row, column, anchor], truth[:, 1:]) if options.rescore else 1.0
+    certain = options.object_scale * (overlap - there[:, 4])
+    steps = _class_steps(head, there[:, 5:], kinds)
+    classes = steps[last]
+    if not dialect.region_slopes and not head.softmax:
+        # The first truth of a cell sets all classes, a later one only its own.
+        said = torch.zeros_like(classes).index_put_((owner, kinds), torch.ones_like(steps[:, 0]))
+        classes = torch.where(said > 0, options.class_scale * (1 - there[first, 5:]), steps[first])
+    at = (image[last], row[last], column[last], anchor[last])
+    return at, torch.cat([box[last], certain[last, None], classes], 1)
 
 
 def _class_steps(head: Region, values: Tensor, kinds: Tensor) -> Tensor:

@@ -1,0 +1,153 @@
+"""Runs that are killed or find no room, and runs of several processes.
+
+Run as a program: FOLDER KIND, which trains the little network in FOLDER and tells of each update.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.train.test_loop import NET, drawn_images, fresh, halves
+from yoloprune.darknet import weights as weights_file
+from yoloprune.errors import InputError
+from yoloprune.train import loop
+from yoloprune.train.loop import train
+from yoloprune.train.processes import joined, rank_of
+from yoloprune.train.progress import Progress
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def killed_again_and_again(folder: Path) -> None:
+    """A run that goes on where it was."""
+    model, recipe = fresh()
+    recipe = replace(recipe, iterations=60, checkpoint_every=3, evaluate_every=9)
+
+    def tell(now: Progress) -> None:
+        print(now.record.iteration, flush=True)
+        time.sleep(0.02)  # so that it isn't far ahead of who reads
+
+    found = train(
+        model,
+        drawn_images(folder / "images"),
+        recipe,
+        folder=folder / "training",
+        seed=5,
+        evaluate=lambda network: float(sum(parameter.sum() for parameter in network.parameters())),
+        resume=True,
+        workers=1,
+        progress=tell,
+    )
+    for name, weights in (("best", found.best), ("last", found.last)):
+        weights_file.write(folder / f"{name}.weights", weights, model.graph.layers, force=True)
+
+
+def together(folder: Path) -> None:
+    """A run that processes share, or one process alone."""
+    model, recipe = fresh(NET.replace("subdivisions=2", f"subdivisions={os.environ['PARTS']}"))
+    recipe = replace(recipe, iterations=5)
+    with joined("cpu"):
+        found = train(
+            model, drawn_images(folder / "images"), recipe, folder=folder, seed=5, masks=halves(model), workers=0
+        )
+    if rank_of() == 0:
+        weights_file.write(folder / "last.weights", found.last, model.graph.layers, force=True)
+
+
+def started(command: list[str], folder: Path, kind: str, **environment: str) -> subprocess.Popen[str]:
+    changed = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    full = [sys.executable, *command, "-m", "tests.train.test_faults", str(folder), kind]
+    return subprocess.Popen(full, env=changed, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_killed_at_any_moment_it_ends_as_undisturbed(tmp_path: Path) -> None:
+    rng = np.random.default_rng()
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        (folder / "images").mkdir(parents=True)
+        drawn_images(folder / "images")
+    for _ in range(2):
+        with started([], killed, "killed") as process:
+            assert process.stdout is not None
+            for _ in range(int(rng.integers(1, 20))):
+                process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+    with started([], killed, "killed") as process:
+        told = process.communicate()[0].split()
+    assert told[-1] == "60"
+    assert len(told) < 60  # it did go on
+    killed_again_and_again(whole)
+    for name in ("best", "last"):
+        one, other = ((folder / f"{name}.weights").read_bytes() for folder in (whole, killed))
+        assert hashlib.sha256(one).digest() == hashlib.sha256(other).digest(), name
+    left = {path.name for path in (killed / "training").iterdir() if not path.name.startswith(".")}
+    assert left == {loop.CHECKPOINT, loop.LOG, loop.CHART}
+
+
+def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    images = drawn_images(tmp_path / "images")
+    model, recipe = fresh()
+    recipe = replace(recipe, iterations=9, checkpoint_every=2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(now: Progress) -> None:
+        if now.record.iteration == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # writes beyond this fail, as on a full disk
+
+    try:
+        with pytest.raises(InputError, match=r"last\.pt: cannot be written"):
+            train(model, images, recipe, folder=tmp_path / "run", seed=1, progress=fill, workers=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    saved = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)
+    assert saved["iteration"] == 2
+    assert not list((tmp_path / "run").glob(".*"))
+    expected = train(model, images, recipe, folder=tmp_path / "whole", seed=1, workers=0)
+    found = train(model, images, recipe, folder=tmp_path / "run", seed=1, resume=True, workers=0)
+    assert found.history == expected.history
+
+
+@pytest.mark.parametrize("parts", ["1", "2"])
+def test_two_processes_are_one_with_twice_the_mini_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: str
+) -> None:
+    (tmp_path / "images").mkdir()
+    drawn_images(tmp_path / "images")
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    for folder in (alone, shared):
+        folder.mkdir()
+        (folder / "images").symlink_to(tmp_path / "images")
+    model, _ = fresh()
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with started(launch, shared, "together", PARTS=parts) as process:
+        process.communicate()
+    assert process.returncode == 0
+    monkeypatch.setenv("PARTS", "2")
+    together(alone)
+    one, two = (weights_file.read(folder / "last.weights", model.graph.layers) for folder in (alone, shared))
+    assert one.header == two.header
+    for layer, a, b, start in zip(model.graph.layers, one.layers, two.layers, model.weights.layers, strict=True):
+        for name in a:  # running statistics too
+            assert np.abs(a[name] - b[name]).max() <= 1e-6 * np.abs(a[name]).max(), (layer, name)
+            assert (a[name] != start[name]).any()
+    assert (alone / loop.LOG).read_text().splitlines()[-1].split(",")[0] == "5"
+    logs = [np.loadtxt(folder / loop.LOG, delimiter=",", skiprows=1, usecols=(1, 2)) for folder in (alone, shared)]
+    np.testing.assert_allclose(logs[1], logs[0], rtol=1e-5)
+
+
+if __name__ == "__main__":
+    {"killed": killed_again_and_again, "together": together}[sys.argv[2]](Path(sys.argv[1]))

@@ -1,0 +1,119 @@
+"""Updates against Darknet's formulas in NumPy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import random_model
+from tests.train.nets import graph
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
+from yoloprune.darknet.network import Network
+from yoloprune.train.optimizer import Optimizer
+from yoloprune.train.recipe import Recipe
+
+NET = (
+    "[net]\nbatch=6\nwidth=8\nheight=8\nchannels=3\nmax_batches=9\ndecay=.02\nmomentum=.8\nburn_in=2\n{net}\n"
+    "[convolutional]\nfilters=5\nsize=3\nbatch_normalize=1\n{first}\n"
+    "[convolutional]\nfilters=6\n[yolo]\nclasses=1\nnum=1\n"
+)
+
+
+def made(net: str = "", first: str = "", dialect: Dialect = ALEXEYAB) -> tuple[Network, Optimizer]:
+    model = random_model(graph(NET.replace("{net}", net).replace("{first}", first), dialect), 1)
+    network = Network(model.graph)
+    network.set_weights(model.weights)
+    return network, Optimizer(network, Recipe.from_graph(model.graph))
+
+
+def steps(network: Network, optimizer: Optimizer, count: int) -> list[dict[str, np.ndarray]]:
+    """Gradients of each update, which are random and those of a mean over the images."""
+    rng = np.random.default_rng(2)
+    given = []
+    for iteration in range(1, count + 1):
+        optimizer.zero_grad()
+        grads = {}
+        for name, parameter in network.named_parameters():
+            grads[name] = rng.normal(0, 1, parameter.shape).astype(np.float32)
+            parameter.grad = torch.from_numpy(grads[name].copy())
+        given.append(grads)
+        optimizer.step(iteration, 0.01 * iteration)
+    return given
+
+
+@pytest.mark.parametrize("dialect", [ALEXEYAB, PJREDDIE], ids=lambda dialect: str(dialect.name))
+def test_adam_is_darknets(dialect: Dialect) -> None:
+    network, optimizer = made("adam=1\nB1=.7\nB2=.95\neps=.001", dialect=dialect)
+    before = {name: parameter.detach().double().numpy().copy() for name, parameter in network.named_parameters()}
+    batch = 6
+    moments = {name: (np.zeros_like(w), np.zeros_like(w)) for name, w in before.items()}
+    for t, grads in enumerate(steps(network, optimizer, 4), 1):
+        for name, w in before.items():
+            m, v = moments[name]
+            d = -grads[name] * batch - 0.02 * batch * w  # Darknet's update: a sum, uphill
+            m = 0.7 * m + 0.3 * d
+            v = 0.95 * v + 0.05 * d * d
+            moments[name] = m, v
+            w += 0.01 * t * (m / (1 - 0.7**t)) / (np.sqrt(v / (1 - 0.95**t)) + 0.001)
+    for name, parameter in network.named_parameters():
+        np.testing.assert_allclose(parameter.detach().numpy(), before[name], rtol=2e-5, atol=1e-6)
+
+
+def test_adams_defaults() -> None:
+    defaults = [graph(NET.replace("{net}", "").replace("{first}", ""), each).net for each in (ALEXEYAB, PJREDDIE)]
+    assert [(net.adam, net.betas, net.epsilon) for net in defaults] == [
+        (False, (0.9, 0.999), 1e-6),
+        (False, (0.9, 0.999), 1e-7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "still"),
+    [
+        ("dont_update=2", [True, True, False]),
+        ("burnin_update=2", [True, True, True, False]),  # 2 * burn_in = 4 > iteration
+        ("train_only_bn=1", [True, True, True]),
+        ("learning_rate=0", [True, True]),
+        ("", [False]),
+    ],
+)
+def test_layers_that_wait(first: str, still: list[bool]) -> None:
+    for count in range(1, len(still) + 1):
+        network, optimizer = made(first=first)
+        before = network.layers[0].weight.detach().clone()
+        second = network.layers[1].weight.detach().clone()
+        steps(network, optimizer, count)
+        assert torch.equal(network.layers[0].weight, before) == all(still[:count])
+        assert not torch.equal(network.layers[1].weight, second)
+
+
+def test_a_stop_that_ends() -> None:
+    """AlexeyAB: stopbackward=N stops gradients before iteration N; decay goes on."""
+    network, optimizer = made(first="stopbackward=3")
+    bias, weight = (getattr(network.layers[0], name).detach().clone() for name in ("bias", "weight"))
+    steps(network, optimizer, 2)
+    assert torch.equal(network.layers[0].bias, bias)
+    assert not torch.equal(network.layers[0].weight, weight)
+    network, optimizer = made(first="stopbackward=3")
+    steps(network, optimizer, 3)
+    assert not torch.equal(network.layers[0].bias, bias)
+
+
+def test_frozen_layers_have_no_update_at_all() -> None:
+    network, _ = made()
+    recipe = replace(Recipe.from_graph(network.graph), frozen=frozenset({0}))
+    optimizer = Optimizer(network, recipe)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    steps(network, optimizer, 2)
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith("layers.0.")
+
+
+def test_an_update_is_dealt_out_to_processes() -> None:
+    recipe = replace(Recipe.from_graph(made()[0].graph), subdivisions=2)
+    assert recipe.for_processes(1) is recipe
+    assert recipe.for_processes(2) is recipe
+    assert (recipe.for_processes(3).subdivisions, recipe.for_processes(3).mini_batch) == (3, 2)

@@ -1,0 +1,74 @@
+"""What refitting and choosing are worth in a joint cut: accuracy with the same share of every group gone.
+
+    python tools/bench_refit.py CFG WEIGHTS --data F [--choose N] [--shares 0.1,0.2]
+
+The first N pictures of the valid list choose and are refitted on; accuracy is that on the other pictures.
+
+plain       L1 order, plain cut                recalibrated   the same, batch norm's statistics measured anew
+refitted    L1 order, refitted                 eliminated     elimination order, refitted
+anew        elimination, chosen in parts in the network as cut so far, refitted
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from bench_oneshot import measure_of, part
+from rich.console import Console
+from rich.table import Table
+
+from yoloprune.darknet.data import load_split, read_data
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import Model, load
+from yoloprune.detect.measure import network_for_measuring
+from yoloprune.prune.channels import KeepAtoms, trace
+from yoloprune.prune.cutter import RECALIBRATE, Cutter
+
+
+def main() -> None:
+    """Cut in every way, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cfg", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--choose", type=int, default=64)
+    parser.add_argument("--shares", default="0.1,0.2", help="of every group")
+    args = parser.parse_args()
+
+    model = load(args.cfg, args.weights, ALEXEYAB)
+    split = load_split(read_data(args.data), "valid", ALEXEYAB, classes=model.graph.classes)
+    chosen, fresh = (measure_of(model, part(split, cut)) for cut in (slice(args.choose), slice(args.choose, None)))
+    channels = trace(model.graph)
+    everything = channels.all_kept()
+    batches = [batch.inputs for batch in chosen.pictures]
+    plain = Cutter(model, channels, everything)
+    recalibrated = Cutter(model, channels, everything, lambda: batches, RECALIBRATE)
+    refitted = Cutter(model, channels, everything, lambda: batches)
+
+    def kept(criterion: str, share: float) -> KeepAtoms:
+        keep = everything
+        for curve in refitted.first_curves(criterion):
+            keep = curve.keep(channels, keep, round(share * curve.atoms))
+        return keep
+
+    ways: dict[str, Callable[[float], Model]] = {
+        "plain": lambda share: plain.together(kept("l1", share)),
+        "recalibrated": lambda share: recalibrated.together(kept("l1", share)),
+        "refitted": lambda share: refitted.together(kept("l1", share)),
+        "eliminated": lambda share: refitted.together(kept("elimination", share)),
+        "anew": lambda share: refitted.together(refitted.rechosen(kept("elimination", share), "elimination")),
+    }
+    shares = [float(share) for share in args.shares.split(",")]
+    original = fresh.accuracy(network_for_measuring(model))
+    table = Table(title=f"{len(fresh.pictures)} pictures, mAP@0.50 {original:.3f}")
+    for heading in ("way", *(f"{share:.0%} gone" for share in shares)):
+        table.add_column(heading, justify="right")
+    for name, way in ways.items():
+        table.add_row(name, *(f"{fresh.accuracy(network_for_measuring(way(share))):.3f}" for share in shares))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

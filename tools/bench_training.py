@@ -1,0 +1,130 @@
+"""Pictures a second of our training: with its data path, on tensors in memory, and stock Darknet's on the same machine.
+
+    python tools/bench_training.py CFG --data F [--iterations 20] [--repeats 3] [--darknet 2] [--workers 1]
+
+The three take turns. Ours are the same loop, once on the pictures of the train list (decoded in the first turn, then
+kept in memory; augmented anew every time), once on one random batch that lies in memory. Darknet's is `darknet detector
+train`, in a folder of its own, by what its log says of each iteration, loading apart; without --darknet N it is left
+out. Printed are medians and medians of the ratios of neighbouring turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.data import DataFile, Split, load_split, read_data
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import Graph, Model, load_graph
+from yoloprune.train.batches import batches
+from yoloprune.train.loop import train
+from yoloprune.train.progress import Progress
+from yoloprune.train.recipe import Recipe
+from yoloprune.train.samples import Samples
+
+
+def main() -> None:
+    """Take turns, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cfg", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--iterations", type=int, default=20, help="of ours, a turn")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--darknet", type=int, default=0, help="iterations of Darknet's, a turn")
+    parser.add_argument("--limit", type=float, default=600, help="seconds that a turn of Darknet's may take")
+    parser.add_argument("--workers", type=int, default=1, help="threads that make our pictures")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+
+    graph, data = load_graph(args.cfg, ALEXEYAB), read_data(args.data)
+    images = load_split(data, "train", ALEXEYAB, classes=graph.classes)
+    turns = []
+    for turn in range(args.repeats + 1):
+        real = ours(graph, images, args.iterations, args.workers, args.device, memory=False)
+        memory = ours(graph, images, args.iterations, args.workers, args.device, memory=True)
+        theirs = darknets(graph, data, images, args.darknet, args.limit) if args.darknet and turn else float("nan")
+        if turn:  # the first one decodes
+            turns.append((real, memory, theirs))
+    for name, each in zip(
+        ("with the data path", "tensors in memory", "Darknet"), zip(*turns, strict=True), strict=True
+    ):
+        print(f"{name}: {statistics.median(each):.1f} images/s ({', '.join(f'{value:.1f}' for value in each)})")
+    print(f"with the data path / tensors in memory: {statistics.median(a / b for a, b, _ in turns):.2f}")
+    if args.darknet:
+        print(f"with the data path / Darknet: {statistics.median(a / c for a, _, c in turns):.1f}")
+
+
+def ours(graph: Graph, images: Split, iterations: int, workers: int, device: str, *, memory: bool) -> float:
+    """Images a second of the training loop, the last that it tells."""
+    told: list[Progress] = []
+    recipe = replace(Recipe.from_graph(graph, iterations=iterations), checkpoint_every=iterations)
+    source = _in_memory if memory else batches
+    with tempfile.TemporaryDirectory() as folder, patch("yoloprune.train.loop.batches", source):
+        model = Model(graph, weights_file.initial(graph.layers, 0))
+        train(
+            model,
+            images,
+            recipe,
+            folder=Path(folder),
+            seed=0,
+            device=device,
+            workers=workers,
+            progress=told.append,
+        )
+    return told[-1].images_per_second
+
+
+def _in_memory(samples: Samples, firsts: Iterable[int], size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    c, h, w = samples.graph.net.input
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (size, h, w, c), generator=generator, dtype=torch.uint8)
+    truths = samples.join([samples.at(place)[1] for place in range(size)])
+    for _ in firsts:
+        yield pixels, truths
+
+
+def darknets(graph: Graph, data: DataFile, images: Split, iterations: int, limit: float) -> float:
+    """Images a second of `darknet detector train`, by the iterations that it finishes within the limit."""
+    program = shutil.which("darknet")
+    if program is None:
+        return float("nan")
+    net = graph.net
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "backup").mkdir()
+        changed = cfg_file.edit(graph.cfg, {0: {"max_batches": str(iterations)}})
+        (folder / "net.cfg").write_bytes(cfg_file.dump(changed))
+        (folder / "train.txt").write_text("".join(f"{image.resolve()}\n" for image in images.images))
+        (folder / "names").write_text("".join(f"{each}\n" for each in images.names))
+        (folder / "net.data").write_text(
+            f"classes={graph.classes}\ntrain=train.txt\nvalid=train.txt\nnames=names\nbackup=backup\n"
+        )
+        with (folder / "log").open("w") as log, contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [program, "detector", "train", "net.data", "net.cfg"],
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=limit,
+                check=False,
+            )
+        seconds = re.findall(r"^\d+: .* rate, ([\d.]+) seconds, \d+ images", (folder / "log").read_text(), re.M)
+    return net.batch * len(seconds) / sum(map(float, seconds)) if seconds else float("nan")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,492 @@
+"""Read files that were spoilt at random: each must be read, or refused with our own error.
+
+    python tools/fuzz.py --count 200000 [--seed 0]        counts by kind and outcome; exit status 1 if one failed
+    python tools/fuzz.py --seed 0 --only 1234             that one again, with its traceback; its file is kept
+
+Everything else than a file read or an InputError is a failure: another exception, more than 5 seconds, more than 1 GiB
+above what an idle process has, or the end of the process. A failure names the seed and number that make it again.
+What is read is what `stat` and `map` read before they compute: the cfg is parsed and understood in a dialect, looked
+through by `check` and made legal; weights are read for their cfg; a .data file with its names, list and labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import resource
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.compat import READERS, check
+from yoloprune.darknet.data import load_classes, load_split, read_data, read_labels, read_names
+from yoloprune.darknet.dialect import ALEXEYAB, DIALECTS
+from yoloprune.darknet.model import Graph, understand
+from yoloprune.errors import InputError
+
+SECONDS: Final = 5
+BYTES: Final = 1 << 30
+CHUNK: Final = 10_000
+"""Inputs of one process; a new one starts behind a failure."""
+KINDS: Final = ("cfg", "cfg", "cfg", "weights", "weights", "data", "label", "names", "list")
+"""Drawn from evenly."""
+
+NETS: Final = (
+    """[net]
+width=32
+height=32
+channels=3
+batch=4
+subdivisions=2
+policy=steps
+steps=100,200
+scales=.1,.1
+
+# stem
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=leaky
+
+[convolutional]
+filters=8
+size=3
+pad=1
+groups=4
+activation=mish
+
+[shortcut]
+from=-2
+activation=linear
+
+[avgpool]
+
+[scale_channels]
+from=-2
+
+[maxpool]
+size=2
+stride=2
+
+[upsample]
+stride=2
+
+[route]
+layers=-1,2
+groups=2
+group_id=1
+
+[dropout]
+probability=.5
+
+[convolutional]
+filters=18
+size=1
+activation=linear
+
+[yolo]
+mask=0,1,2
+anchors=10,13, 16,30, 33,23, 30,61
+classes=1
+num=4
+jitter=.3
+scale_x_y=1.05
+""",
+    """[network]
+width=16
+height=12
+channels=1
+[conv]
+batch_normalize=1
+filters=6
+size=3
+activation=relu
+[max]
+stride=2
+[connected]
+batch_normalize=1
+output=10
+activation=tanh
+[softmax]
+groups=2
+[cost]
+type=sse
+""",
+    """[net]
+width=26
+height=26
+channels=3
+inputs=2028
+[convolutional]
+filters=4
+size=1
+activation=elu
+[reorg]
+stride=2
+[local]
+filters=2
+size=3
+stride=1
+pad=1
+activation=leaky
+[lrn]
+size=5
+[crop]
+crop_height=8
+crop_width=8
+[sam]
+from=-1
+[batchnorm]
+[activation]
+activation=leaky
+[convolutional]
+filters=30
+size=1
+activation=linear
+[region]
+anchors=1.08,1.19, 3.42,4.41, 6.63,11.38, 9.42,5.11, 16.62,10.52
+classes=1
+coords=4
+num=5
+softmax=1
+""",
+    """[net]
+inputs=16
+time_steps=3
+width=4
+height=4
+channels=1
+[rnn]
+output=8
+hidden=8
+activation=tanh
+[gru]
+output=8
+[lstm]
+output=8
+[crnn]
+output=2
+hidden=2
+[connected]
+output=4
+activation=linear
+[softmax]
+""",
+)
+DATA: Final = "classes=2\ntrain=train.txt\nvalid = valid.txt\n# names of classes\nnames=a.names\nbackup=backup/\n"
+LISTED: Final = "images/a.jpg\r\nimages/b.png\n\nimages/c.bmp"
+LABELS: Final = "0 0.5 0.5 0.25 0.125\n1 .1 .2 3e-1 0.4\r\n"
+NAMES: Final = "person\ntraffic light\nmañana\n\n"
+TOKENS: Final = [
+    *("0", "-1", "1", "2", "3", "255", "65536", "2147483647", "2147483648", "-2147483648", "4294967297", "1000000000"),
+    *("99999999999999999999", "1e9", "1e-3", "1e300", "1e999", "nan", "inf", "-inf", "0x10", "3.9", ".5", "1_0"),
+    *(",", ",,", "=", "==", "[", "]", "[]", "#", ";", "%", "\0", "\r", " ", "\ufeff", "\ufffd", "\u0660", "é", "none"),
+    *("leaky", "mish", "images", "labels", ".jpg", ".txt", "classes=1000000", "filters=1000000000", "size=1024"),
+    *("groups=7", "stride=0", "num=1000", "width=65536", "layers=-1,-2", "[net]", "[convolutional]\n", "[route]\n"),
+    *("[yolo]\n", "[shortcut]\nfrom=-2\n", "[upsample]\nstride=64\n"),
+]
+
+
+class TooSlow(BaseException):
+    """An input took its time."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that was neither read nor refused."""
+
+    number: int
+    kind: str
+    what: str
+
+
+@dataclass
+class Tally:
+    """Outcomes of a run."""
+
+    counts: Counter[tuple[str, str]]
+    failures: list[Failure]
+
+
+def spoil(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    """One to eight changes at random."""
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        data = rng.choice(_CHANGES)(rng, data, others)
+    return data
+
+
+def _place(rng: random.Random, data: bytes) -> tuple[int, int]:
+    start = rng.randint(0, len(data))
+    return start, min(len(data), start + rng.choice((1, 1, 4, 16, 64, 1024)))
+
+
+def _flip(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 1, 4, 32)) if data else 0):
+        changed[rng.randrange(len(data))] = rng.randrange(256)
+    return bytes(changed)
+
+
+def _cut(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    return data[: rng.randint(0, len(data))]
+
+
+def _lose(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    start, end = _place(rng, data)
+    return data[:start] + data[end:]
+
+
+def _repeat(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    start, end = _place(rng, data)
+    return data[:end] + data[start:end] * rng.choice((1, 2, 50)) + data[end:]
+
+
+def _insert(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    start, end = _place(rng, data)
+    return data[:start] + rng.choice(TOKENS).encode() + data[rng.choice((start, end)) :]
+
+
+def _splice(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    other = rng.choice(others)
+    (start, _), (begin, end) = _place(rng, data), _place(rng, other)
+    return data[:start] + other[begin:end] + data[start:]
+
+
+def _new_value(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    """Another value behind one of the = signs."""
+    lines = data.split(b"\n")
+    keyed = [number for number, line in enumerate(lines) if b"=" in line]
+    if keyed:
+        number = rng.choice(keyed)
+        lines[number] = lines[number].partition(b"=")[0] + b"=" + rng.choice(TOKENS).encode()
+    return b"\n".join(lines)
+
+
+def _move_lines(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    lines = data.split(b"\n")
+    one, two = rng.randrange(len(lines)), rng.randrange(len(lines))
+    lines[one], lines[two] = lines[two], lines[one]
+    return b"\n".join(lines)
+
+
+def _edited_as_text(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    """What an editor leaves of bytes over 0x7f, or of line ends."""
+    if rng.random() < 0.3:
+        return data.replace(b"\n", b"\r\n")
+    return data.decode("ascii", "replace").encode() if rng.random() < 0.5 else bytes(b if b < 128 else 63 for b in data)
+
+
+def _zeros(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    return b"" if rng.random() < 0.2 else bytes(len(data)) if rng.random() < 0.5 else data + bytes(rng.randint(1, 64))
+
+
+def _another(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
+    return rng.choice(others)
+
+
+Change = Callable[[random.Random, bytes, list[bytes]], bytes]
+_CHANGES: Final[tuple[Change, ...]] = (
+    *(_flip, _cut, _lose, _repeat, _insert, _insert, _splice, _new_value, _new_value, _new_value, _move_lines),
+    *(_edited_as_text, _zeros, _another),
+)
+
+
+class Bench:
+    """Good files to spoil, and how each kind is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("images", "labels"):
+            (folder / name).mkdir(exist_ok=True)
+        for name in ("a.jpg", "b.png", "c.bmp"):
+            (folder / "images" / name).touch()
+        for name, text in {"valid.txt": LISTED, "train.txt": LISTED, "a.names": "box\ndisc\n"}.items():
+            (folder / name).write_text(text)
+        (folder / "labels" / "a.txt").write_text(LABELS)
+        self.cfgs = [text.encode() for text in NETS]
+        self.nets = list(_understood())
+        self.weights = [
+            weights_file.dump(weights_file.initial(graph.layers, seed), graph.layers)
+            for seed, graph in enumerate(self.nets)
+        ]
+        self.weights.append(b"\0\0\0\0\1\0\0\0\0\0\0\0" + self.weights[0][16:])  # version 0.1: a narrow `seen`
+
+    def make(self, rng: random.Random) -> tuple[str, bytes]:
+        """A kind and a spoilt file of it."""
+        kind = rng.choice(KINDS)
+        texts = [each.encode() for each in (DATA, LISTED, LABELS, NAMES)]
+        others = {"cfg": self.cfgs, "weights": self.weights}.get(kind, [*texts, *self.cfgs])
+        good = {"data": texts[0], "list": texts[1], "label": texts[2], "names": texts[3]}
+        return kind, spoil(rng, good[kind] if kind in good else rng.choice(others), others)
+
+    def read(self, kind: str, data: bytes, rng: random.Random) -> None:
+        """As the package does. InputError for what it refuses."""
+        path = self.folder / f"spoilt.{kind}"
+        path.write_bytes(data)
+        dialect = rng.choice(list(DIALECTS.values()))
+        match kind:
+            case "cfg":
+                if rng.random() < 0.2:
+                    check(cfg_file.read(path, lenient=True), list(READERS.values()))
+                cfg = cfg_file.read(path)
+                if cfg_file.dump(cfg) != data:
+                    raise AssertionError("not byte for byte")
+                cfg_file.legal(cfg)
+                graph = understand(cfg, dialect)
+                assert graph.parameters >= 0
+                assert graph.bflops >= 0
+            case "weights":
+                weights_file.read(path, rng.choice(self.nets).layers)
+            case "data":
+                found = read_data(path)
+                load_split(found, "valid", dialect, classes=2)
+            case "label":
+                read_labels(path, 2)
+            case "names":
+                read_names(path)
+            case _:
+                (self.folder / "valid.data").write_text(f"valid={path.name}\nnames=a.names\n")
+                if rng.random() < 0.5:
+                    load_split(read_data(self.folder / "valid.data"), "valid", dialect, classes=2)
+                else:
+                    load_classes(read_data(self.folder / "valid.data"), "valid", classes=2)
+
+
+def _understood() -> Iterator[Graph]:
+    """The nets that the layer table takes whole."""
+    for text in NETS:
+        try:
+            yield understand(cfg_file.parse(text.encode()), ALEXEYAB)
+        except InputError:
+            continue
+
+
+def one(bench: Bench, seed: int, number: int) -> tuple[str, str]:
+    """Kind and outcome of one input: "read", "refused", or what went wrong."""
+    rng = random.Random(f"{seed}/{number}")
+    kind, data = bench.make(rng)
+    with _alarm():
+        try:
+            bench.read(kind, data, rng)
+        except InputError:
+            return kind, "refused"
+        except TooSlow:
+            return kind, f"took more than {SECONDS} s"
+        except MemoryError:
+            return kind, "asked for more than 1 GiB"
+        except Exception as error:  # whatever it is, it is a failure
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            return kind, f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {str(error)[:100]}"
+    return kind, "read"
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TooSlow
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _limited() -> None:
+    """From here on the process gets 1 GiB more at most."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
+    if pages:
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, hard))
+
+
+def _work(
+    seed: int, numbers: range, at: Synchronized[int], answers: multiprocessing.SimpleQueue[tuple[int, str, str]]
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="yoloprune-fuzz-") as folder:
+        bench = Bench(Path(folder))
+        warnings.simplefilter("error")
+        _limited()
+        for number in numbers:
+            at.value = number
+            kind, outcome = one(bench, seed, number)
+            answers.put((number, kind, outcome))
+
+
+def run(count: int, seed: int) -> Tally:
+    """Read `count` spoilt files in processes of their own."""
+    tally = Tally(Counter(), [])
+    context = multiprocessing.get_context("spawn")
+    start = 0
+    while start < count:
+        numbers = range(start, min(start + CHUNK, count))
+        at: Synchronized[int] = context.Value("q", start)
+        answers: multiprocessing.SimpleQueue[tuple[int, str, str]] = context.SimpleQueue()
+        process = context.Process(target=_work, args=(seed, numbers, at, answers))
+        process.start()
+        start = numbers.stop
+        for _ in numbers:
+            while answers.empty() and process.is_alive():
+                process.join(0.02)
+            if answers.empty():  # the process ended within an input
+                start = at.value + 1
+                tally.counts["?", "failed"] += 1
+                tally.failures.append(Failure(at.value, "?", f"the process ended with status {process.exitcode}"))
+                break
+            number, kind, outcome = answers.get()
+            good = outcome in ("read", "refused")
+            tally.counts[kind, outcome if good else "failed"] += 1
+            if not good:
+                tally.failures.append(Failure(number, kind, outcome))
+        process.join()
+    return tally
+
+
+def again(seed: int, number: int) -> None:
+    """Read one input once more; its file stays, its exception is shown."""
+    bench = Bench(Path(tempfile.mkdtemp(prefix="yoloprune-fuzz-")))
+    rng = random.Random(f"{seed}/{number}")
+    kind, data = bench.make(rng)
+    print(f"{kind}: {bench.folder / f'spoilt.{kind}'}")
+    bench.read(kind, data, rng)
+
+
+def main() -> int:
+    """Run and count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="this one, with its traceback")
+    args = parser.parse_args()
+    if args.only is not None:
+        again(args.seed, args.only)
+        return 0
+    tally = run(args.count, args.seed)
+    print(f"{'kind':10}{'read':>10}{'refused':>10}{'failed':>10}")
+    for kind in sorted({kind for kind, _ in tally.counts}):
+        print(f"{kind:10}" + "".join(f"{tally.counts[kind, each]:>10}" for each in ("read", "refused", "failed")))
+    print(f"{sum(tally.counts.values())} inputs, {len(tally.failures)} failed")
+    for failure in tally.failures[:50]:
+        print(f"--seed {args.seed} --only {failure.number}: {failure.kind}: {failure.what}")
+    return 1 if tally.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""[local]: a convolution with other weights at every place (Darknet: local_layer.c)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.base import (
+    ChannelBook,
+    Context,
+    Ids,
+    Layer,
+    Shape,
+    TensorSpec,
+    add_tensors,
+    freeze,
+    register,
+    single,
+)
+from yoloprune.darknet.options import Options
+
+
+@register
+@dataclass(frozen=True)
+class Local(Layer):
+    """Bias and weights for each place of the output, then the activation."""
+
+    filters: int
+    size: int
+    stride: int
+    pad: int
+    """Zeros on each side, whatever the size."""
+    activation: str
+
+    names: ClassVar[tuple[str, ...]] = ("local",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_local. Darknet sizes the output by one formula and the columns by another."""
+        layer = cls(
+            **single(context),
+            filters=options.integer("filters", 1, 1),
+            size=options.integer("size", 1, 1, 1024),
+            stride=options.integer("stride", 1, 1, 1024),
+            pad=options.integer("pad", 0, 0, 1024),
+            activation=read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED),
+        )
+        _, h, w = layer.source_shapes[0]
+        places = tuple((side + 2 * layer.pad - layer.size) // layer.stride + 1 for side in (h, w))
+        if places != layer.out[1:]:
+            raise options.error(f"is computed wrongly with size={layer.size} by Darknet (expected size=3, or 0)", "pad")
+        return layer
+
+    @property
+    def out(self) -> Shape:
+        """[N, H', W'], H' = (H - 1) / stride + 1 with `pad`, else (H - size) / stride + 1."""
+        _, h, w = self.source_shapes[0]
+        reach = 1 if self.pad else self.size
+        return Shape(self.filters, (h - reach) // self.stride + 1, (w - reach) // self.stride + 1)
+
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """bias [N, H', W']; weight [H'*W', N, C*k*k]."""
+        inner = self.source_shapes[0].c * self.size**2
+        weight = (self.out.h * self.out.w, self.filters, inner)
+        return TensorSpec("bias", self.out), TensorSpec("weight", weight, bound=math.sqrt(2 / inner), decay=True)
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> [B,N,H',W']."""
+        return _Local(self)
+
+    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+        """None is taken away on either side."""
+        return freeze(book, inputs[0], book.new(self.filters, self.index))
+
+    def described(self) -> Mapping[str, Any]:
+        """filters, size, stride."""
+        return {"filters": self.filters, "size": self.size, "stride": self.stride}
+
+
+class _Local(nn.Module):
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: Local) -> None:
+        super().__init__()
+        add_tensors(self, layer.tensors())
+        self.size, self.stride, self.pad = layer.size, layer.stride, layer.pad
+        self.activate = ACTIVATIONS[layer.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = F.unfold(x, self.size, 1, self.pad, self.stride)
+        sums = torch.einsum("lnd,bdl->bnl", self.weight, columns)
+        return self.activate(sums.view(-1, *self.bias.shape) + self.bias)

@@ -1,0 +1,200 @@
+"""Layers that move values about: [reorg], [reorg3d], [crop]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, freeze, register, single
+from yoloprune.darknet.options import Options
+
+
+@dataclass(frozen=True)
+class _Blocks(Layer):
+    """Blocks of s x s places become channels, or with `reverse` channels become blocks."""
+
+    stride: int
+    reverse: bool
+    extra: int
+    """pjreddie: nothing is moved, but so many zeros follow the input as a vector."""
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_reorg: stride 1. What doesn't divide, Darknet writes out of bounds or scrambles."""
+        if not context.dialect.extended:
+            options.refuse({"flatten": 0}, "is not supported")
+        stride = options.integer("stride", 1, 1, 64)
+        extra = 0 if context.dialect.extended else options.integer("extra", 0, 0, 1 << 20)
+        layer = cls(**single(context), stride=stride, reverse=options.integer("reverse", 0) != 0, extra=extra)
+        if not extra:
+            layer.check(options)
+        return layer
+
+    def check(self, options: Options) -> None:
+        """InputError unless the shape divides."""
+        c, h, w = self.source_shapes[0]
+        if self.reverse and c % self.stride**2:
+            raise options.error(f"expected channels that stride*stride divides, found {c}", "stride")
+        if not self.reverse and (h % self.stride or w % self.stride):
+            raise options.error(f"must divide width and height (found {w}x{h})", "stride")
+
+    @property
+    def out(self) -> Shape:
+        """[C*s*s, H/s, W/s], or the reverse."""
+        c, h, w = self.source_shapes[0]
+        s = self.stride
+        if self.extra:
+            return Shape(c * h * w + self.extra, 1, 1)
+        return Shape(c // s**2, h * s, w * s) if self.reverse else Shape(c * s**2, h // s, w // s)
+
+    def described(self) -> Mapping[str, Any]:
+        """stride."""
+        return {"stride": self.stride}
+
+
+@register
+@dataclass(frozen=True)
+class Reorg3d(_Blocks):
+    """Channel k of the s*s*C comes from channel k % C, at place k / C of each block (AlexeyAB: reorg_layer.c)."""
+
+    names: ClassVar[tuple[str, ...]] = ("reorg3d",)
+    extended: ClassVar[bool] = True
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> [B,C',H',W']."""
+        return _FromChannels(self.stride) if self.reverse else _ToChannels(self.stride)
+
+    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+        """Each channel comes s*s times, at a distance of C; reversed, those that make one are tied."""
+        (ids,) = inputs
+        if not self.reverse:
+            return np.tile(ids, self.stride**2)
+        parts = ids.reshape(self.stride**2, -1)
+        book.tie(*parts)
+        return ids[: parts.shape[1]]
+
+
+@register
+@dataclass(frozen=True)
+class Reorg(_Blocks):
+    """As pjreddie's reorg_cpu has it: the input is taken for a map of another shape, so places and channels mix.
+
+    AlexeyAB: reorg_old_layer.c. The reverse is that of [reorg3d].
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("reorg",)
+
+    def check(self, options: Options) -> None:
+        """Channels must divide both ways."""
+        super().check(options)
+        if self.source_shapes[0].c % self.stride**2:
+            raise options.error(f"expected channels that stride*stride divides, found {self.source_shapes[0].c}")
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> [B,C',H',W']."""
+        if self.extra:
+            return _Extra(self.extra)
+        return _FromChannels(self.stride) if self.reverse else _Historical(self.stride)
+
+    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+        """Nothing can be followed."""
+        return freeze(book, inputs[0], book.new(self.out.c, self.index))
+
+
+class _ToChannels(nn.Module):
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        s = self.stride
+        blocks = x.reshape(b, c, h // s, s, w // s, s).permute(0, 3, 5, 1, 2, 4)
+        return blocks.reshape(b, s * s * c, h // s, w // s)
+
+
+class _FromChannels(nn.Module):
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        s = self.stride
+        parts = x.reshape(b, s, s, c // s**2, h, w).permute(0, 3, 4, 1, 5, 2)
+        return parts.reshape(b, c // s**2, h * s, w * s)
+
+
+class _Historical(_ToChannels):
+    """[C,H,W] read as if it were [C/s/s, H*s, W*s], rearranged, and read as [C*s*s, H/s, W/s]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        s = self.stride
+        return super().forward(x.reshape(b, c // s**2, h * s, w * s)).reshape(b, c * s**2, h // s, w // s)
+
+
+class _Extra(nn.Module):
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x.flatten(1), (0, self.count))[:, :, None, None]
+
+
+@register
+@dataclass(frozen=True)
+class Crop(Layer):
+    """The middle of the map, and 2x - 1 of it (Darknet: crop_layer.c). Training takes other parts, and mirrors."""
+
+    height: int
+    width: int
+    adjust: bool
+
+    names: ClassVar[tuple[str, ...]] = ("crop",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_crop: one place."""
+        shape = context.shapes[context.previous]
+        for key in ("flip", "angle", "saturation", "exposure", "shift"):
+            options.number(key, 0)  # of training only
+        return cls(
+            **single(context),
+            height=options.integer("crop_height", 1, 1, shape.h),
+            width=options.integer("crop_width", 1, 1, shape.w),
+            adjust=options.integer("noadjust", 0) == 0,
+        )
+
+    @property
+    def trainable(self) -> bool:
+        """Not with its random parts."""
+        return False
+
+    @property
+    def out(self) -> Shape:
+        """[C, height, width]."""
+        return Shape(self.source_shapes[0].c, self.height, self.width)
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> [B,C,height,width]."""
+        return _Crop(self)
+
+
+class _Crop(nn.Module):
+    def __init__(self, layer: Crop) -> None:
+        super().__init__()
+        _, h, w = layer.source_shapes[0]
+        self.top, self.left = (h - layer.height) // 2, (w - layer.width) // 2
+        self.height, self.width, self.adjust = layer.height, layer.width, layer.adjust
+
+    def forward(self, x: Tensor) -> Tensor:
+        part = x[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
+        return part * 2 - 1 if self.adjust else part

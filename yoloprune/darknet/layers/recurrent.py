@@ -1,0 +1,218 @@
+"""[rnn], [gru], [lstm]: one step from a fresh state, which is 0 (Darknet: rnn_layer.c, gru_layer.c, lstm_layer.c).
+
+That is what the first network_predict after loading gives. Darknet keeps the state for the next call; here every image
+of a batch is a first one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.base import (
+    ChannelBook,
+    Context,
+    Ids,
+    Layer,
+    Shape,
+    TensorSpec,
+    add_tensors,
+    freeze,
+    register,
+    single,
+)
+from yoloprune.darknet.layers.norm import fold
+from yoloprune.darknet.layers.specs import connected_specs
+from yoloprune.darknet.options import Options
+
+
+@dataclass(frozen=True)
+class Recurrent(Layer):
+    """Fully connected parts on the flattened input and on a state of `hidden` values."""
+
+    outputs: int
+    hidden: int
+    batch_normalize: bool
+    parts: tuple[str, ...]
+    """Names of the parts in disk order; those that start with u read the input, the others the state."""
+
+    @classmethod
+    def common(cls, options: Options, context: Context) -> dict[str, Any]:
+        """What all three say."""
+        return {
+            **single(context),
+            "outputs": options.integer("output", 1, 1, 1 << 16),
+            "batch_normalize": options.integer("batch_normalize", 0) != 0,
+        }
+
+    @property
+    def out(self) -> Shape:
+        """[outputs, 1, 1]."""
+        return Shape(self.outputs, 1, 1)
+
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """Those of a [connected] section for each part."""
+        return tuple(spec for part in self.parts for spec in self.part(part))
+
+    def part(self, name: str) -> tuple[TensorSpec, ...]:
+        """The arrays of one part."""
+        inputs = self.source_shapes[0].size if name.startswith("u") else self.hidden
+        return connected_specs(inputs, self.hidden, self.batch_normalize, f"{name}_")
+
+    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+        """None is taken away on either side."""
+        return freeze(book, inputs[0], book.new(self.outputs, self.index))
+
+    @property
+    def trainable(self) -> bool:
+        """Not through time."""
+        return False
+
+    @property
+    def flops(self) -> int:
+        """2 in out of every part."""
+        return sum(2 * spec.size for spec in self.tensors() if spec.name.endswith("weight"))
+
+    def described(self) -> Mapping[str, Any]:
+        """filters: the outputs."""
+        return {"filters": self.outputs}
+
+
+class _Step(nn.Module):
+    """One step; parts by name."""
+
+    def __init__(self, layer: Recurrent, dialect: Dialect) -> None:
+        super().__init__()
+        add_tensors(self, layer.tensors())
+        self.hidden, self.normalized, self.dialect = layer.hidden, layer.batch_normalize, dialect
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(x.flatten(1), x.new_zeros(len(x), self.hidden))[:, :, None, None]
+
+    @abstractmethod
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        """x [B, inputs], state [B, hidden] -> output [B, outputs]."""
+
+    def part(self, name: str, x: Tensor) -> Tensor:
+        """A part without activation: [B, inputs] -> [B, N]."""
+        arrays = {key: getattr(self, f"{name}_{key}") for key in ("weight", "bias")}
+        if not self.normalized:
+            return F.linear(x, arrays["weight"], arrays["bias"])
+        norm = {key: getattr(self, f"{name}_{key}") for key in ("scale", "bias", "mean", "variance")}
+        factor, bias = fold(**norm, dialect=self.dialect)
+        return F.linear(x, arrays["weight"]) * factor + bias
+
+
+@register
+@dataclass(frozen=True)
+class Rnn(Recurrent):
+    """state = f(input part) + g(state part), and the old state with `shortcut`; output = f(output part of it)."""
+
+    activation: str
+    own_activation: str
+    """g."""
+
+    names: ClassVar[tuple[str, ...]] = ("rnn",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """AlexeyAB's has `hidden` and `logistic` (2: loggy); pjreddie's state is as wide as its output."""
+        common = cls.common(options, context)
+        activation = read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED)
+        extended = context.dialect.extended
+        own = {1: "logistic", 2: "loggy"}.get(options.integer("logistic", 0) if extended else 0, activation)
+        options.integer("shortcut", 0)  # adds the old state, which is 0
+        return cls(
+            **common,
+            hidden=options.integer("hidden", 1, 1, 1 << 16) if extended else common["outputs"],
+            parts=("u", "w", "output"),
+            activation=activation,
+            own_activation=own,
+        )
+
+    def part(self, name: str) -> tuple[TensorSpec, ...]:
+        """The output part is as wide as the output."""
+        if name == "output":
+            return connected_specs(self.hidden, self.outputs, self.batch_normalize, "output_")
+        return super().part(name)
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> [B,outputs,1,1]."""
+        return _Rnn(self, dialect)
+
+
+class _Rnn(_Step):
+    def __init__(self, layer: Rnn, dialect: Dialect) -> None:
+        super().__init__(layer, dialect)
+        self.activate, self.activate_own = ACTIVATIONS[layer.activation], ACTIVATIONS[layer.own_activation]
+
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        state = self.activate(self.part("u", x)) + self.activate_own(self.part("w", state))
+        return self.activate(self.part("output", state))
+
+
+@register
+@dataclass(frozen=True)
+class Gru(Recurrent):
+    """z and r of input and state; output = z * state + (1 - z) * candidate (of the input and r * state)."""
+
+    tanh: bool
+    """Whether the candidate goes through tanh, else the logistic."""
+
+    names: ClassVar[tuple[str, ...]] = ("gru",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """pjreddie's has `tanh`, 0 by default."""
+        common = cls.common(options, context)
+        tanh = not context.dialect.extended and options.integer("tanh", 0) != 0
+        return cls(**common, hidden=common["outputs"], parts=context.dialect.gru_order, tanh=tanh)
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> [B,outputs,1,1]."""
+        return _Gru(self, dialect)
+
+
+class _Gru(_Step):
+    def __init__(self, layer: Gru, dialect: Dialect) -> None:
+        super().__init__(layer, dialect)
+        self.activate = torch.tanh if layer.tanh else torch.sigmoid
+
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        z = torch.sigmoid(self.part("uz", x) + self.part("wz", state))
+        r = torch.sigmoid(self.part("ur", x) + self.part("wr", state))
+        candidate = self.activate(self.part("uh", x) + self.part("wh", r * state))
+        return z * state + (1 - z) * candidate
+
+
+@register
+@dataclass(frozen=True)
+class Lstm(Recurrent):
+    """cell = forget * cell + in * tanh(candidate); output = out * tanh(cell)."""
+
+    names: ClassVar[tuple[str, ...]] = ("lstm",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Nothing of its own."""
+        common = cls.common(options, context)
+        return cls(**common, hidden=common["outputs"], parts=context.dialect.lstm_order)
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> [B,outputs,1,1]."""
+        return _Lstm(self, dialect)
+
+
+class _Lstm(_Step):
+    def step(self, x: Tensor, state: Tensor) -> Tensor:
+        i, g, o = (self.part(f"u{gate}", x) + self.part(f"w{gate}", state) for gate in "igo")
+        cell = torch.sigmoid(i) * torch.tanh(g)  # what is forgotten is 0
+        return torch.sigmoid(o) * torch.tanh(cell)

@@ -1,0 +1,172 @@
+"""[shortcut] (Darknet: shortcut_layer.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from torch import Tensor, nn
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_SHORTCUT, read_activation
+from yoloprune.darknet.layers.base import (
+    ChannelBook,
+    Context,
+    Ids,
+    Keep,
+    Layer,
+    Narrowed,
+    Shape,
+    TensorSpec,
+    add_tensors,
+    register,
+    same_size,
+)
+from yoloprune.darknet.options import Options
+
+_TYPES = ("none", "per_feature", "per_layer", "per_channel")
+_NORMALIZATIONS = ("none", "relu", "avg_relu", "softmax")
+
+
+@register
+@dataclass(frozen=True)
+class Shortcut(Layer):
+    """Adds layers to the one before, channel by channel as far as both go (Darknet: shortcut_layer.c)."""
+
+    activation: str
+    alpha: float
+    """Factor of the layer before, where something is added to it."""
+    beta: float
+    """Factor of what is added."""
+    per_channel: bool
+    """Whether there is a weight for each channel of each layer, not one for each layer."""
+    normalization: str
+    """How the weights of what is added together are made to add up to 1: relu or softmax; empty without weights."""
+
+    names: ClassVar[tuple[str, ...]] = ("shortcut",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """`from` lists what to add; pjreddie takes one and knows alpha and beta."""
+        values = options.integers("from")
+        scaled = context.dialect.shortcut_scaled
+        if not values or (scaled and len(values) > 1):
+            expected = "one layer" if scaled else "layers"
+            raise options.error(f"expected from= with {expected} in dialect {context.dialect.name}", "from")
+        weighted = options.choice("weights_type", "none", _TYPES)
+        if weighted != "none" and scaled:
+            raise options.error(f"is unknown to dialect {context.dialect.name}", "weights_type")
+        normalization = options.choice("weights_normalization", "none", _NORMALIZATIONS)
+        if weighted != "none" and normalization == "none":
+            raise options.error("needs weights_normalization, relu or softmax", "weights_type")
+        sources = (context.previous, *(context.source(options, "from", value) for value in values))
+        shapes = tuple(context.shapes[source] for source in sources)
+        if not scaled:
+            same_size(options, shapes)
+        elif not _commensurable(shapes[0], shapes[1]):
+            raise options.error(f"expected sizes in one whole ratio, found {shapes[0]} and {shapes[1]}")
+        return cls(
+            index=context.index,
+            sources=sources,
+            source_shapes=shapes,
+            activation=read_activation(options, "linear", context.dialect, NOT_IN_SHORTCUT),
+            alpha=options.number("alpha", 1.0) if scaled else 1.0,
+            beta=options.number("beta", 1.0) if scaled else 1.0,
+            per_channel=weighted == "per_channel",
+            normalization="" if weighted == "none" else normalization.removeprefix("avg_"),
+        )
+
+    @property
+    def trainable(self) -> bool:
+        """Not with weights: Darknet's gradient isn't that of the normalization."""
+        return not self.normalization
+
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """With weights: weight [layers], the layer before first, or [layers, C]."""
+        shape = (len(self.sources), self.out.c) if self.per_channel else (len(self.sources),)
+        return (TensorSpec("weight", shape, start=1.0),) if self.normalization else ()
+
+    def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
+        """The weights of what stays."""
+        return Narrowed(index={"weight": (None, output)} if self.per_channel else {})
+
+    @property
+    def out(self) -> Shape:
+        """As the layer before."""
+        return self.source_shapes[0]
+
+    @property
+    def adds_only(self) -> bool:
+        """Two sources of one shape, no factors, no weights, no activation."""
+        plain = self.activation == "linear" and self.alpha == self.beta == 1 and not self.normalization
+        return plain and len(set(self.sources)) == len(self.sources) == 2 and len(set(self.source_shapes)) == 1
+
+    @property
+    def links(self) -> Mapping[str, tuple[int, ...]]:
+        """`from`."""
+        return {"from": self.sources[1:]}
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W], [B,C_i,H_i,W_i] ... -> [B,C,H,W]."""
+        return _Shortcut(self)
+
+    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+        """What is added is tied to what it is added to."""
+        first = inputs[0]
+        for ids in inputs[1:]:
+            both = min(len(first), len(ids))
+            book.tie(first[:both], ids[:both])
+        return first
+
+    def hazard(self, in_shapes: Mapping[int, Shape]) -> str | None:
+        """AlexeyAB's fast path looks at the from-layer's input, and adds memory past the end of a narrower output."""
+        for source, shape in zip(self.sources[1:], self.source_shapes[1:], strict=True):
+            if in_shapes[source] == self.out and shape.c < self.out.c:
+                return f"AlexeyAB's Darknet reads past layer {source}: {shape.c} channels for {self.out.c}"
+        return None
+
+
+def _commensurable(a: Shape, b: Shape) -> bool:
+    """Whether pjreddie's shortcut_cpu can map one size to the other (it asserts one ratio for both sides)."""
+    return b.w // a.w == b.h // a.h and a.w // b.w == a.h // b.h
+
+
+class _Shortcut(nn.Module):
+    weight: Tensor
+
+    def __init__(self, layer: Shortcut) -> None:
+        super().__init__()
+        add_tensors(self, layer.tensors())
+        self.activate = ACTIVATIONS[layer.activation]
+        self.alpha, self.beta = layer.alpha, layer.beta
+        self.normalization = layer.normalization
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        if self.normalization:
+            first, *rest = self._shares()
+            x, others = (
+                x * first,
+                tuple(other * each[: other.shape[1]] for other, each in zip(others, rest, strict=True)),
+            )
+        for other in others:
+            if other.shape == x.shape and self.alpha == 1 and self.beta == 1:
+                x = x + other
+            else:
+                x = self._added(x.clone(), other)
+        return self.activate(x)
+
+    def _shares(self) -> Tensor:
+        """Weights over their sum [layers, C or 1, 1, 1] (blas.c shortcut_multilayer_cpu)."""
+        size = self.weight.relu() if self.normalization == "relu" else (self.weight - self.weight.amax(0)).exp()
+        return (size / (size.sum(0) + 1e-4)).view(len(size), -1, 1, 1)
+
+    def _added(self, x: Tensor, other: Tensor) -> Tensor:
+        """Adds the common channels, at every k-th place where one map is k times the other (blas.c shortcut_cpu)."""
+        sample = max(x.shape[3] // other.shape[3], 1)
+        stride = max(other.shape[3] // x.shape[3], 1)
+        c, h, w = (min(a, b) for a, b in zip(x.shape[1:], other.shape[1:], strict=True))
+        there = x[:, :c, : (h - 1) * sample + 1 : sample, : (w - 1) * sample + 1 : sample]
+        added = other[:, :c, : (h - 1) * stride + 1 : stride, : (w - 1) * stride + 1 : stride]
+        there.copy_(self.alpha * there + self.beta * added)
+        return x

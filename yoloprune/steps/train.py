@@ -1,0 +1,117 @@
+"""`train`: a network from scratch, or from the first layers of another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.data import read_data
+from yoloprune.darknet.dialect import dialect_named
+from yoloprune.darknet.model import Model, load_graph
+from yoloprune.detect.measure import load_measure
+from yoloprune.errors import InputError
+from yoloprune.steps.job import Step, Watch, figures_of, find_data, unwatched
+from yoloprune.steps.training import announce, follower, mixed_precision, train_images
+from yoloprune.train.loop import CHART, CHECKPOINT, LOG, train
+from yoloprune.train.pretrained import start_weights
+from yoloprune.train.processes import joined, rank_of
+from yoloprune.train.recipe import Recipe
+from yoloprune.workspace import Figures
+
+MEASUREMENTS = 20
+"""Times that accuracy is measured in a run, the end included."""
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """What training made."""
+
+    figures: Figures | None
+    """Of the best weights; None after a dry run."""
+    best: Path
+    last: Path
+    log: Path
+    chart: Path
+    iteration: int
+    """After which update accuracy was best."""
+    iterations: int
+    """Updates of the run."""
+    layers: int
+    """First layers that came from the pretrained file."""
+
+
+def train_network(
+    cfg: Path,
+    data: Path | None,
+    out: Path,
+    *,
+    pretrained: Path | None = None,
+    iterations: int = 0,
+    dialect: str = "alexeyab",
+    letterbox: bool | None = None,
+    metric: str | None = None,
+    images: int | None = None,
+    ema: float | None = None,
+    early_stop: int = 0,
+    bf16: bool = False,
+    device: str = "cpu",
+    seed: int = 0,
+    workers: int = 2,
+    force: bool = False,
+    dry_run: bool = False,
+    watch: Watch = unwatched,
+) -> TrainedNetwork:
+    """Train as [net] says, for `iterations` updates, 0: its max_batches, and write best and last weights to `out`.
+
+    An interrupted run goes on from its checkpoint in `out`; force starts anew and replaces what is there. ema: instead
+    of the cfg's ema_alpha. early_stop: measurements without a better one after which training ends, 0: none.
+    """
+    graph = load_graph(cfg, dialect_named(dialect))
+    known = read_data(find_data(cfg, data))
+    best, last = out / f"{cfg.stem}-best.weights", out / f"{cfg.stem}-last.weights"
+    if not force and (best.exists() or last.exists()):
+        raise InputError("exists already; --force trains anew", file=best if best.exists() else last)
+    recipe = Recipe.from_graph(graph, iterations=iterations, seed=seed, letterbox=letterbox)
+    recipe = replace(
+        recipe,
+        ema_alpha=recipe.ema_alpha if ema is None else ema,
+        patience=early_stop,
+        bfloat16=mixed_precision(device, bf16),
+        evaluate_every=math.ceil(recipe.iterations / MEASUREMENTS),
+    )
+    weights, taken = start_weights(graph.layers, seed, pretrained)
+    learnt = train_images(known, graph)
+    measure = load_measure(graph, known, metric=metric, letterbox=letterbox, limit=images, device=device)
+    files = (best, last, out / LOG, out / CHART)
+    if dry_run:
+        return TrainedNetwork(None, *files, 0, recipe.iterations, taken)
+
+    if force and not rank_of():
+        for file in (best, last, out / CHECKPOINT):
+            file.unlink(missing_ok=True)
+    announce(watch, graph)
+    start = f"{taken} layers from {pretrained}" if pretrained else "from scratch"
+    watch(Step("train", 0, recipe.iterations, f"{recipe.iterations} iterations of {recipe.images} pictures, {start}"))
+    model = Model(graph, weights)
+    with joined(device) as place:
+        trained = train(
+            model,
+            learnt,
+            recipe,
+            folder=out,
+            seed=seed,
+            evaluate=measure.accuracy,
+            resume=True,
+            device=place,
+            workers=workers,
+            progress=follower(watch, "train"),
+        )
+    if rank_of():
+        return TrainedNetwork(None, *files, 0, recipe.iterations, taken)
+    assert trained.best_metric is not None  # measured at the end at the least
+    weights_file.write(best, trained.best, graph.layers, force=True)
+    weights_file.write(last, trained.last, graph.layers, force=True)
+    figures = figures_of(graph, model, measure.metric, trained.best_metric)
+    return TrainedNetwork(figures, *files, trained.best_iteration, recipe.iterations, taken)

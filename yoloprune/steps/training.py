@@ -1,0 +1,54 @@
+"""What `train` and `finetune` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from yoloprune.darknet.data import ClassSplit, DataFile, Split, load_classes, load_split
+from yoloprune.darknet.model import Graph
+from yoloprune.steps.job import Step, Watch
+from yoloprune.train.progress import Progress
+from yoloprune.train.unsupported import unsupported
+
+
+def train_images(data: DataFile, graph: Graph, *, labels: bool = True) -> Split | ClassSplit:
+    """The train list as the network learns from it; without labels only its pictures."""
+    if graph.detection_heads:
+        return load_split(data, "train", graph.dialect, classes=graph.classes, labels=labels)
+    if labels:
+        return load_classes(data, "train", classes=graph.classes)
+    split = load_split(data, "train", graph.dialect, classes=graph.classes, labels=False)
+    return ClassSplit(split.names, split.images, (-1,) * len(split.images))
+
+
+def mixed_precision(device: str, asked: bool) -> bool:
+    """Whether layers compute in bfloat16: on a GPU that can, always; on a CPU if asked for."""
+    return asked or (device.startswith("cuda") and torch.cuda.is_bf16_supported())
+
+
+def announce(watch: Watch, graph: Graph) -> None:
+    """Say in one line what the cfg asks for and does not get."""
+    left_out = unsupported(graph)
+    if left_out:
+        watch(Step("left out", 0, 1, "; ".join(left_out)))
+
+
+def follower(watch: Watch, stage: str) -> Callable[[Progress], None]:
+    """Tells of every update: loss, its average, rate, best accuracy, images a second, time left."""
+
+    def tell(now: Progress) -> None:
+        record = now.record
+        best = "" if now.best is None else f", best {now.best:.4f}"
+        speed = f"{now.images_per_second:.0f} images/s, {_duration(now.seconds_left)} left"
+        text = f"loss {record.loss:.3f}, avg {record.average:.3f}, rate {record.rate:.2g}{best}, {speed}"
+        watch(Step(stage, record.iteration, now.iterations, text))
+
+    return tell
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
