@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from tests.oracles.yolo_loss import Box, Doubles, box_iou, sigmoid
-from yoloprune.darknet.layers.head import Region
+from yoloprune.darknet.layers.region import Region
 
 PULLED = 12800
 

@@ -121,8 +121,7 @@ def test_a_head_without_loss_is_refused() -> None:
     class Unknown(Softmax):
         names = ("unheard of",)
 
-    head: Head = Unknown(
-        3, (2,), (graph("[net]\nwidth=4\nheight=4\nchannels=7\n[avgpool]\n").layers[0].out,), 1, 1.0, False
-    )
+    shape = graph("[net]\nwidth=4\nheight=4\nchannels=7\n[avgpool]\n").layers[0].out
+    head: Head = Unknown(3, (2,), (shape,), tree=None, groups=1, temperature=1.0, noloss=False)
     with pytest.raises(InputError, match=r"layer 3 \[unheard of\]: there is no loss for it .*\[region\], \[softmax\]"):
         find_loss(head)

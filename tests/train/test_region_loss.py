@@ -15,7 +15,7 @@ from tests.oracles import region_loss as oracle
 from tests.train.nets import graph, random_truths
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
-from yoloprune.darknet.layers.head import Region
+from yoloprune.darknet.layers.region import Region
 from yoloprune.darknet.network import Network
 from yoloprune.train.losses import find_loss
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.head import Region
+from yoloprune.darknet.layers.region import Region
 from yoloprune.train.losses.base import inject, loss_for
 from yoloprune.train.losses.boxes import best_truths, ends, iou
 

@@ -1,0 +1,168 @@
+"""[region], the head of YOLO's second version (Darknet: region_layer.c; Redmon and Farhadi 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers.base import Context, register
+from yoloprune.darknet.layers.candidates import Candidates
+from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels
+from yoloprune.darknet.layers.tree import Tree
+from yoloprune.darknet.options import Options
+
+TREE_THRESH = 0.5
+"""How sure a walk down a tree of classes must be (`-hier`)."""
+
+
+@dataclass(frozen=True)
+class RegionTraining:
+    """What only the loss of [region] reads (parse_region)."""
+
+    thresh: float
+    bias_match: bool
+    """Whether a truth's anchor is the one whose own shape fits best, not the one whose prediction does."""
+    rescore: bool
+    """Whether objectness is to be the overlap instead of 1."""
+    classfix: int
+    """AlexeyAB: 1 or 2, classes are also taught where a box fits; -1, objectness is the overlap everywhere."""
+    focal_loss: bool
+    coord_scale: float
+    object_scale: float
+    noobject_scale: float
+    class_scale: float
+    max_truths: int
+    jitter: float
+    resize: float
+    random: float
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults of the dialect."""
+        extended = context.dialect.extended
+        return cls(
+            thresh=options.number("thresh", 0.5),
+            bias_match=options.integer("bias_match", 0) != 0,
+            rescore=options.integer("rescore", 0) != 0,
+            classfix=options.integer("classfix", 0, -1, 2) if extended else 0,
+            focal_loss=extended and options.integer("focal_loss", 0) != 0,
+            coord_scale=options.number("coord_scale", 1.0),
+            object_scale=options.number("object_scale", 1.0),
+            noobject_scale=options.number("noobject_scale", 1.0),
+            class_scale=options.number("class_scale", 1.0),
+            max_truths=options.integer("max", context.dialect.max_truths if extended else 30, 1, 100000),
+            jitter=options.number("jitter", 0.2, 0),
+            resize=options.number("resize", 1.0, 0) if extended else 1.0,
+            random=options.number("random", 0, 0),
+        )
+
+
+@register
+@dataclass(frozen=True)
+class Region(DetectionHead):
+    """Anchors in cells, classes through softmax (Darknet: region_layer.c)."""
+
+    coords: int
+    """Planes before the objectness: x, y, w, h and what else a cell is asked for."""
+    background: bool
+    """Instead of an objectness there is one more class, for nothing."""
+    tree: Tree | None
+    """Classes stand in a hierarchy, and softmax is over its groups."""
+    walks: bool
+    """What a tree finds. True: where a walk down ends, as probable as the objectness (pjreddie). False: the last class
+    that is over 1/2, as it is (AlexeyAB)."""
+    softmax: bool
+    raw_classes: bool
+    """Without softmax: AlexeyAB leaves classes as they are, pjreddie takes the logistic."""
+    training: RegionTraining
+
+    names: ClassVar[tuple[str, ...]] = ("region",)
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_region: 20 classes, 1 anchor."""
+        shape = context.shapes[context.previous]
+        classes = options.integer("classes", 20, 1, 1000000)
+        num = options.integer("num", 1, 1, 1000)
+        coords = options.integer("coords", 4, 4, 1000)
+        if coords != 4 and context.dialect.extended:
+            raise options.error(f"is computed wrongly by dialect {context.dialect.name} (expected 4)", "coords")
+        check_channels(options, shape, num, classes, coords + 1)
+        return cls(
+            index=context.index,
+            sources=(context.previous,),
+            source_shapes=(shape,),
+            classes=classes,
+            coords=coords,
+            background=not context.dialect.extended and options.integer("background", 0) != 0,
+            tree=Tree.read(options, classes),
+            walks=not context.dialect.extended,
+            anchors=tuple((w / shape.w, h / shape.h) for w, h in anchor_pairs(options, num)),
+            nms_kind="default",
+            beta_nms=0.6,
+            softmax=options.integer("softmax", 0) != 0,
+            raw_classes=context.dialect.extended,
+            training=RegionTraining.read(options, context),
+        )
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B, A*(5+K), H, W] -> the same planes as pjreddie's; x, y, objectness through the logistic, w and h raw.
+
+        AlexeyAB stores them by cell instead and takes x and y through the logistic when it decodes: the same boxes.
+        """
+        return _Region(self)
+
+    @property
+    def objectness(self) -> int:
+        """Behind the coordinates, unless there is a class for nothing."""
+        return -1 if self.background else self.coords
+
+    def decode(self, output: Tensor, thresh: float) -> Candidates:
+        """get_region_box: centre in the cell, exp(w) of the anchor."""
+        image, row, column, anchor, values = self._gather(output, thresh)
+        _, h, w = self.out
+        centre = (values[:, :2] + torch.stack([column, row], 1)) / values.new_tensor([w, h])
+        size = values[:, 2:4].exp() * values.new_tensor(self.anchors)[anchor]
+        classes = values[:, self.coords + 1 :]
+        there = torch.ones_like(values[:, :1]) if self.background else values[:, self.coords, None]
+        if self.tree:
+            return self.candidates(image, centre, size, self._found(self.tree, there, classes), thresh)
+        return self.candidates(image, centre, size, there * classes, thresh)
+
+    def _found(self, tree: Tree, there: Tensor, classes: Tensor) -> Tensor:
+        """A probability for one class, 0 for others [M, K], of objectness [M, 1] and classes given their parents."""
+        products = tree.products(classes)
+        if self.walks:
+            return F.one_hot(tree.walk(products, TREE_THRESH), self.classes) * there
+        numbers = torch.arange(self.classes, device=classes.device)
+        last = torch.where(products > TREE_THRESH, numbers, -1).amax(1, keepdim=True)
+        return torch.where(numbers == last, products, torch.zeros_like(products))
+
+
+class _Region(nn.Module):
+    def __init__(self, layer: Region) -> None:
+        super().__init__()
+        self.anchors, self.softmax, self.raw_classes = len(layer.anchors), layer.softmax, layer.raw_classes
+        self.coords, self.background, self.tree = layer.coords, layer.background, layer.tree
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        planes = x.view(b, self.anchors, -1, h, w)
+        others = [2, self.coords - 2, 1, planes.shape[2] - self.coords - 1]
+        xy, rest, there, classes = torch.split(planes, others, 2)
+        if self.tree:
+            classes = self.tree.softmax(classes, 2)
+        elif self.softmax and self.background:
+            there, classes = torch.split(planes[:, :, self.coords :].softmax(2), others[2:], 2)
+        elif self.softmax:
+            classes = classes.softmax(2)
+        elif not self.raw_classes:
+            classes = classes.sigmoid()
+        return torch.cat([xy.sigmoid(), rest, there if self.background else there.sigmoid(), classes], 2).view(
+            b, c, h, w
+        )
