@@ -152,6 +152,20 @@ def test_a_refit_is_never_above_the_plain_cut(seed: int) -> None:
     assert errors[0] <= errors[1] * (1 + 1e-9) + 1e-12 * float((wanted**2).sum())
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_mean_of_what_went_comes_back_however_little_the_pictures_tell(seed: int) -> None:
+    """Independent channels, few samples: only the constant can help, and the ridge does not hold it."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(5, 1, (1, 12, 30))
+    weight = rng.normal(size=(1, 4, 12))
+    keep = np.arange(12) >= 4
+    moments = Moments.zero(Consumer(0, 1, np.zeros((1, 12), np.int64), 1), 4, torch.device("cpu"))
+    moments.add(torch.from_numpy(z), torch.from_numpy(weight @ z))
+    fit = refit(torch.from_numpy(weight), moments, keep)
+    left = fit.weight.numpy() @ z + fit.constant.numpy()[:, :, None] - weight @ z
+    assert np.abs(left.mean(2)).max() < 1e-6 * np.abs((weight @ z).mean(2)).max()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_activations_that_do_not_fit_are_computed_anew(seed: int) -> None:
     model = random_model(graph_of(random_cfg(seed)), seed)

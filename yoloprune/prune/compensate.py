@@ -96,7 +96,9 @@ def _solved(a: Tensor, b: Tensor, ridge: float) -> Tensor:
     own = a.diagonal(dim1=1, dim2=2)
     floor = own[:, :-1].mean(1, keepdim=True) * 1e-6 + torch.finfo(own.dtype).tiny
     while ridge <= MOST_RIDGE:
-        factor, failed = torch.linalg.cholesky_ex(a + torch.diag_embed(ridge * (own + floor)))
+        penalty = ridge * (own + floor)
+        penalty[:, -1] = LEAST_RIDGE * own[:, -1]  # a constant is no guess that more pictures would correct
+        factor, failed = torch.linalg.cholesky_ex(a + torch.diag_embed(penalty))
         if not failed.any():
             solved = torch.cholesky_solve(b, factor)
             return solved + torch.cholesky_solve(b - a @ solved, factor)
