@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def killed_again_and_again(folder: Path) -> None:
     """A run that goes on where it was."""
     model, recipe = fresh()
-    recipe = replace(recipe, iterations=60, checkpoint_every=3, evaluate_every=9)
+    recipe = replace(recipe, iterations=60, checkpoint_every=3, evaluate_every=25)
 
     def tell(now: Progress) -> None:
         print(now.record.iteration, flush=True)

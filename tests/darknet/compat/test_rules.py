@@ -106,7 +106,7 @@ CASES: list[tuple[str, str, str, int, str, tuple[str, ...]]] = [
      "differs", 12, "don't divide 8", EVERYONE[1:]),
     ("a layer to come", NET + conv() + "[route]\nlayers=3\n", "break", 11, "points to no layer", ("hank-ai", "opencv")),
     ("a layer to come", NET + conv() + "[route]\nlayers=3\n", "differs", 11, "garbage", FIRST_TWO),
-    ("no layer at all", NET + conv() + "[route]\nlayers=1e999\n", "note", 10, "", ()),
+    ("the start of a number", NET + conv() + "[route]\nlayers=1e999\n", "break", 11, "found 1)", ("hank-ai", "opencv")),
     ("a layer before", NET + conv() + "[route]\nlayers=-3\n", "differs", 11, "garbage", TRAINERS),
     ("two sizes", NET + conv() + conv(stride=2) + "[route]\nlayers=-1,-2\n", "break", 17, "several sizes", EVERYONE),
     ("two sizes", NET + conv() + conv(stride=2) + "[shortcut]\nfrom=-2\n", "break", 17, "two sizes", EVERYONE[1:]),

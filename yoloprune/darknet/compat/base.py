@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Final, Literal
 
 from yoloprune.darknet.cfg import Cfg, Section
-from yoloprune.darknet.compat.facts import Reader, full_name, number
+from yoloprune.darknet.compat.facts import Reader, full_name, number, whole
 from yoloprune.darknet.dialect import DIALECTS, Dialect
 from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.model import Graph, understand
@@ -144,14 +144,18 @@ class Node:
         return number(text) if text else default
 
     def integer(self, key: str, default: int) -> int:
-        """The whole number the reader takes; what no int holds is cut to 0."""
-        value = self.number(key, default)
-        return int(value) if abs(value) < 2**31 else 0
+        """The whole number the reader takes."""
+        text = self.text(key, "")
+        return whole(text) if text else int(self.reader.defaults.get((self.kind, key), default))
 
-    def items(self, key: str) -> list[float]:
-        """The list the reader takes."""
+    def items(self, key: str) -> list[str]:
+        """The items of the list the reader takes."""
         entry = self.reader.entry(self.section, key)
-        return [] if entry is None or not self.text(key, "") else [number(item) for item in self.reader.items(entry)]
+        return [] if entry is None or not self.text(key, "") else self.reader.items(entry)
+
+    def integers(self, key: str) -> list[int]:
+        """The whole numbers of that list."""
+        return [whole(item) for item in self.items(key)]
 
 
 Rule = Callable[[Node], Iterator[Remark]]

@@ -21,6 +21,7 @@ from yoloprune.darknet.dialect import Dialect
 from yoloprune.errors import InputError
 
 _PREFIX = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
+_WHOLE = re.compile(r"[+-]?\d{1,9}(?!\d)")
 _FULL_NAMES: Final = {
     "network": "net",
     "conv": "convolutional",
@@ -140,6 +141,12 @@ def number(text: str) -> float:
     match = _PREFIX.match(text)
     value = float(match.group()) if match else 0.0
     return value if math.isfinite(value) else 0.0
+
+
+def whole(text: str) -> int:
+    """As atoi: the whole number that a text starts with, else 0; also for one that no int holds."""
+    match = _WHOLE.match(text)
+    return int(match.group()) if match else 0
 
 
 PJREDDIE: Final = Reader(

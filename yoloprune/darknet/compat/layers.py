@@ -127,10 +127,10 @@ def references(node: Node) -> Iterator[Remark]:
         return
     if not node.has(key):
         yield Remark("break", f"needs {key}=")
-    for value in node.items(key):
+    for value in node.integers(key):
         if not -node.index <= value < node.index:
             refuses = not node.reader.trains or (node.reader.strict and value >= node.index)
-            found = f"points to no layer before (expected {-node.index}..{node.index - 1}, found {value:g})"
+            found = f"points to no layer before (expected {-node.index}..{node.index - 1}, found {value})"
             yield Remark("break" if refuses else "differs", found if refuses else f"{found}; garbage is read", key)
 
 
@@ -216,7 +216,7 @@ def head_lists(node: Node) -> Iterator[Remark]:
         yield Remark(what, f"expected at most {room} numbers for num={room // 2}, found {count}; {does}", "anchors")
     elif count < room:
         yield Remark("note", f"expected {room} numbers for num={room // 2}, found {count}; the rest are 0.5", "anchors")
-    beyond = [value for value in node.items("mask") if not 0 <= value < room // 2]
+    beyond = [value for value in node.integers("mask") if not 0 <= value < room // 2]
     if beyond:
         refuses: Severity = "break" if fate == "exact" else "differs"
         yield Remark(refuses, f"expected anchors 0..{room // 2 - 1}, found {shown(beyond)}", "mask")
@@ -246,7 +246,7 @@ def no_map(node: Node) -> Iterator[Remark]:
 def _sources(node: Node, key: str) -> list[int]:
     """Absolute indexes; those that point nowhere too."""
     index = node.index or 0
-    return [int(value) + (index if value < 0 else 0) for value in node.items(key)]
+    return [value + (index if value < 0 else 0) for value in node.integers(key)]
 
 
 RULES: Final[tuple[Rule, ...]] = (
