@@ -141,9 +141,9 @@ def test_ana_without_labels_measures_agreement(own: Bench) -> None:
 
 
 def test_ana_by_two_processes_measures_every_group(own: Bench) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "yoloprune", "ana"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = [*map(str, own.inputs), *FEW, "-w", "space", "--losses", "0.05,0.2", "--json", "-"]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, "-m", "yoloprune", "ana", *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [group["group"] for group in found["groups"]] == ["0+1", "2", "4"]
@@ -403,14 +403,14 @@ def test_dry_runs_write_nothing(whole: Whole, own: Bench) -> None:
 def test_prune_warns_where_losses_add_up(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     call("ana", *own.inputs, *FEW)
     original = Figures("map50_present", 0.75, 1.0, 100, 420)
-    real = cli.prune
+    real = cli.job.prune
 
     def dear(*args: Any, **options: Any) -> Pruned:
         done = real(*args, **options)
         less = Figures("map50_present", 0.5, 0.5, 50, 220)
         return Pruned(original, original, less, 0.01, done.channels, done.keep, done.plan, done.weights, False)
 
-    monkeypatch.setattr(cli, "prune", dear)
+    monkeypatch.setattr(cli.job, "prune", dear)
     result = call("prune", "--threshold", 1, *FEW, "--dry-run")
     (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
     assert "0.2500" in warning
@@ -439,14 +439,17 @@ def interrupt_at(number: int) -> Callable[[Step], None]:
 def test_an_interrupted_analysis_goes_on(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["ana", *own.inputs, *FEW, "-w"]
     call(*words, "whole")
-    real = cli.ana
+    real = cli.job.ana
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "ana", lambda *args, **options: real(*args, **{**options, "watch": interrupt_at(7)}))
+        patch.setattr(cli.job, "ana", lambda *args, **options: real(*args, **{**options, "watch": interrupt_at(1)}))
         result = call(*words, "parts", status=130)
     (line,) = result.stderr.splitlines()
     assert "goes on" in line
     file = Path("parts/round-1/sensitivity.json")
-    assert sum(len(curve["points"]) for curve in json.loads(file.read_text())["curves"]) == 7
+    first, second, third = json.loads(file.read_text())["curves"]
+    assert first["points"]
+    assert second["screen"]
+    assert not third["screen"]
     call(*words, "parts")
     assert file.read_bytes() == Path("whole/round-1/sensitivity.json").read_bytes()
 

@@ -149,10 +149,12 @@ def read_partial(path: str | Path, layers: Sequence[Layer], seed: int) -> tuple[
     """The first whole layers out of a file that ends behind one (`darknet53.conv.74`); the rest starts as `initial`.
 
     Also the index of the first layer that isn't the file's: the number of layers where the file has all. InputError if
-    it ends within a layer, or holds more than all of them.
+    it ends within a layer, or holds more than all of them or nothing.
     """
     size, head = _opened(path)
     header = _parse_version(head, str(path))
+    if size == header.size:
+        raise InputError(f"byte {size}: expected weights behind the header, found the end", file=path)
     ends = [header.size + 4 * floats for floats in accumulate((count([layer]) for layer in layers), initial=0)]
     if size not in ends:
         _check_length(size, header, layers, str(path))

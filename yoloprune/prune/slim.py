@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet.layers.base import Keep, Narrowed, TensorSpec
+from yoloprune.darknet.layers.base import Keep, Layer, Narrowed, TensorSpec
 from yoloprune.darknet.model import Graph, Model, understand
 from yoloprune.darknet.weights import Arrays, Weights
 from yoloprune.prune.channels import Channels, KeepAtoms
@@ -31,24 +31,28 @@ def narrow(graph: Graph, channels: Channels, keep: KeepAtoms) -> tuple[Narrowed,
 
 def free(graph: Graph, channels: Channels, keep: KeepAtoms) -> Free:
     """Boolean arrays shaped as the weights: False where a value is held because its channel is masked."""
-    result = []
-    for layer, narrowed in zip(graph.layers, narrow(graph, channels, keep), strict=True):
-        arrays = {}
-        for spec in layer.tensors():
-            array = np.zeros(spec.shape, np.bool_)
-            array[_index(spec, narrowed)] = True
-            arrays[spec.name] = array
-        result.append(arrays)
-    return tuple(result)
+    return tuple(_free(layer, channels, keep) for layer in graph.layers)
+
+
+def _free(layer: Layer, channels: Channels, keep: KeepAtoms) -> dict[str, NDArray[np.bool_]]:
+    narrowed = layer.narrow(channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
+    arrays = {}
+    for spec in layer.tensors():
+        array = np.zeros(spec.shape, np.bool_)
+        array[_index(spec, narrowed)] = True
+        arrays[spec.name] = array
+    return arrays
 
 
 def mask(model: Model, channels: Channels, keep: KeepAtoms) -> Model:
     """The same graph, dropped channels silenced: their weights, scale and bias 0, mean 0, variance 1, unread by all."""
     layers: list[Arrays] = []
-    for layer, arrays, allowed in zip(
-        model.graph.layers, model.weights.layers, free(model.graph, channels, keep), strict=True
-    ):
-        specs = {spec.name: spec for spec in layer.tensors()}
+    for layer, arrays in zip(model.graph.layers, model.weights.layers, strict=True):
+        kept = (*channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
+        if not arrays or all(each.all() for each in kept):
+            layers.append(arrays)  # as it is in most layers where one group is cut
+            continue
+        specs, allowed = {spec.name: spec for spec in layer.tensors()}, _free(layer, channels, keep)
         layers.append(
             {
                 name: np.where(allowed[name], array, np.float32(specs[name].masked)).astype(array.dtype)

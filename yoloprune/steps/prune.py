@@ -103,11 +103,11 @@ def prune(
     job = _open_for_cut(workspace, force=force)
     _check_layers(job, exclude)
     limits = Limits(frozenset(exclude), multiple, min_keep)
-    also = () if threshold is None or relative else (threshold,)
+    also = () if threshold is None or relative or threshold <= 0 else (threshold,)
     sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
     job, original = _with_original(job)
     scale = original.accuracy if relative else 1.0
-    if threshold is not None and relative:
+    if threshold is not None and relative and threshold > 0:
         also = (threshold * scale,)
         sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
     threshold = None if threshold is None else threshold * scale

@@ -10,12 +10,12 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Model, load_graph
+from yoloprune.darknet.weights import Header
 from yoloprune.detect.measure import load_measure
 from yoloprune.errors import InputError
 from yoloprune.steps.job import Step, Watch, figures_of, find_data, unwatched
 from yoloprune.steps.training import announce, follower, mixed_precision, train_images
 from yoloprune.train.loop import CHART, CHECKPOINT, LOG, train
-from yoloprune.train.pretrained import start_weights
 from yoloprune.train.processes import joined, rank_of
 from yoloprune.train.recipe import Recipe
 from yoloprune.workspace import Figures
@@ -81,7 +81,12 @@ def train_network(
         bfloat16=mixed_precision(device, bf16),
         evaluate_every=math.ceil(recipe.iterations / MEASUREMENTS),
     )
-    weights, taken = start_weights(graph.layers, seed, pretrained)
+    taken = 0
+    if pretrained is None:
+        weights = weights_file.initial(graph.layers, seed)
+    else:
+        weights, taken = weights_file.read_partial(pretrained, graph.layers, seed)
+        weights = replace(weights, header=Header())
     learnt = train_images(known, graph)
     measure = load_measure(graph, known, metric=metric, letterbox=letterbox, limit=images, device=device)
     files = (best, last, out / LOG, out / CHART)
@@ -113,5 +118,5 @@ def train_network(
     assert trained.best_metric is not None  # measured at the end at the least
     weights_file.write(best, trained.best, graph.layers, force=True)
     weights_file.write(last, trained.last, graph.layers, force=True)
-    figures = figures_of(graph, model, measure.metric, trained.best_metric)
+    figures = figures_of(graph, model, measure.steering, trained.best_metric)
     return TrainedNetwork(figures, *files, trained.best_iteration, recipe.iterations, taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -48,6 +49,9 @@ def joined(device: str, environment: Mapping[str, str] = os.environ) -> Iterator
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
     try:
         yield device
+        # Threads of gloo abort a process that ends while another is still at work, or while a module holds the group.
+        gc.collect()
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

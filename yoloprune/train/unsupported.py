@@ -28,7 +28,7 @@ _NEUTRAL = {
     "weights_reject_freq": "0",
 }
 """Keys that change training in Darknet and are not read here -> the value that means nothing."""
-_OF_DETECTORS = ("mosaic", "mixup")
+_OF_DETECTORS = ("mosaic", "mixup", "blur", "gaussian_noise")
 """Keys of [net] that are read, but do nothing for classifiers here."""
 
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""Commands that change something: the steps of a job, and training."""
 
 from __future__ import annotations
 
@@ -9,34 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from yoloprune import console, report
+from yoloprune.cli.app import app
 from yoloprune.console import screen_of
 from yoloprune.errors import InputError
 from yoloprune.plots import plot_sensitivity
 from yoloprune.prune.sensitivity import GRID
 from yoloprune.steps import look
 from yoloprune.steps.ana import CALIBRATE, ana
-from yoloprune.steps.check import check
 from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
 from yoloprune.steps.prune import prune
 from yoloprune.steps.run import run
 from yoloprune.steps.train import train_network
-from yoloprune.steps.verify import TOLERANCE, verify
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
-
-app = typer.Typer(
-    cls=console.Commands,
-    help="Prunes trained Darknet/YOLO networks and gives back files that stock Darknet runs.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-
-def main() -> None:
-    """The console script."""
-    app(prog_name="yoloprune")
 
 
 @app.command("ana", epilog="Example: yoloprune ana yolo.cfg yolo.weights --data coco.data --images 500")
@@ -441,162 +427,6 @@ def status_command(
     with screen_of(json, quiet, force) as screen:
         job = Workspace.load(workspace)
         screen.answer(report.round_dict(job), report.round_table(job))
-
-
-@app.command("map", epilog="Example: yoloprune map yolo.cfg yolo.weights --data coco.data --points 101")
-def map_command(
-    cfg: console.CfgArg,
-    weights: console.WeightsArg,
-    data: console.Data = None,
-    points: Annotated[
-        int | None, typer.Option("--points", metavar="N", help="Of the curve: 0 (its area, the default), 11 or 101.")
-    ] = None,
-    nms: console.Nms = None,
-    images: console.Images = None,
-    dialect: console.DialectName = "alexeyab",
-    letterbox: console.Letterbox = None,
-    metric: console.Metric = None,
-    device: console.Device = "cpu",
-    force: console.Force = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
-) -> None:
-    """Measure accuracy by Darknet's rules on the valid list."""
-    with screen_of(json, quiet, force) as screen:
-        found = look.accuracy(
-            cfg,
-            weights,
-            data,
-            dialect=dialect,
-            letterbox=letterbox,
-            metric=metric,
-            images=images,
-            points=points,
-            nms=nms,
-            device=device,
-            watch=screen.watch,
-        )
-        screen.answer(found, *report.accuracy_tables(found))
-
-
-@app.command(
-    "detect", epilog="Example: yoloprune detect yolo.cfg yolo.weights dog.jpg cat.jpg -o boxes --data coco.data"
-)
-def detect_command(
-    cfg: console.CfgArg,
-    weights: console.WeightsArg,
-    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to look at.")],
-    out: console.Out,
-    data: console.Data = None,
-    thresh: Annotated[
-        float | None,
-        typer.Option("--thresh", metavar="P", min=0, max=1, help="Least probability; left out, the dialect's own."),
-    ] = None,
-    nms: console.Nms = None,
-    dialect: console.DialectName = "alexeyab",
-    letterbox: console.Letterbox = None,
-    device: console.Device = "cpu",
-    force: console.Force = False,
-    dry_run: console.DryRun = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
-) -> None:
-    """Write copies of pictures with the boxes that are found, and list these."""
-    with screen_of(json, quiet, force) as screen:
-        names, found = look.detect(
-            cfg,
-            weights,
-            pictures,
-            out,
-            data=data,
-            thresh=thresh,
-            dialect=dialect,
-            letterbox=letterbox,
-            nms=nms,
-            device=device,
-            force=force,
-            dry_run=dry_run,
-            watch=screen.watch,
-        )
-        screen.answer(report.detection_dict(found, names), report.detection_table(found, names))
-
-
-@app.command("stat", epilog="Example: yoloprune stat yolo.cfg yolo.weights --json -")
-def stat_command(
-    cfg: console.CfgArg,
-    weights: Annotated[
-        Path | None, typer.Argument(metavar="[WEIGHTS]", help="Checked to be of this cfg, if given.")
-    ] = None,
-    dialect: console.DialectName = "alexeyab",
-    force: console.Force = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
-) -> None:
-    """Show the layers of a network as Darknet does, and the totals."""
-    with screen_of(json, quiet, force) as screen:
-        stat = look.stat(cfg, weights, dialect=dialect)
-        if stat.graph.unused:
-            keys = ", ".join(f"{entry.key} (line {entry.line})" for entry in stat.graph.unused)
-            screen.warn(f"{cfg}: nothing reads {keys}")
-        screen.answer(stat.as_dict(), report.layer_table(stat))
-
-
-@app.command("check", epilog="Example: yoloprune check yolo.cfg yolo.weights --for opencv")
-def check_command(
-    cfg: console.CfgArg,
-    weights: Annotated[
-        Path | None, typer.Argument(metavar="[WEIGHTS]", help="Its header and length, if given.")
-    ] = None,
-    reader: console.ForReader = None,
-    force: console.Force = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
-) -> None:
-    """Say what breaks or silently differs in which reader, by line; exit status 1 if something breaks.
-
-    Runs none of them: what they do is known. Also for a cfg that yoloprune itself refuses.
-    """
-    with screen_of(json, quiet, force) as screen:
-        checked = check(cfg, weights, reader=reader)
-        screen.answer(checked.as_dict(), report.finding_table(checked))
-        if checked.broken:
-            raise typer.Exit(1)
-
-
-@app.command("verify", epilog="Example: yoloprune verify yolo.cfg masked.weights yolo-slim.cfg yolo-slim.weights")
-def verify_command(
-    cfg_a: Annotated[Path, typer.Argument(metavar="A.cfg")],
-    weights_a: Annotated[Path, typer.Argument(metavar="A.weights")],
-    cfg_b: Annotated[Path, typer.Argument(metavar="B.cfg")],
-    weights_b: Annotated[Path, typer.Argument(metavar="B.weights")],
-    image: Annotated[
-        Path | None, typer.Option("--image", metavar="FILE", help="Compare on a picture; left out, on random input.")
-    ] = None,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", metavar="X", min=0, help="Largest difference over the largest value.")
-    ] = TOLERANCE,
-    dialect: console.DialectName = "alexeyab",
-    seed: console.Seed = 0,
-    force: console.Force = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
-) -> None:
-    """Run two networks through every reader on this machine; exit status 1 unless they are the same in all.
-
-    Compares what enters each head. Without stock Darknet or OpenCV the answer is not "verified".
-    """
-    with screen_of(json, quiet, force) as screen:
-        verified = verify(
-            cfg_a, weights_a, cfg_b, weights_b, image=image, dialect=dialect, tolerance=tolerance, seed=seed
-        )
-        screen.answer({**asdict(verified), "verified": verified.within}, report.reader_table(verified))
-        if not verified.within:
-            raise typer.Exit(1)
 
 
 def _figures(before: Figures, after: Figures, files: Any, written: bool) -> dict[str, Any]:

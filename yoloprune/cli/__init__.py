@@ -1,0 +1,13 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+from yoloprune.cli import job, look
+from yoloprune.cli.app import app
+
+__all__ = ["app", "job", "look", "main"]
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="yoloprune")
