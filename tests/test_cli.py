@@ -26,7 +26,7 @@ from yoloprune import cli
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import ALEXEYAB
-from yoloprune.darknet.model import load
+from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.detect.measure import DetectionMeasure, load_measure
 from yoloprune.steps.job import Step
@@ -138,6 +138,16 @@ def test_ana_without_labels_measures_agreement(own: Bench) -> None:
     pruned = answer("prune", "--threshold", 0.3, *FEW, "-w", "space")
     assert pruned["before"]["map50_agreement"] == pytest.approx(1.0)
     assert 0 < pruned["after"]["map50_agreement"] < 1
+
+
+def test_partial_weights_are_a_network_only_where_that_is_said(own: Bench) -> None:
+    layers = load_graph(own.cfg, ALEXEYAB).layers
+    own.weights.write_bytes(own.weights.read_bytes()[: 20 + 4 * weights_file.count(layers[:3])])
+    assert "--allow-partial" in call("ana", *own.inputs, *FEW, "-w", "space", status=2).stderr
+    answer("ana", *own.inputs, *FEW, "-w", "space", "--allow-partial", "--sparsities", "0.5")
+    answer("prune", "--ratio", 0.2, "--rule", "prefix", *FEW, "-w", "space")
+    answer("export", "-o", "slim", "-w", "space", "--keep-seen")
+    answer("finetune", "--iterations", 1, "--distill", "-w", "space")
 
 
 def test_ana_by_two_processes_measures_every_group(own: Bench) -> None:

@@ -324,6 +324,9 @@ Nms = Annotated[
     str | None,
     typer.Option("--nms", metavar="KIND", help="default, greedynms, diounms or cornersnms; left out, the cfg's."),
 ]
+AllowPartial = Annotated[
+    bool, typer.Option("--allow-partial", help="WEIGHTS may hold the first layers only; the others start at random.")
+]
 Losses = Annotated[
     str | None,
     typer.Option("--losses", metavar="LIST", help="How far groups may go at these is found; left out, 0.005 to 0.05."),

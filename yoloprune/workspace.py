@@ -47,6 +47,8 @@ class Settings:
     """Pictures of the valid list that are measured on; None for all."""
     labels: bool = True
     """False: agreement with what the original network finds is measured, not accuracy."""
+    allow_partial: bool = False
+    """Whether the weights may end behind any layer; the others then start at random, as in a new network."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def ana_command(
     metric: console.Metric = None,
     images: console.Images = None,
     labels: console.Labels = True,
+    allow_partial: console.AllowPartial = False,
     criterion: console.Criterion = None,
     calibrate: console.Calibrate = CALIBRATE,
     no_compensate: console.NoCompensate = False,
@@ -56,7 +57,7 @@ def ana_command(
     Starts a workspace, or goes on where an interrupted analysis was. Writes sensitivity.json, a table and a plot.
     """
     with screen_of(json, quiet, force) as screen:
-        settings = Settings(dialect, letterbox, metric, images, labels)
+        settings = Settings(dialect, letterbox, metric, images, labels, allow_partial)
         if [losses is not None, grid, sparsities is not None].count(True) > 1:
             raise InputError("expected at most one of --losses, --grid and --sparsities")
         wanted = console.shares_of("--losses", losses)

@@ -222,7 +222,7 @@ def _check_length(length: int, header: Header, layers: Sequence[Layer], file: st
     at = header.size
     for layer in layers:
         if at == length and count([layer]):
-            partial = "a partial file, which only training can start from"
+            partial = "a partial file, which training can start from, and pruning with --allow-partial"
             raise InputError(f"byte {length}: ends before {layer}: {partial}: {wanted}", file=file)
         for spec in layer.tensors():
             at += 4 * _stored(layer, spec)

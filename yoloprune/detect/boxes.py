@@ -28,6 +28,8 @@ _PAIRS: Final = 16
 """Earlier boxes of its class that an average box may have for all pairs to be compared at once."""
 _FEW_PAIRS: Final = 1 << 14
 """Pairs that are always compared at once: that costs less than a round."""
+_UNBOUNDED: Final = np.errstate(invalid="ignore", over="ignore")
+"""An untrained network's boxes may be infinite; what can't be computed of them overlaps nothing, as in C."""
 _GREEDY_BETA: Final = 0.6
 """box_diou's fixed power; beta_nms is only for diounms."""
 
@@ -150,6 +152,7 @@ def _unremoved(earlier: _Indices, later: _Indices, count: int) -> npt.NDArray[np
         stays = now
 
 
+@_UNBOUNDED
 def iou(a: Boxes, b: Boxes) -> Floats:
     """Intersection over union of boxes [..., 4] that broadcast together; 0 where they don't overlap. (box_iou.)"""
     width = _overlap(a[..., 0], a[..., 2], b[..., 0], b[..., 2])
@@ -161,6 +164,7 @@ def iou(a: Boxes, b: Boxes) -> Floats:
     return result
 
 
+@_UNBOUNDED
 def diou(a: Boxes, b: Boxes, beta: float) -> Floats:
     """IoU less (d/c)^beta: d the squared distance of the centres, c the squared diagonal around both. (box_diounms.)"""
     width = _span(a[..., 0], a[..., 2], b[..., 0], b[..., 2])

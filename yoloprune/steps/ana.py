@@ -39,6 +39,7 @@ def ana(
     metric: str | None = None,
     images: int | None = None,
     labels: bool = True,
+    allow_partial: bool = False,
     criterion: str | None = None,
     calibrate: int = CALIBRATE,
     compensation: str = REFIT,
@@ -54,11 +55,11 @@ def ana(
     Writes `sensitivity.json`. Starts the workspace, or goes on with the one that was started with the same files and
     settings: after rounds of pruning it measures what is left. sparsities: measure all of these instead, the classic
     way. images: first so many pictures of the valid list. labels: False to measure agreement with the original
-    network's own findings instead of accuracy. calibrate: first so many of the train list, for criterion and
-    compensation; 0 for none. compensation: one of COMPENSATIONS. seed: of the bootstrap. Points that are measured
-    already are not measured again.
+    network's own findings instead of accuracy. allow_partial: weights of the first layers will do. calibrate: first so
+    many of the train list, for criterion and compensation; 0 for none. compensation: one of COMPENSATIONS. seed: of the
+    bootstrap. Points that are measured already are not measured again.
     """
-    settings = Settings(dialect, letterbox, metric, images, labels)
+    settings = Settings(dialect, letterbox, metric, images, labels, allow_partial)
     job = start_job(cfg, weights, data, workspace, settings, force=force)
     return analyse_job(
         job,

@@ -61,7 +61,7 @@ def export(
     found = hazards(graph.layers) if wanted is None else []
     if found:
         raise InputError(f"the slim network is not safe in every Darknet: {found[0]}", file=workspace)
-    seen = weights_file.read(job.workspace.weights.path, job.model.graph.layers).header.seen if keep_seen else 0
+    seen = job.original.weights.header.seen if keep_seen else 0
     cfg, weights, names = targets(job, out, force=force)
     if not dry_run:
         cfg_file.write(cfg, graph.cfg, force=force)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.model import load
 from yoloprune.errors import InputError
 from yoloprune.prune.slim import free
 from yoloprune.steps.job import Step, Watch, job_of, open_job, unwatched
@@ -77,8 +76,7 @@ def finetune(
     if not set(freeze) < set(range(len(graph.layers))):
         raise InputError(f"--freeze: expected layers of 0..{len(graph.layers) - 1}, and not all of them")
     images = train_images(job.data, graph, labels=labels)
-    start = job.workspace
-    teacher = load(start.cfg.path, start.weights.path, graph.dialect) if distill else None
+    teacher = job.original if distill else None
     lesson = Lesson(teacher, labels)
     letterbox = job.workspace.settings.letterbox
 

@@ -73,7 +73,7 @@ class Job:
     @property
     def original(self) -> Model:
         """The network that the job started with."""
-        return load(self.workspace.cfg.path, self.workspace.weights.path, self.model.graph.dialect)
+        return _original(self.workspace)
 
     def figures(self, accuracy: float, keep: KeepAtoms) -> Figures:
         """Accuracy and the sizes of the network that is slimmed to `keep`."""
@@ -98,7 +98,8 @@ def open_job(folder: Path) -> Job:
 def job_of(workspace: Workspace) -> Job:
     """The workspace's files loaded."""
     weights = workspace.current_weights()
-    model = load(workspace.cfg.path, weights, dialect_named(workspace.settings.dialect))
+    dialect = dialect_named(workspace.settings.dialect)
+    model = load(workspace.cfg.path, weights, dialect) if workspace.rounds else _original(workspace)
     channels = trace(model.graph)
     keep = channels.all_kept()
     if workspace.rounds:
@@ -110,10 +111,15 @@ def job_of(workspace: Workspace) -> Job:
     return Job(workspace, model, sha256(weights), channels, keep, read_data(workspace.data.path))
 
 
+def _original(workspace: Workspace) -> Model:
+    settings = workspace.settings
+    dialect = dialect_named(settings.dialect)
+    return load(workspace.cfg.path, workspace.weights.path, dialect, allow_partial=settings.allow_partial)
+
+
 def start_job(cfg: Path, weights: Path, data: Path | None, folder: Path, settings: Settings, *, force: bool) -> Job:
     """The job that was started with the same, or a new one, whose workspace `original_figures` will write."""
-    dialect = dialect_named(settings.dialect)
-    model = load(cfg, weights, dialect)
+    model = load(cfg, weights, dialect_named(settings.dialect), allow_partial=settings.allow_partial)
     found = find_data(cfg, data)
     if settings.labels:
         load_measure(model.graph, read_data(found), metric=settings.metric, limit=settings.images)
