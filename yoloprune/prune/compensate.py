@@ -185,7 +185,7 @@ def compensate(
                 changed[layer] = _arrays(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
                 with torch.no_grad():
                     for name, array in changed[layer].items():
-                        getattr(after, name).copy_(torch.from_numpy(array))
+                        getattr(after, name).copy_(torch.from_numpy(array.copy()))  # a file's are read-only
     return _replaced(masked, changed)
 
 
