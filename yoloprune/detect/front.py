@@ -54,13 +54,13 @@ class Front:
         """
         found: list[Any] = []
         total = len(self.measure.pictures)
-        asks = [share * total for share in _ASK_AT] if enough is not None else []
+        asks = [share * total for share in _ASK_AT]
         for batch in self._run(network):
             found += batch
-            if asks and asks[0] <= len(found) < total:
+            if enough is not None and asks and asks[0] <= len(found) < total:
                 asks = [at for at in asks if at > len(found)]
                 outcome = self.measure.outcome(found)
-                if enough is not None and enough(outcome, len(found)):
+                if enough(outcome, len(found)):
                     return outcome, len(found)
         return self.measure.outcome(found), total
 

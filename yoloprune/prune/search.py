@@ -50,16 +50,8 @@ class Expectation:
 
         Curves behind `last` are left out, so that what is measured next does not depend on when a run was interrupted.
         """
-        measured = []
-        for curve in sensitivity.curves:
-            if curve.screen:
-                measured += [
-                    (drift_at(curve, point.dropped), sensitivity.start - point.accuracy, point.share)
-                    for point in curve.points
-                ]
-            if last is not None and curve.label == last.label:
-                break
-        slope = _proportion(sensitivity, [(drift, loss) for drift, loss, _ in measured])
+        measured = _measured(sensitivity, last)
+        slope = _proportion(sensitivity, measured)
         line = [(drift, drift * max(slope, 0.0), _LINE_WEIGHT) for drift in _LINE]
         drifts, losses, weights = np.array(sorted([(0.0, 0.0, 1.0), *line, *measured])).T
         return cls(drifts, monotone(losses, weights))
@@ -69,21 +61,29 @@ class Expectation:
         return float(np.interp(drift, self.drifts, self.losses))
 
 
-def _proportion(sensitivity: Sensitivity, measured: Sequence[tuple[float, float]]) -> float:
+def _measured(sensitivity: Sensitivity, last: Curve | None = None) -> list[tuple[float, float, float]]:
+    """Drift, loss against the network that is cut, and share of the pictures, of all points up to the curve `last`."""
+    measured = []
+    for curve in sensitivity.curves:
+        if curve.screen:
+            measured += [
+                (drift_at(curve, point.dropped), sensitivity.start - point.accuracy, point.share)
+                for point in curve.points
+            ]
+        if last is not None and curve.label == last.label:
+            break
+    return measured
+
+
+def _proportion(sensitivity: Sensitivity, measured: Sequence[tuple[float, float, float]]) -> float:
     """Loss over drift, of small drifts and their losses."""
-    small = [(drift, loss) for drift, loss in measured if drift <= _SMALL_DRIFT]
+    small = [(drift, loss) for drift, loss, _ in measured if drift <= _SMALL_DRIFT]
     return (_GUESS * sensitivity.baseline + sum(loss for _, loss in small)) / (_GUESS + sum(d for d, _ in small))
 
 
 def loss_per_drift(sensitivity: Sensitivity) -> float:
     """What a small drift costs for each of its units, over all groups; more than 0."""
-    measured = [
-        (drift_at(curve, point.dropped), sensitivity.start - point.accuracy)
-        for curve in sensitivity.curves
-        if curve.screen
-        for point in curve.points
-    ]
-    return max(_proportion(sensitivity, measured), 1e-9)
+    return max(_proportion(sensitivity, _measured(sensitivity)), 1e-9)
 
 
 def drift_at(curve: Curve, dropped: int) -> float:
