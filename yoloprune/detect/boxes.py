@@ -19,15 +19,14 @@ from yoloprune.detect.image import letterbox_size
 Boxes = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float32]
 _Indices = npt.NDArray[np.int64]
+_Flags = npt.NDArray[np.bool_]
 NmsKind = Literal["default", "greedynms", "diounms", "cornersnms"]
-"""`nms_kind` of the last [yolo] section: it says what counts as overlap (`overlap_of`)."""
+"""`nms_kind` of the last [yolo] section: it says what counts as overlap (`overlapping`)."""
 
 NMS_THRESH: Final = 0.45
 """Overlap above which the less probable of two boxes goes, in `detector test` and `detector map`."""
-_PAIRS: Final = 16
-"""Earlier boxes of its class that an average box may have for all pairs to be compared at once."""
-_FEW_PAIRS: Final = 1 << 14
-"""Pairs that are always compared at once: that costs less than a round."""
+_PAIRS: Final = 1 << 14
+"""Pairs of boxes that are compared at once: enough to hide what a call of NumPy costs, and few enough for the cache."""
 _UNBOUNDED: Final = np.errstate(invalid="ignore", over="ignore")
 """An untrained network's boxes may be infinite; what can't be computed of them overlaps nothing, as in C."""
 _GREEDY_BETA: Final = 0.6
@@ -96,7 +95,7 @@ def postprocess(
     probs = candidates.probs.detach().cpu().numpy()
     if correction is not None:
         boxes = _corrected(boxes, images, correction)
-    kept = suppress(boxes, probs, images, classes, overlap_of(nms_kind, beta), nms_thresh)
+    kept = suppress(boxes, probs, images, classes, overlapping(nms_kind, nms_thresh, beta))
     kept = kept[np.lexsort((-probs[kept], images[kept]))]
     starts = np.searchsorted(images[kept], np.arange(1, batch_size))
     return [Detections(boxes[some], classes[some], probs[some]) for some in np.split(kept, starts)]
@@ -107,14 +106,13 @@ def suppress(
     probs: Floats,
     images: _Indices,
     classes: _Indices,
-    overlap: Callable[[Boxes, Boxes], Floats],
-    thresh: float,
+    overlaps: Callable[[Boxes, Boxes], _Flags],
 ) -> _Indices:
     """Indices, ascending, of the boxes that non-maximum suppression keeps within each image and class.
 
-    In order of probability every box that is still there removes the later ones that overlap it by more than `thresh`.
-    All images and classes go at once, and the result is that of the plain loop. While some class is crowded, a round
-    keeps the first box of each and compares the others only with their own; then all pairs left are compared.
+    In order of probability every box that is still there removes the later ones that it `overlaps`. All images and
+    classes go at once, and the result is that of the plain loop: a round settles the first boxes of each class, as many
+    as leave a bounded number of pairs, and what these remove of the others.
     """
     segment = images * (classes.max(initial=0) + 1) + classes
     alive = np.lexsort((-probs, segment))
@@ -125,19 +123,18 @@ def suppress(
         np.not_equal(owner[1:], owner[:-1], out=is_first[1:])
         first = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
         rank = np.arange(alive.size) - first
-        if rank.sum() <= max(_PAIRS * alive.size, _FEW_PAIRS):
-            later = np.repeat(np.arange(alive.size), rank)
-            earlier = np.arange(later.size) - np.repeat(np.cumsum(rank) - rank - first, rank)
-            removes = overlap(boxes[alive[earlier]], boxes[alive[later]]) > np.float32(thresh)
-            kept.append(alive[_unremoved(earlier[removes], later[removes], alive.size)])
-            break
-        kept.append(alive[is_first])
-        rest, heads = alive[~is_first], alive[first[~is_first]]
-        alive = rest[~(overlap(boxes[heads], boxes[rest]) > np.float32(thresh))]
+        settled = max(_PAIRS // alive.size, 1)
+        before = np.minimum(rank, settled)
+        later = np.repeat(np.arange(alive.size), before)
+        earlier = np.arange(later.size) - np.repeat(np.cumsum(before) - before - first, before)
+        removes = overlaps(boxes[alive[earlier]], boxes[alive[later]])
+        stays = _unremoved(earlier[removes], later[removes], alive.size)
+        kept.append(alive[stays & (rank < settled)])
+        alive = alive[stays & (rank >= settled)]
     return np.sort(np.concatenate(kept))
 
 
-def _unremoved(earlier: _Indices, later: _Indices, count: int) -> npt.NDArray[np.bool_]:
+def _unremoved(earlier: _Indices, later: _Indices, count: int) -> _Flags:
     """[count]: whether a box stays, where box earlier[i] if it stays removes box later[i].
 
     Assume that all stay and apply the removals until nothing changes: after n times all is right for the boxes whose
@@ -175,13 +172,21 @@ def diou(a: Boxes, b: Boxes, beta: float) -> Floats:
     return iou(a, b) - np.power(share.astype(np.float64), beta).astype(np.float32)
 
 
-def overlap_of(kind: NmsKind, beta: float) -> Callable[[Boxes, Boxes], Floats]:
-    """What `kind` compares with the threshold. (diounms_sort.)"""
-    if kind == "greedynms":
-        return lambda a, b: diou(a, b, _GREEDY_BETA)
-    if kind == "diounms":
-        return lambda a, b: diou(a, b, beta)
-    return iou
+def overlapping(kind: NmsKind, thresh: float = NMS_THRESH, beta: float = _GREEDY_BETA) -> Callable[..., _Flags]:
+    """Which of boxes [M, 4] and others [M, 4] overlap by more than `thresh`, as `kind` counts it. (diounms_sort.)
+
+    beta: of diounms. What the centres' distance takes off is computed only where the IoU alone is over `thresh`.
+    """
+    limit = np.float32(thresh)
+    power = {"greedynms": _GREEDY_BETA, "diounms": beta}.get(kind)
+
+    def overlaps(a: Boxes, b: Boxes) -> _Flags:
+        over: _Flags = iou(a, b) > limit
+        if power is not None:
+            over[over] = diou(a[over], b[over], power) > limit
+        return over
+
+    return overlaps
 
 
 def _overlap(x1: Floats, w1: Floats, x2: Floats, w2: Floats) -> Floats:

@@ -74,8 +74,8 @@ class Front:
 
     def _run(self, network: Network) -> Iterator[list[Any]]:
         with torch.inference_mode():
-            for batch, known in self._batches(self._known):
-                yield self.measure.look(batch, network(batch.inputs, resume=known))
+            batches = self._batches(self._known)
+            yield from self.measure.look((batch, network(batch.inputs, resume=known)) for batch, known in batches)
 
     def _batches(self, known: list[dict[int, Tensor]] | None) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
         if known is None:

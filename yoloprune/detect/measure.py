@@ -35,6 +35,8 @@ from yoloprune.errors import InputError
 
 BATCH: Final = 8
 """Pictures at a time: on CPUs larger ones fall out of the cache and are slower a picture."""
+SUPPRESSED: Final = 32
+"""Pictures whose boxes are suppressed together: what NumPy takes for a call is shared by so many."""
 MEMORY: Final = 2 << 30
 """Bytes of decoded input that are kept for the next measurement; beyond that pictures are decoded anew."""
 DETECTION_METRICS: Final = ("map50", "map75", "map50-95")
@@ -101,16 +103,16 @@ class Measure(ABC):
         """What is looked at."""
 
     @abstractmethod
-    def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
-        """What the network's outputs for a batch say of each of its pictures."""
+    def look(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Iterator[list[Any]]:
+        """What the network's outputs, batch by batch, say of each picture; of one batch or several at a time."""
 
     @abstractmethod
     def outcome(self, found: Sequence[Any]) -> Outcome:
-        """What steers pruning, from what `look` found in the first `len(found)` pictures."""
+        """What steers pruning, from what `look` said of the first `len(found)` pictures."""
 
     @abstractmethod
     def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
-        """All figures, as `map` reports them, from what `look` found in all pictures."""
+        """All figures, as `map` reports them, from what `look` said of all pictures."""
 
     @abstractmethod
     def taught_by(self, teacher: Network) -> Measure:
@@ -121,11 +123,10 @@ class Measure(ABC):
         """SHA-256 of what is measured on: the pictures' names and their truth."""
 
     def run(self, network: Network) -> Iterator[list[Any]]:
-        """What a network finds, batch by batch."""
+        """What a network finds, some pictures at a time."""
         network = network.eval()
         with torch.inference_mode():
-            for batch in self.pictures:
-                yield self.look(batch, network(batch.inputs))
+            yield from self.look((batch, network(batch.inputs)) for batch in self.pictures)
 
     def accuracy(self, network: Network) -> float:
         """The figure that steers pruning, of a network."""
@@ -151,9 +152,18 @@ class DetectionMeasure(Measure):
     def pictures(self) -> Pictures:
         return self._pictures
 
-    def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
-        letterboxed = self.pictures.fit == "letterbox"
-        return list(detections(self.graph, output, batch, letterboxed, MAP_THRESH, nms_kind=self.nms_kind))
+    def look(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Iterator[list[Any]]:
+        parts: list[Candidates] = []
+        sizes: list[tuple[int, int]] = []
+        for batch, output in outputs:
+            part = decoded(self.graph, output, MAP_THRESH)
+            parts.append(replace(part, image=part.image + len(sizes)))
+            sizes += batch.sizes
+            if len(sizes) >= SUPPRESSED:
+                yield self._suppressed(parts, sizes)
+                parts, sizes = [], []
+        if sizes:
+            yield self._suppressed(parts, sizes)
 
     def outcome(self, found: Sequence[Any]) -> DetectionOutcome:
         metric: Any = self.metric
@@ -176,6 +186,10 @@ class DetectionMeasure(Measure):
         measure.labels = False
         return measure
 
+    def _suppressed(self, parts: Sequence[Candidates], sizes: Sequence[tuple[int, int]]) -> list[Any]:
+        letterboxed = self.pictures.fit == "letterbox"
+        return list(suppressed(self.graph, Candidates.join(parts), sizes, letterboxed, nms_kind=self.nms_kind))
+
     def _matches(self, found: Sequence[Any]) -> Matches:
         truths, difficult = (each[: len(found)] for each in (self.split.truths, self.split.difficult))
         return match(found, truths, self.graph.classes, difficult)
@@ -192,9 +206,10 @@ class ClassMeasure(Measure):
     def pictures(self) -> Pictures:
         return self._pictures
 
-    def look(self, batch: Batch, output: Mapping[int, Tensor]) -> list[Any]:
+    def look(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Iterator[list[Any]]:
         head = self.graph.layers[self.graph.outputs[-1]]
-        return list(head.scores(output[head.index]).cpu().numpy())
+        for _, output in outputs:
+            yield list(head.scores(output[head.index]).cpu().numpy())
 
     def outcome(self, found: Sequence[Any]) -> ClassOutcome:
         k = 1 if self.metric == "top1" else 5
@@ -217,30 +232,36 @@ class ClassMeasure(Measure):
         return np.array(self.split.classes[: len(found)], np.int64)
 
 
-def detections(
+def decoded(graph: Graph, output: Mapping[int, Tensor], thresh: float) -> Candidates:
+    """What all heads propose for a batch, more probable than `thresh`."""
+    return Candidates.join([head.decode(output[head.index], thresh) for head in graph.detection_heads])
+
+
+def suppressed(
     graph: Graph,
-    output: Mapping[int, Tensor],
-    batch: Batch,
+    candidates: Candidates,
+    sizes: Sequence[tuple[int, int]],
     letterboxed: bool,
-    thresh: float,
     *,
     nms_kind: str | None = None,
     nms_thresh: float = NMS_THRESH,
 ) -> list[Detections]:
-    """What the heads found in each picture of a batch. NMS is the kind of the last head, as in AlexeyAB's Darknet."""
-    heads = graph.detection_heads
-    candidates = Candidates.join([head.decode(output[head.index], thresh) for head in heads])
+    """What is left after non-maximum suppression in each picture, of width and height `sizes`.
+
+    NMS is the kind of the last head, as in AlexeyAB's Darknet.
+    """
+    last = graph.detection_heads[-1]
     correction: list[Correction] | None = None
     if letterboxed:
         network = (graph.net.input.w, graph.net.input.h)
-        correction = [letterbox_correction(size, network) for size in batch.sizes]
-    kind: Any = nms_kind or heads[-1].nms_kind
+        correction = [letterbox_correction(size, network) for size in sizes]
+    kind: Any = nms_kind or last.nms_kind
     return postprocess(
         candidates,
-        len(batch.sizes),
+        len(sizes),
         nms_kind=kind,
         nms_thresh=nms_thresh,
-        beta=heads[-1].beta_nms,
+        beta=last.beta_nms,
         correction=correction,
     )
 

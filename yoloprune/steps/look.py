@@ -22,7 +22,7 @@ from yoloprune.detect.boxes import Detections, NmsKind
 from yoloprune.detect.draw import draw
 from yoloprune.detect.evaluate import Points
 from yoloprune.detect.image import network_input, read_pixels, write_pixels
-from yoloprune.detect.measure import Batch, detections, fit_for, load_measure, network_for_measuring
+from yoloprune.detect.measure import decoded, fit_for, load_measure, network_for_measuring, suppressed
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import KeepAtoms
 from yoloprune.prune.criteria import default_criterion
@@ -160,9 +160,10 @@ def detect(
         for image, picture in zip(images, pictures, strict=True):
             pixels = read_pixels(image, c)
             inputs = torch.from_numpy(network_input(pixels, w, h, fit)).unsqueeze(0).to(device)
-            batch = Batch(inputs, [(pixels.shape[1], pixels.shape[0])])
-            (boxes,) = detections(graph, network(inputs), batch, fit == "letterbox", thresh, nms_kind=nms)
-            found.append(Found(image, batch.sizes[0], boxes, picture))
+            size = (pixels.shape[1], pixels.shape[0])
+            candidates = decoded(graph, network(inputs), thresh)
+            (boxes,) = suppressed(graph, candidates, [size], fit == "letterbox", nms_kind=nms)
+            found.append(Found(image, size, boxes, picture))
             if drafts is not None:
                 canvas = pixels if c == 3 else read_pixels(image)
                 write_pixels(drafts / picture.name, draw(canvas, boxes, names))
