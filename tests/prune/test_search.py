@@ -13,7 +13,7 @@ import pytest
 from yoloprune.prune.search import Expectation, analyse, drift_at
 from yoloprune.prune.sensitivity import LOSSES, RESOLUTION, Curve, Point, Sensitivity, Setup, monotone
 
-SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 10, "l1", "none")
+SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 128, "l1", "none")
 BASELINE = 0.8
 Loss = Callable[[float], float]
 

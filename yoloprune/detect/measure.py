@@ -36,7 +36,7 @@ from yoloprune.errors import InputError
 BATCH: Final = 8
 """Pictures at a time: on CPUs larger ones fall out of the cache and are slower a picture."""
 SUPPRESSED: Final = 32
-"""Pictures whose boxes are suppressed together: what NumPy takes for a call is shared by so many."""
+"""Pictures whose boxes are suppressed together, a quarter of all at the most: they share what a call of NumPy takes."""
 MEMORY: Final = 2 << 30
 """Bytes of decoded input that are kept for the next measurement; beyond that pictures are decoded anew."""
 DETECTION_METRICS: Final = ("map50", "map75", "map50-95")
@@ -159,7 +159,7 @@ class DetectionMeasure(Measure):
             part = decoded(self.graph, output, MAP_THRESH)
             parts.append(replace(part, image=part.image + len(sizes)))
             sizes += batch.sizes
-            if len(sizes) >= SUPPRESSED:
+            if len(sizes) >= min(SUPPRESSED, len(self.pictures) / 4):
                 yield self._suppressed(parts, sizes)
                 parts, sizes = [], []
         if sizes:

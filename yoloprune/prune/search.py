@@ -10,7 +10,7 @@ is measured only where a decision hangs on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -21,9 +21,9 @@ from yoloprune.prune.sensitivity import RESOLUTION, Curve, Point, Sensitivity, g
 
 STEPS: Final = (*(step / 20 for step in range(1, 20)), 0.975)
 """Sparsities that may be measured."""
-SCREENED: Final = (0.1, 0.4, 0.7, 0.95)
+SCREENED: Final = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.95)
 """Sparsities at which the drift is looked at."""
-TRIES: Final = 2
+TRIES: Final = 3
 """Measurements that may just miss a loss before less precise knowledge has to do."""
 _GUESS: Final = 0.01
 """A drift of so much is taken to have lost its share of all accuracy, before any measurement."""
@@ -33,8 +33,12 @@ _LINE: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _LINE_WEIGHT: Final = 0.3
 """The proportion found so far stands in where no measurement is near: as points at these drifts, each with the weight
 of so many measurements."""
-_OWN_LOSS: Final = 0.01
-"""A group's own factor on the common curve is believed in once it rests on predicted losses over this."""
+_NOISE: Final = 0.05
+"""Standard deviation of an accuracy measured on one picture, over cuts that differ little; falls with their root."""
+_OWN: Final = 0.5
+"""Standard deviation over groups of what they lose, as a share of what is expected of their drifts ..."""
+_ALIKE: Final = 1.0
+"""... and how far apart drifts are, as natural logarithms, over which a group stays alike in that."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,8 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> int | None:
     than `RESOLUTION` beyond what was measured to hold, and before what was measured to fail, is expected to;
     or, once anything holds, after `TRIES` near misses: on noisy curves there is always another count that might.
     """
-    expected = Expectation.of(sensitivity, curve)
-    factor = _own_factor(sensitivity, curve, expected)
-    before = sensitivity.baseline - sensitivity.start
+    possible = grid_counts(curve, STEPS)
+    expected = dict(zip(possible, expected_losses(sensitivity, curve, possible), strict=True))
     measured = {point.dropped for point in curve.points}
     larger = 2 * max(sensitivity.losses, default=0.0)
     for loss in sorted(sensitivity.losses, reverse=True):
@@ -120,12 +123,42 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> int | None:
         larger = loss
         if (len(missed) >= TRIES and low > curve.gone) or high - low <= RESOLUTION * curve.atoms:
             continue
-        between = [count for count in grid_counts(curve, STEPS) if low < count < high and count not in measured]
-        hopeful = [count for count in between if factor * expected.at(drift_at(curve, count)) <= loss - before]
+        between = [count for count in possible if low < count < high and count not in measured]
+        hopeful = [count for count in between if expected[count] <= loss]
         if hopeful and (low == curve.gone or hopeful[-1] - low > RESOLUTION * curve.atoms):
-            # Where the expectation has failed, halving what is left is never much worse than following it again.
-            return min(hopeful[-1], between[len(between) // 2]) if missed else hopeful[-1]
+            # Where the expectation has failed twice, halving what is left is never much worse than following it again.
+            return min(hopeful[-1], between[len(between) // 2]) if len(missed) > 1 else hopeful[-1]
     return None
+
+
+def expected_losses(sensitivity: Sensitivity, curve: Curve, counts: Sequence[int]) -> NDArray[np.float64]:
+    """[counts]: what a group is expected to lose at these counts against the original network; it never falls.
+
+    The common curve times 1 + r, where r over the logarithm of the drift is a Gaussian process with mean 0, standard
+    deviation _OWN and length _ALIKE, given what this group was measured to lose (Rasmussen and Williams 2006, "Gaussian
+    Processes for Machine Learning", eq. 2.25).
+    """
+    if not counts:
+        return np.zeros(0)
+    common = Expectation.of(sensitivity, curve)
+    noise = _NOISE / math.sqrt(sensitivity.setup.images)
+
+    def of(dropped: Iterable[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        drifts = [max(drift_at(curve, count), 1e-9) for count in dropped]
+        return np.log(drifts), np.array([max(common.at(drift), noise / 2) for drift in drifts])
+
+    def alike(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+        covariance: NDArray[np.float64] = _OWN**2 * np.exp(-0.5 * ((one[:, None] - other) / _ALIKE) ** 2)
+        return covariance
+
+    at, losses = of(counts)
+    if curve.points:
+        seen, predicted = of(point.dropped for point in curve.points)
+        lost = np.array([sensitivity.start - point.accuracy for point in curve.points])
+        shares = np.array([point.share for point in curve.points])
+        uncertain = np.diag((noise / predicted) ** 2 / shares)
+        losses = losses * (1 + alike(at, seen) @ np.linalg.solve(alike(seen, seen) + uncertain, lost / predicted - 1))
+    return sensitivity.baseline - sensitivity.start + monotone(losses, np.ones(len(losses)))
 
 
 def _bracket(sensitivity: Sensitivity, curve: Curve, loss: float) -> tuple[int, int]:
@@ -133,14 +166,6 @@ def _bracket(sensitivity: Sensitivity, curve: Curve, loss: float) -> tuple[int, 
     low = sensitivity.holds(curve, loss)
     over = [point.dropped for point in curve.points if point.dropped > low and sensitivity.loss(point) > loss]
     return low, min(over, default=curve.atoms)
-
-
-def _own_factor(sensitivity: Sensitivity, curve: Curve, expected: Expectation) -> float:
-    """How this group's losses compare with what is expected of their drifts: near 1 until it has lost much."""
-    predicted = np.array([expected.at(drift_at(curve, point.dropped)) for point in curve.points])
-    lost = np.array([sensitivity.start - point.accuracy for point in curve.points])
-    own = _OWN_LOSS**2
-    return max(float((own + predicted @ lost) / (own + predicted @ predicted)), 0.1)
 
 
 class Measurer(Protocol):
