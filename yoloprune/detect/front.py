@@ -14,6 +14,8 @@ from yoloprune.detect.outcome import Outcome
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept; where those in front of a layer are more, everything is computed anew."""
+LOOKED_AT: Final = 8
+"""Pictures that tell what enters the heads: of the first batch, so fewer where that is smaller."""
 _ASK_AT: Final = (0.25, 0.5)
 """Shares of the pictures after which a measurement may be given up."""
 
@@ -65,11 +67,12 @@ class Front:
         return self.measure.outcome(found), total
 
     def entering(self, network: Network) -> list[Tensor]:
-        """What enters the heads of a variant, on the first batch of pictures."""
+        """What enters the heads of a variant, on the first `LOOKED_AT` pictures."""
         entering = sorted(set(self.base.graph.entering))
         with torch.inference_mode():
             batch, known = next(self._batches(self._known))
-            outputs = network(batch.inputs, entering, known)
+            first = {index: output[:LOOKED_AT] for index, output in known.items()}
+            outputs = network(batch.inputs[:LOOKED_AT], entering, first)
         return [outputs[index] for index in entering]
 
     def _run(self, network: Network) -> Iterator[list[Any]]:

@@ -33,8 +33,8 @@ from yoloprune.detect.image import Fit, load_batches
 from yoloprune.detect.outcome import Outcome
 from yoloprune.errors import InputError
 
-BATCH: Final = 8
-"""Pictures at a time: on CPUs larger ones fall out of the cache and are slower a picture."""
+PIXELS: Final = {"cpu": 16 * 320 * 320, "cuda": 256 * 320 * 320}
+"""Of a batch's input: on CPUs larger ones fall out of the cache, smaller ones wait for each layer's start."""
 SUPPRESSED: Final = 32
 """Pictures whose boxes are suppressed together, a quarter of all at the most: they share what a call of NumPy takes."""
 MEMORY: Final = 2 << 30
@@ -54,16 +54,21 @@ class Batch:
 
 
 class Pictures:
-    """Pictures as network input; decoded once where they fit in memory."""
+    """Pictures as network input; decoded once where they fit in memory. A batch is a quarter of them at the most."""
 
     def __init__(
-        self, paths: Sequence[Path], graph: Graph, fit: Fit, device: str | torch.device = "cpu", batch: int = BATCH
+        self,
+        paths: Sequence[Path],
+        graph: Graph,
+        fit: Fit,
+        device: str | torch.device = "cpu",
+        batch: int | None = None,
     ) -> None:
         self.paths = tuple(paths)
         self.fit = fit
         self._shape = graph.net.input
         self._device = device
-        self._batch = batch
+        self._batch = batch or max(min(batch_for(graph, device), len(paths) // 4), 1)
         self._kept: list[Batch] | None = None
 
     def __len__(self) -> int:
@@ -83,6 +88,13 @@ class Pictures:
             yield batch
         if keep:
             self._kept = kept
+
+
+def batch_for(graph: Graph, device: str | torch.device) -> int:
+    """How many pictures are best run at a time: a power of two up to 64."""
+    _, h, w = graph.net.input
+    pixels = PIXELS["cpu" if torch.device(device).type == "cpu" else "cuda"]
+    return 1 << min(max(pixels // (h * w), 1).bit_length() - 1, 6)
 
 
 class Measure(ABC):

@@ -48,7 +48,7 @@ class Trials:
         return self._front.entering(self._base)
 
     def drift(self, curve: Curve, dropped: int) -> float:
-        """Mean squared change of what enters the heads, over its variance; on the first batch of pictures."""
+        """Mean squared change of what enters the heads, over its variance; on the first few pictures."""
         self._cut(curve, dropped)
         after = self._front.entering(self._variant)
         shares = [(b - a).square().mean() / b.var().clamp(min=1e-30) for a, b in zip(after, self._before, strict=True)]
