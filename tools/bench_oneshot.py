@@ -99,10 +99,12 @@ def main() -> None:
 
 def part(split: Split, numbers: Sequence[int]) -> Split:
     """Some of a split's pictures."""
-    images, truths, difficult = (
-        tuple(each[number] for number in numbers) for each in (split.images, split.truths, split.difficult)
+    return replace(
+        split,
+        images=tuple(split.images[number] for number in numbers),
+        truths=tuple(split.truths[number] for number in numbers),
+        difficult=tuple(split.difficult[number] for number in numbers),
     )
-    return replace(split, images=images, truths=truths, difficult=difficult)
 
 
 def measure_of(model: Model, split: Split) -> DetectionMeasure:

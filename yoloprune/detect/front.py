@@ -67,7 +67,7 @@ class Front:
         return self.measure.outcome(found), total
 
     def scores(self, network: Network) -> Iterator[Tensor]:
-        """What a variant's heads rank their answers by [B, S], batch by batch, on about the first LOOKED_AT pictures."""
+        """What a variant's heads rank their answers by [B, S], batch by batch; of LOOKED_AT pictures or a few more."""
         heads = [self.base.graph.layers[index] for index in self.base.graph.outputs]
         seen = 0
         with torch.inference_mode():

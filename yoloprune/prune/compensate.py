@@ -32,8 +32,8 @@ from yoloprune.prune.moments import Collector, Consumer, Moments, Trial, afforda
 from yoloprune.prune.slim import mask
 from yoloprune.prune.walk import MEMORY, Walk, touched_by
 
-RIDGES: Final = (1e-9, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
-"""From what is enough for dead and repeated channels to where little but the constant moves."""
+RIDGES: Final = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-9)
+"""From where little but the constant moves to what is enough for dead and repeated channels."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,17 @@ def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
 
 
 def _ridge(a: Tensor, b: Tensor, folds: Sequence[tuple[Tensor, Tensor]]) -> float | None:
-    """That of RIDGES which explains most of each fold when fitted on the others; None if the plain cut does."""
-    gains = {ridge: sum(_gain(*fold, _solved(a - fold[0], b - fold[1], ridge)) for fold in folds) for ridge in RIDGES}
-    best = max(gains, key=lambda ridge: gains[ridge])
-    return best if gains[best] > 0 else None
+    """The ridge that explains most of each fold when fitted on the others; None if the plain cut does.
+
+    The first of RIDGES of which the next explains no more: each costs what solving costs.
+    """
+    best, most = None, 0.0
+    for ridge in RIDGES:
+        gain = sum(_gain(*fold, _solved(a - fold[0], b - fold[1], ridge)) for fold in folds)
+        if gain <= most:
+            break
+        best, most = ridge, gain
+    return best
 
 
 def _gain(a: Tensor, b: Tensor, change: Tensor) -> float:
@@ -97,7 +104,7 @@ def _solved(a: Tensor, b: Tensor, ridge: float) -> Tensor:
     own = a.diagonal(dim1=1, dim2=2)
     floor = own[:, :-1].mean(1, keepdim=True) * 1e-6 + torch.finfo(own.dtype).tiny
     penalty = ridge * (own + floor)
-    penalty[:, -1] = RIDGES[0] * own[:, -1]  # a constant is no guess that more pictures would correct
+    penalty[:, -1] = RIDGES[-1] * own[:, -1]  # a constant is no guess that more pictures would correct
     factor, failed = torch.linalg.cholesky_ex(a + torch.diag_embed(penalty))
     return torch.zeros_like(b) if failed.any() else torch.cholesky_solve(b, factor)
 

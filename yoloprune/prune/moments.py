@@ -25,7 +25,7 @@ PER_COLUMN = 16
 MEMORY = 4 << 30
 """Bytes that the moments of a network may take."""
 LARGEST = 512 << 20
-"""Bytes of one consumer's: solving takes about twice as much for a moment."""
+"""Bytes of one consumer's: solving takes about three times as much for a moment."""
 FOLDS = 2
 """Parts of the pictures that moments are held of, so that a fit on some can be tried on the others."""
 TRIAL = 1024
