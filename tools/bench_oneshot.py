@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -58,15 +58,23 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--choose", type=int, default=36, help="pictures of the valid list that choose")
-    parser.add_argument("--calibrate", type=int, default=64, help="pictures of the train list to refit on")
+    parser.add_argument(
+        "--calibrate", type=int, default=64, help="pictures of the train list to refit on, none measured"
+    )
     parser.add_argument("--ways", default=",".join(WAYS), help="which, in this order")
     args = parser.parse_args()
 
     model = load(args.cfg, args.weights, ALEXEYAB)
     data = read_data(args.data)
     valid = load_split(data, "valid", ALEXEYAB, classes=model.graph.classes)
-    train = load_split(data, "train", ALEXEYAB, classes=model.graph.classes, limit=args.calibrate)
-    choosing, fresh = (measure_of(model, part(valid, cut)) for cut in (slice(args.choose), slice(args.choose, None)))
+    train = load_split(data, "train", ALEXEYAB, classes=model.graph.classes)
+    measured = set(valid.images[args.choose :])
+    unseen = [number for number, image in enumerate(train.images) if image not in measured]
+    train = part(train, unseen[: args.calibrate])
+    choosing, fresh = (
+        measure_of(model, part(valid, numbers))
+        for numbers in (range(args.choose), range(args.choose, len(valid.images)))
+    )
     bench = Bench(model, choosing, train)
     original = fresh.accuracy(network_for_measuring(model))
     table = Table(title=f"share of BFLOPs off; {len(fresh.pictures)} pictures, mAP@0.50 {original:.4f}")
@@ -89,9 +97,14 @@ def main() -> None:
     Console().print(table)
 
 
-def part(split: Split, cut: slice) -> Split:
+def part(split: Split, numbers: Sequence[int]) -> Split:
     """Some of a split's pictures."""
-    return replace(split, images=split.images[cut], truths=split.truths[cut], difficult=split.difficult[cut])
+    return replace(
+        split,
+        images=tuple(split.images[number] for number in numbers),
+        truths=tuple(split.truths[number] for number in numbers),
+        difficult=tuple(split.difficult[number] for number in numbers),
+    )
 
 
 def measure_of(model: Model, split: Split) -> DetectionMeasure:

@@ -39,7 +39,10 @@ def main() -> None:
 
     model = load(args.cfg, args.weights, ALEXEYAB)
     split = load_split(read_data(args.data), "valid", ALEXEYAB, classes=model.graph.classes)
-    chosen, fresh = (measure_of(model, part(split, cut)) for cut in (slice(args.choose), slice(args.choose, None)))
+    chosen, fresh = (
+        measure_of(model, part(split, numbers))
+        for numbers in (range(args.choose), range(args.choose, len(split.images)))
+    )
     channels = trace(model.graph)
     everything = channels.all_kept()
     batches = [batch.inputs for batch in chosen.pictures]

@@ -203,3 +203,17 @@ def test_a_tree_lies_from_the_cfg_or_its_parent(tmp_path: Path) -> None:
     text = NET + START + "[avgpool]\n[softmax]\ntree=data/t\n"
     graph = understand(cfg_file.parse(text.encode(), str(tmp_path / "cfg" / "a.cfg")), ALEXEYAB)
     assert graph.layers[2].tree.parents == tuple(PARENTS)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("head", ["[yolo]\nmask=0,1\nnum=2\n", "[region]\nnum=2\nsoftmax=1\n"])
+def test_scores_are_what_boxes_are_found_by(head: str) -> None:
+    text = f"[net]\nwidth=9\nheight=7\nchannels=16\n{head}anchors=1,2,3,4\nclasses=3\n"
+    graph = graph_of(text)
+    (layer,) = graph.detection_heads
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 16, 7, 9)).astype(np.float32))
+    output = layer.module(graph.dialect)(x)
+    scores = layer.scores(output)
+    assert scores.shape == (2, 2 * 3 * 7 * 9)
+    probs = layer.decode(output, 0.2).probs
+    assert 10 < len(probs) < scores.numel()
+    assert torch.equal(scores[scores > 0.2].sort().values, probs.sort().values)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.helpers import random_model
 from yoloprune.darknet.data import read_data
@@ -43,5 +44,10 @@ def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int) -> None:
         for one, other in zip(ours, whole, strict=True):
             assert np.array_equal(one.boxes, other.boxes)
             assert np.array_equal(one.probs, other.probs)
+        with torch.inference_mode():
+            outputs = [variant(batch.inputs) for batch in measure.pictures]
+        heads = model.graph.detection_heads
+        for scores, output in zip(front.scores(variant), outputs, strict=True):
+            assert torch.equal(scores, torch.cat([head.scores(output[head.index]) for head in heads], 1))
         assert front.outcome(variant)[0].accuracy == measure.accuracy(variant)
     assert (max(starts) > 0) == (memory > 0)

@@ -10,10 +10,11 @@ from tests.helpers import graph_of, random_model, worst
 from tests.prune.graphs import random_cfg
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
+from yoloprune.prune import compensate as compensate_file
 from yoloprune.prune.channels import trace
-from yoloprune.prune.compensate import compensate, compensate_alone, refit
+from yoloprune.prune.compensate import RIDGES, Fit, compensate, compensate_alone, refit
 from yoloprune.prune.criteria import CRITERIA, Evidence
-from yoloprune.prune.moments import Consumer, Moments, collect, consumers
+from yoloprune.prune.moments import Consumer, Moments, Trial, collect, consumers
 from yoloprune.prune.slim import mask, slim
 
 HEAD = "[convolutional]\nfilters=7\nsize=1\nactivation=linear\n[yolo]\nclasses=2\nnum=1\n"
@@ -144,7 +145,8 @@ def test_a_refit_is_never_above_the_plain_cut(seed: int) -> None:
     keep[0] = True
     consumer = Consumer(0, groups, np.zeros((groups, columns), np.int64), 1)
     moments = Moments.zero(consumer, outputs, torch.device("cpu"))
-    moments.add(torch.from_numpy(z), torch.from_numpy(wanted))
+    for picture, part in enumerate(np.array_split(np.arange(samples), 2)):
+        moments.add(picture, torch.from_numpy(z[:, :, part]), torch.from_numpy(wanted[:, :, part]))
     fit = refit(torch.from_numpy(weight), moments, keep)
     assert not fit.weight[:, :, ~keep].any()
     after = fit.weight.numpy() @ z + fit.constant.numpy()[:, :, None]
@@ -160,10 +162,52 @@ def test_the_mean_of_what_went_comes_back_however_little_the_pictures_tell(seed:
     weight = rng.normal(size=(1, 4, 12))
     keep = np.arange(12) >= 4
     moments = Moments.zero(Consumer(0, 1, np.zeros((1, 12), np.int64), 1), 4, torch.device("cpu"))
-    moments.add(torch.from_numpy(z), torch.from_numpy(weight @ z))
+    for picture in range(2):
+        some = z[:, :, picture::2]
+        moments.add(picture, torch.from_numpy(some), torch.from_numpy(weight @ some))
     fit = refit(torch.from_numpy(weight), moments, keep)
     left = fit.weight.numpy() @ z + fit.constant.numpy()[:, :, None] - weight @ z
     assert np.abs(left.mean(2)).max() < 1e-6 * np.abs((weight @ z).mean(2)).max()
+
+
+def test_a_few_pictures_of_many_places_are_not_believed_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes says nothing about what stays, but on 16 pictures, each of two patterns, it seems to."""
+    chosen, trusting = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        weight = torch.from_numpy(rng.normal(size=(1, 5, 24)))
+        keep = np.arange(24) >= 4
+        seen = [torch.from_numpy((rng.normal(size=(24, 2)) @ rng.normal(size=(2, 400)))[None]) for _ in range(216)]
+        moments = Moments.zero(Consumer(0, 1, np.zeros((1, 24), np.int64), 1), 5, torch.device("cpu"))
+        for number, z in enumerate(seen[:16]):
+            moments.add(number, z, weight @ z)
+        fits = [Fit(weight * torch.from_numpy(keep), torch.zeros(1, 5).double()), refit(weight, moments, keep)]
+        with monkeypatch.context() as patch:
+            patch.setattr(compensate_file, "_ridge", lambda *_: RIDGES[-1])
+            fits.append(refit(weight, moments, keep))
+        fresh = torch.cat(seen[16:], 2)
+        plain, *errors = (
+            float(sum((left**2).sum() for left in each.residuals(Trial([fresh], [weight @ fresh])))) for each in fits
+        )
+        chosen.append(errors[0] / plain)
+        trusting.append(errors[1] / plain)
+    assert np.mean(chosen) < 1.05
+    assert max(chosen) < 1.25
+    assert min(trusting) > 1.5
+
+
+def test_one_picture_confirms_nothing() -> None:
+    rng = np.random.default_rng(1)
+    weight = torch.from_numpy(rng.normal(size=(1, 3, 6)))
+    keep = np.arange(6) >= 2
+    moments = Moments.zero(Consumer(0, 1, np.zeros((1, 6), np.int64), 1), 3, torch.device("cpu"))
+    z = torch.from_numpy(rng.normal(size=(1, 6, 500)))
+    moments.add(0, z, weight @ z)
+    fit = refit(weight, moments, keep)
+    assert torch.equal(fit.weight, weight * torch.from_numpy(keep))
+    assert not fit.constant.any()
+    moments.add(1, z, weight @ z)
+    assert refit(weight, moments, keep).constant.any()
 
 
 @pytest.mark.parametrize("seed", range(3))

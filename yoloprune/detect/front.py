@@ -14,8 +14,8 @@ from yoloprune.detect.outcome import Outcome
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept; where those in front of a layer are more, everything is computed anew."""
-LOOKED_AT: Final = 8
-"""Pictures that tell what enters the heads: of the first batch, so fewer where that is smaller."""
+LOOKED_AT: Final = 32
+"""Pictures that `scores` looks at."""
 _ASK_AT: Final = (0.25, 0.5)
 """Shares of the pictures after which a measurement may be given up."""
 
@@ -66,14 +66,17 @@ class Front:
                     return outcome, len(found)
         return self.measure.outcome(found), total
 
-    def entering(self, network: Network) -> list[Tensor]:
-        """What enters the heads of a variant, on the first `LOOKED_AT` pictures."""
-        entering = sorted(set(self.base.graph.entering))
+    def scores(self, network: Network) -> Iterator[Tensor]:
+        """What a variant's heads rank their answers by [B, S], batch by batch; of LOOKED_AT pictures or a few more."""
+        heads = [self.base.graph.layers[index] for index in self.base.graph.outputs]
+        seen = 0
         with torch.inference_mode():
-            batch, known = next(self._batches(self._known))
-            first = {index: output[:LOOKED_AT] for index, output in known.items()}
-            outputs = network(batch.inputs[:LOOKED_AT], entering, first)
-        return [outputs[index] for index in entering]
+            for batch, known in self._batches(self._known):
+                if seen >= LOOKED_AT:
+                    return
+                seen += len(batch.sizes)
+                outputs = network(batch.inputs, resume=known)
+                yield torch.cat([head.scores(outputs[head.index]) for head in heads], 1)
 
     def _run(self, network: Network) -> Iterator[list[Any]]:
         with torch.inference_mode():

@@ -7,13 +7,13 @@ inputs and the target t of the unpruned consumer, its weights times its inputs,
     min over V = (W', c) of  sum |V z - t|^2 + ridge |(V - (W_kept, 0)) L|^2,   L^2 = diag(sum z z^T).
 
 The ridge pulls toward the plain cut, not toward 0, so what the pictures say nothing about stays as it was. How hard it
-pulls, the pictures say too (Hoerl, Kennard and Baldwin 1975): columns times what stays unexplained, over samples times
-what the change explains. With many pictures, or targets that can be met, it goes to 0.
+pulls is tried on pictures (cross-validation: Stone 1974): places of one picture are much alike, so neither their number
+nor what is left unexplained on them tells how far a fit can be trusted on another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -32,9 +32,8 @@ from yoloprune.prune.moments import Collector, Consumer, Moments, Trial, afforda
 from yoloprune.prune.slim import mask
 from yoloprune.prune.walk import MEMORY, Walk, touched_by
 
-LEAST_RIDGE: Final = 1e-9
-MOST_RIDGE: Final = 0.1
-"""Bounds of the ridge; the lower one is enough for dead and repeated channels."""
+RIDGES: Final = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-9)
+"""From where little but the constant moves to what is enough for dead and repeated channels."""
 
 
 @dataclass(frozen=True)
@@ -53,57 +52,61 @@ class Fit:
 
 
 def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
-    """Weights [groups, n, D] refitted on the columns `keep` [D] to give what `moments.cross` [groups, D+1, n] asks for.
+    """Weights [groups, n, D] refitted on the columns `keep` [D] to give what `moments.crosses` asks for.
 
-    Moments over the inputs as they will be. Float64. Where they can't be solved for, or rounding would leave more of
-    the targets unexplained than without, the plain cut.
+    Moments over the inputs as they will be. Float64. The plain cut where no ridge is of use to pictures that it was not
+    fitted on, and where rounding would leave more of the targets unexplained than without.
     """
     kept = torch.from_numpy(np.flatnonzero(keep)).to(weight.device)
     rows = torch.cat([kept, torch.tensor([len(keep)], device=weight.device)])  # the last is the constant
-    a = moments.gram[:, rows][:, :, rows]
     start = torch.cat([weight[:, :, kept], torch.zeros_like(weight[:, :, :1])], 2)
-    b = moments.cross[:, rows] - a @ start.mT
-    asked = moments.cross[:, rows]
-    change = _solved(a, b, LEAST_RIDGE)
-    ridge = _ridge(a, start.mT + change, change, asked, moments.energy)
-    change = _solved(a, b, ridge)
-    if not _unexplained(a, start.mT + change, asked, moments.energy) <= _unexplained(
-        a, start.mT, asked, moments.energy
-    ):
-        change = torch.zeros_like(change)
+    folds = [
+        (a, cross[:, rows] - a @ start.mT)
+        for a, cross in zip(moments.grams[:, :, rows][:, :, :, rows], moments.crosses, strict=True)
+    ]
+    a, b = (sum(parts, torch.zeros_like(parts[0])) for parts in zip(*folds, strict=True))
+    change = torch.zeros_like(b)
+    ridge = _ridge(a, b, folds)
+    if ridge is not None:
+        solved = _solved(a, b, ridge)
+        if _gain(a, b, solved) >= 0:
+            change = solved
     change = change.mT
     fitted = torch.zeros_like(weight)
     fitted[:, :, kept] = start[:, :, :-1] + change[:, :, :-1]
     return Fit(fitted, change[:, :, -1])
 
 
-def _ridge(a: Tensor, fitted: Tensor, change: Tensor, cross: Tensor, energy: Tensor) -> float:
-    """Hoerl, Kennard and Baldwin's choice; a [G, K, K], fitted, change and cross [G, K, n], energy [G, n]."""
-    unexplained = _unexplained(a, fitted, cross, energy)
-    explained = (change[:, :-1] ** 2 * a.diagonal(dim1=1, dim2=2)[:, :-1, None]).sum()
-    columns, samples = a.shape[1] - 1, float(a[0, -1, -1])
-    ridge = columns * unexplained / max(samples * float(explained), 1e-300)
-    return min(max(ridge, LEAST_RIDGE), MOST_RIDGE)
+def _ridge(a: Tensor, b: Tensor, folds: Sequence[tuple[Tensor, Tensor]]) -> float | None:
+    """The ridge that explains most of each fold when fitted on the others; None if the plain cut does.
+
+    The first of RIDGES of which the next explains no more: each costs what solving costs.
+    """
+    best, most = None, 0.0
+    for ridge in RIDGES:
+        gain = sum(_gain(*fold, _solved(a - fold[0], b - fold[1], ridge)) for fold in folds)
+        if gain <= most:
+            break
+        best, most = ridge, gain
+    return best
 
 
-def _unexplained(a: Tensor, fitted: Tensor, cross: Tensor, energy: Tensor) -> float:
-    """Sum of squares that `fitted` [G, K, n] leaves of the targets, from their moments."""
-    return float(energy.sum() - 2 * (fitted * cross).sum() + (fitted * (a @ fitted)).sum())
+def _gain(a: Tensor, b: Tensor, change: Tensor) -> float:
+    """How much less of the targets stays unexplained with this change [G, K, n] than with the plain cut."""
+    return float((change * (2 * b - a @ change)).sum())
 
 
 def _solved(a: Tensor, b: Tensor, ridge: float) -> Tensor:
-    """(a + ridge)^-1 b; a [G, K, K] positive semidefinite, its last row and column the constant's."""
+    """(a + ridge)^-1 b; 0 where rounding made `a` indefinite.
+
+    a [G, K, K] positive semidefinite, its last row and column the constant's.
+    """
     own = a.diagonal(dim1=1, dim2=2)
     floor = own[:, :-1].mean(1, keepdim=True) * 1e-6 + torch.finfo(own.dtype).tiny
-    while ridge <= MOST_RIDGE:
-        penalty = ridge * (own + floor)
-        penalty[:, -1] = LEAST_RIDGE * own[:, -1]  # a constant is no guess that more pictures would correct
-        factor, failed = torch.linalg.cholesky_ex(a + torch.diag_embed(penalty))
-        if not failed.any():
-            solved = torch.cholesky_solve(b, factor)
-            return solved + torch.cholesky_solve(b - a @ solved, factor)
-        ridge *= 10  # rounding made the equations indefinite
-    return torch.zeros_like(b)
+    penalty = ridge * (own + floor)
+    penalty[:, -1] = RIDGES[-1] * own[:, -1]  # a constant is no guess that more pictures would correct
+    factor, failed = torch.linalg.cholesky_ex(a + torch.diag_embed(penalty))
+    return torch.zeros_like(b) if failed.any() else torch.cholesky_solve(b, factor)
 
 
 def fitted(model: Model, consumer: Consumer, moments: Moments, keep: KeepAtoms) -> Fit:
@@ -113,7 +116,7 @@ def fitted(model: Model, consumer: Consumer, moments: Moments, keep: KeepAtoms) 
     them. That is kept only if pictures that were not fitted on lose less by it than by the plain cut.
     """
     kept = keep[consumer.atoms[0]]
-    weight = matrix(model, consumer).to(moments.gram.device)
+    weight = matrix(model, consumer).to(moments.grams.device)
     if not consumer.mixed:
         return refit(weight, moments, kept)
     mix = refit(torch.eye(consumer.columns).to(weight).expand(consumer.groups, -1, -1), moments, kept).weight
@@ -151,7 +154,7 @@ def compensate_alone(
             continue
         own = matrix(model, consumer)
         targets = torch.eye(consumer.columns).to(own).expand(consumer.groups, -1, -1) if consumer.mixed else own
-        fit = fitted(model, consumer, observed.asking_for(targets.to(observed.gram.device)), keep)
+        fit = fitted(model, consumer, observed.asking_for(targets.to(observed.grams.device)), keep)
         changed[layer] = _arrays(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
     return _replaced(masked, changed)
 

@@ -24,8 +24,10 @@ PER_COLUMN = 16
 """... and as many for each column where that is more: further ones barely move the fit of a large kernel, and cost."""
 MEMORY = 4 << 30
 """Bytes that the moments of a network may take."""
-LARGEST = 256 << 20
-"""Bytes of one consumer's: solving takes about four times as much for a moment."""
+LARGEST = 512 << 20
+"""Bytes of one consumer's: solving takes about three times as much for a moment."""
+FOLDS = 2
+"""Parts of the pictures that moments are held of, so that a fit on some can be tried on the others."""
 TRIAL = 1024
 """Places that the fit of a mixed consumer is tried on, over all pictures."""
 HELD_OUT = 4
@@ -54,7 +56,7 @@ class Consumer:
     def bytes(self) -> int:
         """Size of its moments."""
         trial = TRIAL * self.columns * self.kernel * 4 if self.mixed else 0
-        return self.groups * ((self.columns + 1) ** 2 * 8 + trial)
+        return self.groups * (FOLDS * (self.columns + 1) ** 2 * 8 + trial)
 
     def mixing(self) -> Self:
         """The same with a column for each channel."""
@@ -123,12 +125,10 @@ class Moments:
     are the unpruned channels.
     """
 
-    gram: Tensor
-    """Sum of z z^T [groups, D+1, D+1]; the last entry counts the samples."""
-    cross: Tensor
-    """Sum of z t^T [groups, D+1, n]."""
-    energy: Tensor
-    """Sum of t^2 [groups, n]."""
+    grams: Tensor
+    """Sum of z z^T over each fold [FOLDS, groups, D+1, D+1]; the last entry counts the samples."""
+    crosses: Tensor
+    """Sum of z t^T [FOLDS, groups, D+1, n]."""
     seen: Trial = field(default_factory=Trial)
     """Mixed: of pictures that are in the sums ..."""
     unseen: Trial = field(default_factory=Trial)
@@ -137,25 +137,28 @@ class Moments:
     @classmethod
     def zero(cls, consumer: Consumer, targets: int, device: torch.device) -> Self:
         """No sample yet."""
-        size = (consumer.groups, consumer.columns + 1)
-        gram = torch.zeros(*size, consumer.columns + 1, dtype=torch.float64, device=device)
-        cross = torch.zeros(*size, targets, dtype=torch.float64, device=device)
-        return cls(gram, cross, torch.zeros(consumer.groups, targets, dtype=torch.float64, device=device))
+        size = (FOLDS, consumer.groups, consumer.columns + 1)
+        grams = torch.zeros(*size, consumer.columns + 1, dtype=torch.float64, device=device)
+        return cls(grams, torch.zeros(*size, targets, dtype=torch.float64, device=device))
 
-    def add(self, columns: Tensor, targets: Tensor | None = None, *, constant: bool = True) -> None:
-        """In place: columns [groups, D, M] of M samples, and what should come out of them [groups, n, M]."""
+    @property
+    def gram(self) -> Tensor:
+        """Over all samples [groups, D+1, D+1]."""
+        return self.grams.sum(0)
+
+    def add(self, picture: int, columns: Tensor, targets: Tensor | None = None, *, constant: bool = True) -> None:
+        """In place: columns [groups, D, M] of M samples of a picture, what should come out of them [groups, n, M]."""
         z = torch.cat([columns, torch.full_like(columns[:, :1], constant)], 1).double()
-        self.gram.baddbmm_(z, z.mT)
+        gram, cross = self.grams[picture % FOLDS], self.crosses[picture % FOLDS]
+        gram.baddbmm_(z, z.mT)
         if not constant:
-            self.gram[:, -1, -1] += columns.shape[2]
+            gram[:, -1, -1] += columns.shape[2]
         if targets is not None:
-            self.cross.baddbmm_(z, targets.double().mT)
-            self.energy.add_(targets.double().square().sum(2))
+            cross.baddbmm_(z, targets.double().mT)
 
     def asking_for(self, weight: Tensor) -> Self:
         """The same inputs, and as targets what `weight` [groups, n, D] makes of them."""
-        cross = self.gram[:, :, :-1] @ weight.mT
-        return replace(self, cross=cross, energy=(weight * cross[:, :-1].mT).sum(2))
+        return replace(self, crosses=self.grams[..., :-1] @ weight.mT)
 
 
 class Collector:
@@ -198,7 +201,7 @@ class Collector:
         if self.original is not None:
             wanted = targets[:, :, some].double()
             wanted = wanted if self.consumer.mixed else self._weight.double() @ wanted
-        self.moments.add(columns[:, :, some], wanted, constant=not self.consumer.mixed)
+        self.moments.add(self._pictures, columns[:, :, some], wanted, constant=not self.consumer.mixed)
 
     def _channels(self, x: Tensor) -> Tensor:
         return x.reshape(self.consumer.groups, self.consumer.columns, -1)

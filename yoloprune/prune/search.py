@@ -1,6 +1,6 @@
-"""Where a loss curve is worth measuring: predicted from how far the heads' inputs drift, confirmed by measurement.
+"""Where a loss curve is worth measuring: predicted from how far what the heads say drifts, confirmed by measurement.
 
-A cut disturbs what enters the heads. How much accuracy that costs depends on the network and the pictures, hardly on
+A cut disturbs what the heads say. How much accuracy that costs depends on the network and the pictures, hardly on
 which group was cut: over the groups of a network, loss against drift is one curve with the measurement's own noise
 around it (docs/method.md shows it). Drift needs no labels, a few pictures tell it, and it grows smoothly with the cut.
 So it is looked at for some counts of each group, the common curve is fitted on whatever has been measured, and accuracy
@@ -172,7 +172,7 @@ class Measurer(Protocol):
     """Who cuts a group and looks (trials.py)."""
 
     def drift(self, curve: Curve, dropped: int) -> float:
-        """How far a cut disturbs what enters the heads."""
+        """How far a cut disturbs what the heads say."""
 
     def point(self, curve: Curve, dropped: int, most: float = math.inf) -> Point:
         """A measurement; it may be given up where more than `most` is lost for sure."""

@@ -70,7 +70,7 @@ class Curve:
     """How many were gone before."""
     points: tuple[Point, ...] = ()
     screen: tuple[tuple[int, float], ...] = ()
-    """For some counts of dropped atoms, the drift of what enters the heads (search.py)."""
+    """For some counts of dropped atoms, the drift of what the heads say (search.py)."""
 
     @property
     def label(self) -> str:

@@ -45,14 +45,16 @@ class Trials:
 
     @cached_property
     def _before(self) -> list[Tensor]:
-        return self._front.entering(self._base)
+        return list(self._front.scores(self._base))
 
     def drift(self, curve: Curve, dropped: int) -> float:
-        """Mean squared change of what enters the heads, over its variance; on the first few pictures."""
+        """Sum of squared changes of what the heads rank their answers by, over the sum of its squares."""
         self._cut(curve, dropped)
-        after = self._front.entering(self._variant)
-        shares = [(b - a).square().mean() / b.var().clamp(min=1e-30) for a, b in zip(after, self._before, strict=True)]
-        return float(torch.stack(shares).mean())
+        before, changed = (torch.zeros((), dtype=torch.float64) for _ in range(2))
+        for a, b in zip(self._front.scores(self._variant), self._before, strict=True):
+            changed += (a - b).double().square().sum().cpu()
+            before += b.double().square().sum().cpu()
+        return float(changed / before.clamp(min=1e-30))
 
     def point(self, curve: Curve, dropped: int, most: float = float("inf")) -> Point:
         """One measurement; given up early where the first pictures leave no doubt that it loses more than `most`."""

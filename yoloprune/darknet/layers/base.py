@@ -191,7 +191,7 @@ class Layer(ABC):
         """Torch module: takes a Tensor [B,C,H,W] per source, gives one; parameters are named as `tensors()` names."""
 
     def scores(self, output: Tensor) -> Tensor:
-        """Of a classifier's last layer: what its classes are ranked by, [B,C,H,W] -> [B,K]."""
+        """Of a result: what its answers are ranked by; of a classifier its classes, [B,C,H,W] -> [B,K]."""
         return output.flatten(1)
 
     def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:

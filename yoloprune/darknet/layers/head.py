@@ -55,6 +55,13 @@ class DetectionHead(Head):
         In Darknet's order: image, cell by rows, anchor, class (get_yolo_detections, get_region_detections).
         """
 
+    def scores(self, output: Tensor) -> Tensor:
+        """What boxes are ranked by, of all anchors, classes and cells: objectness times class, [B, A*K*H*W]."""
+        b, _, h, w = output.shape
+        planes = output.view(b, len(self.anchors), -1, h, w)
+        classes = planes[:, :, -self.classes :]
+        return (classes if self.objectness < 0 else planes[:, :, self.objectness, None] * classes).flatten(1)
+
     def _gather(self, output: Tensor, thresh: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Image, row, column, anchor [M] and values [M, planes] of the cells with objectness over `thresh`."""
         b, _, h, w = output.shape
