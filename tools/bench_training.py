@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--darknet", type=int, default=0, help="iterations of Darknet's, a turn")
     parser.add_argument("--limit", type=float, default=600, help="seconds that a turn of Darknet's may take")
-    parser.add_argument("--workers", type=int, default=1, help="threads that make our pictures")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make our pictures")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
 

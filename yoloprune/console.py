@@ -341,7 +341,7 @@ Labels = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of all that is random.")]
 Workers = Annotated[
-    int, typer.Option("--workers", metavar="N", min=0, help="Threads that prepare train pictures; 0: none.")
+    int, typer.Option("--workers", metavar="N", min=0, help="Processes that prepare train pictures; 0: none.")
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", callback=_usable, help="As PyTorch names it: cpu, cuda, cuda:1.")
