@@ -291,11 +291,12 @@ def test_bad_input_is_refused(images: Split, tmp_path: Path) -> None:
 
 def test_what_is_not_supported_is_said() -> None:
     assert unsupported(graph(NET)) == []
-    text = NET.replace("burn_in=2", "burn_in=2\ntrack=1\nadam=0").replace("jitter=.2", "jitter=.2\nonlyforward=1")
-    found = unsupported(graph(text))
-    assert len(found) == 2
+    text = NET.replace("burn_in=2", "burn_in=2\ntrack=1\nadam=0\nclip=0")
+    found = unsupported(graph(text.replace("jitter=.2", "jitter=.2\nonlyforward=1\nclip=1")))
+    assert len(found) == 3
     assert "net.cfg:10: track=1 is not supported" in found[0]
     assert "onlyforward=1 is not supported" in found[1]
+    assert "clip=1 is not supported" in found[2]
 
 
 def test_frozen_layers_stay_and_normalize_by_what_they_know(images: Split, tmp_path: Path) -> None:
