@@ -314,7 +314,9 @@ EarlyStop = Annotated[
     int,
     typer.Option("--early-stop", metavar="N", min=0, help="End after N measurements without a better one; 0: don't."),
 ]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute layers in bfloat16 on a CPU; a GPU that can does anyway.")]
+Bf16 = Annotated[
+    bool, typer.Option("--bf16", help="Compute layers in bfloat16 on a CPU; a GPU that has it does anyway.")
+]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written.")]
 ForReader = Annotated[
     str | None,
