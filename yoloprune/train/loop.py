@@ -199,7 +199,8 @@ class _Run:
         before = self.model.weights.header.seen + recipe.seen + self.state.iteration * recipe.images
         for turn, (pixels, truths) in enumerate(parts):
             number = turn * processes.count + processes.rank
-            torch.manual_seed((self.samples.seed << 32) + self.state.iteration * recipe.subdivisions + number)
+            drawn = np.random.default_rng((self.samples.seed, 3, self.state.iteration * recipe.subdivisions + number))
+            torch.manual_seed(int(drawn.integers(1 << 62)))
             inputs = network_input(pixels, self.device)
             last = (turn + 1) * processes.count == recipe.subdivisions
             seen = before + (number + 1) * recipe.mini_batch
