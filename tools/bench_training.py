@@ -2,10 +2,10 @@
 
     python tools/bench_training.py CFG --data F [--iterations 20] [--repeats 3] [--darknet 2] [--workers 1]
 
-The three take turns. Ours are the same loop, once on the pictures of the train list (decoded in the first turn, then
-kept in memory; augmented anew every time), once on one random batch that lies in memory. Darknet's is `darknet detector
-train`, in a folder of its own, by what its log says of each iteration, loading apart; without --darknet N it is left
-out. Printed are medians and medians of the ratios of neighbouring turns.
+The three take turns. Ours are the same loop, once on the pictures of the train list (decoded when a turn first comes to
+them, then kept in memory; augmented anew every time), once on one random batch that lies in memory. Darknet's is
+`darknet detector train`, in a folder of its own, by what its log says of each iteration, loading apart; without
+--darknet N it is left out. Printed are medians and medians of the ratios of neighbouring turns.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from yoloprune.allocator import keep_freed_memory
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import DataFile, Split, load_split, read_data
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
 
+    keep_freed_memory()  # as the command line does
     graph, data = load_graph(args.cfg, ALEXEYAB), read_data(args.data)
     images = load_split(data, "train", ALEXEYAB, classes=graph.classes)
     turns = []
@@ -57,7 +59,7 @@ def main() -> None:
         real = ours(graph, images, args.iterations, args.workers, args.device, memory=False)
         memory = ours(graph, images, args.iterations, args.workers, args.device, memory=True)
         theirs = darknets(graph, data, images, args.darknet, args.limit) if args.darknet and turn else float("nan")
-        if turn:  # the first one decodes
+        if turn:  # the first one warms up
             turns.append((real, memory, theirs))
     for name, each in zip(
         ("with the data path", "tensors in memory", "Darknet"), zip(*turns, strict=True), strict=True
