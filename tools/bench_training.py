@@ -5,18 +5,21 @@
 The three take turns. Ours are the same loop, once on the pictures of the train list (decoded when a turn first comes to
 them, then kept in memory; augmented anew every time), once on one random batch that lies in memory. Darknet's is
 `darknet detector train`, in a folder of its own, by what its log says of each iteration, loading apart; without
---darknet N it is left out. Printed are medians and medians of the ratios of neighbouring turns.
+--darknet N it is left out. Printed are medians and medians of the ratios of neighbouring turns. Last come the pictures
+alone, made without training.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import re
 import shutil
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,6 +71,7 @@ def main() -> None:
     print(f"with the data path / tensors in memory: {statistics.median(a / b for a, b, _ in turns):.2f}")
     if args.darknet:
         print(f"with the data path / Darknet: {statistics.median(a / c for a, _, c in turns):.1f}")
+    print(f"pictures alone: {pictures_alone(graph, images, args.iterations, args.workers):.0f} images/s")
 
 
 def ours(graph: Graph, images: Split, iterations: int, workers: int, device: str, *, memory: bool) -> float:
@@ -88,6 +92,21 @@ def ours(graph: Graph, images: Split, iterations: int, workers: int, device: str
             progress=told.append,
         )
     return told[-1].images_per_second
+
+
+def pictures_alone(graph: Graph, images: Split, iterations: int, workers: int) -> float:
+    """Images a second that the data path makes when nobody trains, once all are decoded."""
+    recipe = Recipe.from_graph(graph, iterations=iterations)
+    size = recipe.mini_batch
+    samples = Samples.of(images, graph, recipe, 0, 1 << 30)
+    epoch = -(-len(images.images) // size)
+    with contextlib.closing(batches(samples, itertools.count(0, size), size, workers)) as parts:
+        for _ in itertools.islice(parts, epoch + 3 * workers):
+            pass
+        start = time.perf_counter()
+        for _ in itertools.islice(parts, 4 * epoch):
+            pass
+        return 4 * epoch * size / (time.perf_counter() - start)
 
 
 def _in_memory(samples: Samples, firsts: Iterable[int], size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
