@@ -13,6 +13,7 @@ BOTTOM = {"errors", "artefacts"}
 STAGE = {*BOTTOM, "darknet", "detect"}
 BELOW_STEPS = {*STAGE, "readers", "workspace", "prune", "train"}
 MAY_IMPORT = {
+    "allocator": set(),
     "errors": set(),
     "artefacts": {"errors"},
     "readers": BOTTOM,
@@ -25,8 +26,8 @@ MAY_IMPORT = {
     "report": {*BELOW_STEPS, "steps"},
     "plots": {*BELOW_STEPS, "steps"},
     "console": {*BELOW_STEPS, "steps"},
-    "cli": {*BELOW_STEPS, "steps", "report", "plots", "console"},
-    "__main__": {*BELOW_STEPS, "steps", "report", "plots", "console", "cli"},
+    "cli": {*BELOW_STEPS, "allocator", "steps", "report", "plots", "console"},
+    "__main__": {*BELOW_STEPS, "allocator", "steps", "report", "plots", "console", "cli"},
     "__init__": set(),
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""

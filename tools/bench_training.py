@@ -2,21 +2,24 @@
 
     python tools/bench_training.py CFG --data F [--iterations 20] [--repeats 3] [--darknet 2] [--workers 1]
 
-The three take turns. Ours are the same loop, once on the pictures of the train list (decoded in the first turn, then
-kept in memory; augmented anew every time), once on one random batch that lies in memory. Darknet's is `darknet detector
-train`, in a folder of its own, by what its log says of each iteration, loading apart; without --darknet N it is left
-out. Printed are medians and medians of the ratios of neighbouring turns.
+The three take turns. Ours are the same loop, once on the pictures of the train list (decoded when a turn first comes to
+them, then kept in memory; augmented anew every time), once on one random batch that lies in memory. Darknet's is
+`darknet detector train`, in a folder of its own, by what its log says of each iteration, loading apart; without
+--darknet N it is left out. Printed are medians and medians of the ratios of neighbouring turns. Last come the pictures
+alone, made without training.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import re
 import shutil
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +28,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from yoloprune.allocator import keep_freed_memory
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import DataFile, Split, load_split, read_data
@@ -46,10 +50,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--darknet", type=int, default=0, help="iterations of Darknet's, a turn")
     parser.add_argument("--limit", type=float, default=600, help="seconds that a turn of Darknet's may take")
-    parser.add_argument("--workers", type=int, default=1, help="threads that make our pictures")
+    parser.add_argument("--workers", type=int, default=1, help="processes that make our pictures")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
 
+    keep_freed_memory()  # as the command line does
     graph, data = load_graph(args.cfg, ALEXEYAB), read_data(args.data)
     images = load_split(data, "train", ALEXEYAB, classes=graph.classes)
     turns = []
@@ -57,7 +62,7 @@ def main() -> None:
         real = ours(graph, images, args.iterations, args.workers, args.device, memory=False)
         memory = ours(graph, images, args.iterations, args.workers, args.device, memory=True)
         theirs = darknets(graph, data, images, args.darknet, args.limit) if args.darknet and turn else float("nan")
-        if turn:  # the first one decodes
+        if turn:  # the first one warms up
             turns.append((real, memory, theirs))
     for name, each in zip(
         ("with the data path", "tensors in memory", "Darknet"), zip(*turns, strict=True), strict=True
@@ -66,6 +71,7 @@ def main() -> None:
     print(f"with the data path / tensors in memory: {statistics.median(a / b for a, b, _ in turns):.2f}")
     if args.darknet:
         print(f"with the data path / Darknet: {statistics.median(a / c for a, _, c in turns):.1f}")
+    print(f"pictures alone: {pictures_alone(graph, images, args.iterations, args.workers):.0f} images/s")
 
 
 def ours(graph: Graph, images: Split, iterations: int, workers: int, device: str, *, memory: bool) -> float:
@@ -86,6 +92,21 @@ def ours(graph: Graph, images: Split, iterations: int, workers: int, device: str
             progress=told.append,
         )
     return told[-1].images_per_second
+
+
+def pictures_alone(graph: Graph, images: Split, iterations: int, workers: int) -> float:
+    """Images a second that the data path makes when nobody trains, once all are decoded."""
+    recipe = Recipe.from_graph(graph, iterations=iterations)
+    size = recipe.mini_batch
+    samples = Samples.of(images, graph, recipe, 0, 1 << 30)
+    epoch = -(-len(images.images) // size)
+    with contextlib.closing(batches(samples, itertools.count(0, size), size, workers)) as parts:
+        for _ in itertools.islice(parts, epoch + 3 * workers):
+            pass
+        start = time.perf_counter()
+        for _ in itertools.islice(parts, 4 * epoch):
+            pass
+        return 4 * epoch * size / (time.perf_counter() - start)
 
 
 def _in_memory(samples: Samples, firsts: Iterable[int], size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -314,7 +314,9 @@ EarlyStop = Annotated[
     int,
     typer.Option("--early-stop", metavar="N", min=0, help="End after N measurements without a better one; 0: don't."),
 ]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Compute layers in bfloat16 on a CPU; a GPU that can does anyway.")]
+Bf16 = Annotated[
+    bool, typer.Option("--bf16", help="Compute layers in bfloat16 on a CPU; a GPU that has it does anyway.")
+]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written.")]
 ForReader = Annotated[
     str | None,
@@ -341,7 +343,7 @@ Labels = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of all that is random.")]
 Workers = Annotated[
-    int, typer.Option("--workers", metavar="N", min=0, help="Threads that prepare train pictures; 0: none.")
+    int, typer.Option("--workers", metavar="N", min=0, help="Processes that prepare train pictures; 0: none.")
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", callback=_usable, help="As PyTorch names it: cpu, cuda, cuda:1.")

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers import worst
 from tests.oracles import libdarknet_train as oracle
+from tests.train.nets import drawn_net
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import PJREDDIE
 from yoloprune.darknet.model import Graph, load_graph
@@ -134,13 +136,15 @@ def truths(rng: np.random.Generator, count: int, most: int) -> np.ndarray:
     return rows
 
 
-def start(graph: Graph, seed: int) -> Weights:
+def start(graph: Graph, seed: int, low: float = 0.5) -> Weights:
+    """Random weights; scales and variances in 0.5..1.5, biases and means in low..low + 1."""
     rng = np.random.default_rng(seed)
     made = weights_file.initial(graph.layers, seed)
     for arrays in made.layers:
         for name, array in arrays.items():
             if name != "weight":
-                array[...] = rng.uniform(0.5, 1.5, array.shape)
+                lowest = low if name in ("bias", "mean") else 0.5
+                array[...] = rng.uniform(lowest, lowest + 1, array.shape)
     return made
 
 
@@ -149,42 +153,44 @@ def test_two_updates_equal_darknets(tmp_path: Path, libdarknet: Path, seed: int,
     two_updates(tmp_path, libdarknet, NET.replace("{truth_thresh}", truth_thresh), seed)
 
 
-@pytest.mark.parametrize("seed", [11, 12, 13, 14])
+@pytest.mark.parametrize("seed", range(20))
 def test_two_updates_of_random_nets_equal_darknets(tmp_path: Path, libdarknet: Path, seed: int) -> None:
-    """The net above with other sizes, filters, kernels and activations.
+    """Every seed counts.
 
-    Where inputs of a batch norm are all positive, Darknet's own sums in float32 are up to 6.5e-6 off the same formulas
-    in float64 (ours 6e-7), so that is what they can be held to.
+    Pictures are small because leaky and ReLU have a kink: of some 100,000 sums one lies within float32's rounding of 0
+    now and then, and two programs give it two slopes, which are 1e-4 of a weight.
     """
-    rng = np.random.default_rng(seed)
-    text = NET.replace("{truth_thresh}", f"{rng.uniform(0.3, 1):.2f}").replace("ignore_thresh=.5", "ignore_thresh=.2")
-    text = text.replace("width=32", f"width={8 * rng.integers(2, 6)}").replace(
-        "height=16", f"height={8 * rng.integers(2, 6)}"
-    )
-    text = text.replace("filters=6", f"filters={2 * rng.integers(1, 6)}").replace(
-        "filters=8", f"filters={2 * rng.integers(2, 7)}"
-    )
-    text = text.replace("filters=4", f"filters={rng.integers(2, 7)}")
-    for old in ("leaky", "logistic", "tanh"):
-        text = text.replace(f"={old}", f"={rng.choice(['leaky', 'relu', 'logistic', 'tanh', 'elu'])}", 1)
-    text = text.replace("size=3\nstride=1\npad=1", f"size={rng.choice([3, 5])}\nstride=1\npad=1", 1)
-    text = text.replace("subdivisions=2", f"subdivisions={rng.choice([1, 2])}")
-    text = text.replace("momentum=0.9", f"momentum={rng.uniform(0.3, 0.95):.2f}")
-    two_updates(tmp_path, libdarknet, text, seed, within=1e-5)
+    activations = ("leaky", "relu", "tanh", "elu", "logistic")
+    text = drawn_net(np.random.default_rng(seed), (16, 24), activations, 0.001)
+    two_updates(tmp_path, libdarknet, text, seed, low=-0.5)
 
 
-def two_updates(folder: Path, library: Path, text: str, seed: int, within: float = 1e-6) -> None:
+@pytest.mark.parametrize("seed", range(4, 10))
+def test_what_one_sided_inputs_leave_is_darknets_rounding(tmp_path: Path, libdarknet: Path, seed: int) -> None:
+    """Where inputs of a batch norm's convolution are all positive, Darknet's float32 is up to 5e-6 off float64.
+
+    The deltas of a batch norm add up to 0, so the mean of its inputs moves no weight. In float32 they don't quite, and
+    the mean multiplies what is left: over 90 % of Darknet's error there is a number a filter times the inputs' means.
+    """
+    text = drawn_net(np.random.default_rng(seed), (16, 24, 32, 40), ("logistic", "elu"), 0.0005)
+    two_updates(tmp_path, libdarknet, text, seed, but_for_darknets=True)
+
+
+def two_updates(
+    folder: Path, library: Path, text: str, seed: int, *, low: float = 0.5, but_for_darknets: bool = False
+) -> None:
     """Loss and all weights after two updates on random pictures and boxes."""
     (folder / "net.cfg").write_text(text)
     graph = load_graph(folder / "net.cfg", PJREDDIE)
     rng = np.random.default_rng(seed)
-    weights = start(graph, seed)
+    weights = start(graph, seed, low)
     weights_file.write(folder / "start.weights", weights, graph.layers)
     x = rng.uniform(-1, 1, (UPDATES * graph.net.batch, *graph.net.input)).astype(np.float32)
     y = truths(rng, len(x), 10)
     stock = np.zeros_like(y)
     stock[:, :, :4], stock[:, :, 4] = y[:, :, 1:], np.maximum(y[:, :, 0], 0)
-    check(graph, folder, weights, x, y, oracle.train(library, folder, x, stock), within)
+    loss = oracle.train(library, folder, x, stock)
+    check(graph, folder, weights, x, y, loss, but_for_darknets=but_for_darknets)
 
 
 def check(
@@ -194,14 +200,40 @@ def check(
     x: np.ndarray,
     y: np.ndarray,
     expected_loss: float,
-    within: float = 1e-6,
+    *,
+    but_for_darknets: bool = False,
 ) -> None:
-    """Our updates on x and y from `weights`: loss, and every weight against end.weights in the folder."""
-    expected = weights_file.read(folder / "end.weights", graph.layers)
+    """Our updates on x and y from `weights`: loss and every array of weights, all within 1e-6 of the largest value.
+
+    They are held to the same updates in float64, and to Darknet's in end.weights of the folder; with
+    `but_for_darknets` that one may be as much further off as it is from float64.
+    """
+    theirs = weights_file.read(folder / "end.weights", graph.layers).layers
+    exact_loss, exact = updated(graph, weights, x, y, torch.float64)
+    loss, ours = updated(graph, weights, x, y, torch.float32)
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    assert loss == pytest.approx(exact_loss, rel=1e-6)
+    moved = 0
+    for layer, start in zip(graph.layers, weights.layers, strict=True):
+        for name in start:
+            a, b, right = (arrays[layer.index][name] for arrays in (ours, theirs, exact))
+            allowed = worst(b, right) if but_for_darknets else 0.0
+            assert worst(a, right) < 1e-6, f"{layer} {name}"
+            assert worst(a, b) < 1e-6 + allowed, f"{layer} {name}"
+            moved += int(worst(b, start[name]) > 1e-5)  # ten times what is allowed
+    stop = max((index for index, rule in enumerate(graph.updates) if rule.stop), default=-1)
+    still = [spec for layer in graph.layers[: stop + 1] for spec in layer.tensors() if spec.trained and not spec.decay]
+    assert moved == sum(len(layer.tensors()) for layer in graph.layers) - len(still)
+
+
+def updated(
+    graph: Graph, weights: Weights, x: np.ndarray, y: np.ndarray, dtype: torch.dtype
+) -> tuple[float, list[dict[str, np.ndarray]]]:
+    """The loss of updates on x and y, as Darknet reports it, and all arrays after them."""
     batch, images = graph.net.batch, len(x)
     network = Network(graph)
     network.set_weights(weights)
-    network.train()
+    network.to(dtype).train()
     objective = Objective.of(graph)
     schedule = Schedule.from_net(graph.net)
     optimizer = Optimizer(network, Recipe.from_graph(graph))
@@ -210,24 +242,16 @@ def check(
     for update in range(images // batch):
         optimizer.zero_grad()
         for begin in range(update * batch, (update + 1) * batch, part):
-            rows = slice(begin, begin + part)
-            inputs, wanted = torch.from_numpy(x[rows]), torch.from_numpy(y[rows])
+            inputs, wanted = (torch.from_numpy(rows[begin : begin + part]).to(dtype) for rows in (x, y))
             costs = torch.stack(objective.costs(network(inputs, objective.wanted), wanted, begin + part))
             (costs.sum() / batch).backward()
             loss += float(costs.detach().mean()) / images
         optimizer.step(update + 1, schedule.rate(update + 1))
-
-    assert loss == pytest.approx(expected_loss, rel=1e-5)
-    found = network.get_weights(weights.header)
-    moved = 0
-    for layer, ours, theirs, before in zip(graph.layers, found.layers, expected.layers, weights.layers, strict=True):
-        for name in ours:
-            scale = np.abs(theirs[name]).max()
-            assert np.abs(ours[name] - theirs[name]).max() < within * scale, f"{layer} {name}"
-            moved += int((theirs[name] != before[name]).any())
-    stop = max((index for index, rule in enumerate(graph.updates) if rule.stop), default=-1)
-    still = [spec for layer in graph.layers[: stop + 1] for spec in layer.tensors() if spec.trained and not spec.decay]
-    assert moved == sum(len(layer.tensors()) for layer in graph.layers) - len(still)
+    arrays = [
+        {spec.name: getattr(module, spec.name).detach().numpy() for spec in layer.tensors()}
+        for layer, module in zip(graph.layers, network.layers, strict=True)
+    ]
+    return loss, arrays
 
 
 def test_stopped_layers_and_rates_of_their_own_equal_darknets(tmp_path: Path, libdarknet: Path) -> None:
@@ -239,7 +263,7 @@ def test_stopped_layers_and_rates_of_their_own_equal_darknets(tmp_path: Path, li
 
 
 CLASSIFIER = """[net]
-batch=6
+batch=12
 subdivisions=2
 width=13
 height=17

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,11 @@ from tests.train.test_loop import NET, drawn_images, fresh, halves
 from yoloprune.darknet import weights as weights_file
 from yoloprune.errors import InputError
 from yoloprune.train import loop
+from yoloprune.train.batches import batches
 from yoloprune.train.loop import train
 from yoloprune.train.processes import joined, rank_of
 from yoloprune.train.progress import Progress
+from yoloprune.train.samples import Samples
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,10 +69,22 @@ def together(folder: Path) -> None:
         weights_file.write(folder / "last.weights", found.last, model.graph.layers, force=True)
 
 
-def started(command: list[str], folder: Path, kind: str, **environment: str) -> subprocess.Popen[str]:
+def loading(folder: Path) -> None:
+    """Makes mini-batches until it is ended, and tells which processes do."""
+    model, recipe = fresh()
+    samples = Samples.of(drawn_images(folder / "images"), model.graph, recipe, 1, 0)
+    for _ in batches(samples, range(0, 1 << 40, 2), 2, 2):
+        print(*(process.pid for process in active_children()), flush=True)
+
+
+def started(
+    command: list[str], folder: Path, kind: str, *, start_new_session: bool = False, **environment: str
+) -> subprocess.Popen[str]:
     changed = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     full = [sys.executable, *command, "-m", "tests.train.test_faults", str(folder), kind]
-    return subprocess.Popen(full, env=changed, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        full, env=changed, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=start_new_session
+    )
 
 
 def test_killed_at_any_moment_it_ends_as_undisturbed(tmp_path: Path) -> None:
@@ -96,6 +111,38 @@ def test_killed_at_any_moment_it_ends_as_undisturbed(tmp_path: Path) -> None:
         assert hashlib.sha256(one).digest() == hashlib.sha256(other).digest(), name
     left = {path.name for path in (killed / "training").iterdir() if not path.name.startswith(".")}
     assert left == {loop.CHECKPOINT, loop.LOG, loop.CHART}
+
+
+def test_processes_end_with_who_started_them(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with started([], tmp_path, "loading") as process:
+        assert process.stdout is not None
+        workers = process.stdout.readline().split()
+        assert len(workers) == 2
+        process.send_signal(signal.SIGKILL)
+    while any(running(int(worker)) for worker in workers):
+        time.sleep(0.1)
+
+
+def running(pid: int) -> bool:
+    """Whether there is such a process, and not only its exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_ctrl_c_reaches_all_and_stops_between_updates(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with started([], tmp_path, "killed", start_new_session=True) as process:
+        assert process.stdout is not None
+        for _ in range(4):
+            process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        told = process.stdout.read().split()
+    assert process.returncode == -signal.SIGINT
+    saved = torch.load(tmp_path / "training" / loop.CHECKPOINT, weights_only=True)
+    assert saved["iteration"] in (int(told[-1]), int(told[-1]) + 1) if told else saved["iteration"] in (4, 5)
 
 
 def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
@@ -151,4 +198,4 @@ def test_two_processes_are_one_with_twice_the_mini_batches(
 
 
 if __name__ == "__main__":
-    {"killed": killed_again_and_again, "together": together}[sys.argv[2]](Path(sys.argv[1]))
+    {"killed": killed_again_and_again, "together": together, "loading": loading}[sys.argv[2]](Path(sys.argv[1]))

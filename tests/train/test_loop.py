@@ -242,6 +242,17 @@ def test_best_and_last_are_kept(images: Split, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.last.layers[0]["weight"], seen[2]["layers.0.weight"])
 
 
+def test_any_seed_and_policy_will_do_without_max_batches(images: Split, tmp_path: Path) -> None:
+    text = NET.replace("max_batches=6\n", "policy=poly\npower=1\n").replace("burn_in=2\n", "")
+    net = graph(text)
+    recipe = Recipe.from_graph(net, iterations=4)
+    model = Model(net, weights_file.initial(net.layers, 3))
+    found = train(model, images, recipe, folder=tmp_path, seed=1 << 40, workers=0)
+    assert [record.rate for record in found.history] == pytest.approx([0.0015, 0.001, 0.0005, 0])
+    with pytest.raises(InputError, match="expected max_batches=, found none"):
+        Recipe.from_graph(net)
+
+
 def test_it_learns(images: Split, tmp_path: Path) -> None:
     model, recipe = fresh()
     recipe = Recipe.for_finetuning(model.graph, 60, learning_rate=0.01, batch=9)
@@ -291,11 +302,12 @@ def test_bad_input_is_refused(images: Split, tmp_path: Path) -> None:
 
 def test_what_is_not_supported_is_said() -> None:
     assert unsupported(graph(NET)) == []
-    text = NET.replace("burn_in=2", "burn_in=2\ntrack=1\nadam=0").replace("jitter=.2", "jitter=.2\nonlyforward=1")
-    found = unsupported(graph(text))
-    assert len(found) == 2
+    text = NET.replace("burn_in=2", "burn_in=2\ntrack=1\nadam=0\nclip=0")
+    found = unsupported(graph(text.replace("jitter=.2", "jitter=.2\nonlyforward=1\nclip=1")))
+    assert len(found) == 3
     assert "net.cfg:10: track=1 is not supported" in found[0]
     assert "onlyforward=1 is not supported" in found[1]
+    assert "clip=1 is not supported" in found[2]
 
 
 def test_frozen_layers_stay_and_normalize_by_what_they_know(images: Split, tmp_path: Path) -> None:
@@ -326,7 +338,8 @@ def test_bfloat16_follows_float32(images: Split, tmp_path: Path) -> None:
         ends.append(train(model, images, recipe, folder=tmp_path / str(half), seed=1, workers=0))
     losses = [[record.loss for record in end.history] for end in ends]
     assert losses[0] != losses[1]
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0.03)
+    # A value has 8 bits: within 2^-8 of it, and a little more as updates follow each other.
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=0.01 * losses[0][0])
     for a, b in zip(ends[0].last.layers, ends[1].last.layers, strict=True):
         for name in a:
             np.testing.assert_allclose(b[name], a[name], rtol=0.05, atol=0.03)

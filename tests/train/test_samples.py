@@ -1,8 +1,12 @@
-"""The row of pictures: what is in it does not depend on threads, memory or order of asking."""
+"""The row of pictures: what is in it does not depend on processes, memory or order of asking."""
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import closing
 from dataclasses import replace
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import torch
 from tests.train.test_loop import NET, drawn_images, fresh
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
+from yoloprune.detect.image import read_pixels
 from yoloprune.errors import InputError
 from yoloprune.train.batches import batches
 from yoloprune.train.samples import PixelCache, Samples
@@ -26,7 +31,7 @@ def test_the_row_is_a_function_of_place_and_seed(tmp_path: Path, keys: str) -> N
     rows = []
     for workers, memory in ((0, 0), (1, 6000), (4, 1 << 20)):
         samples = Samples.of(images, model.graph, recipe, 7, memory)
-        rows.append(list(batches(samples, range(0, 126, 3), 3, workers)))
+        rows.append([(pixels.clone(), truths) for pixels, truths in batches(samples, range(0, 126, 3), 3, workers)])
     for row in rows[1:]:
         for a, b in zip(rows[0], row, strict=True):
             assert torch.equal(a[0], b[0])
@@ -36,6 +41,40 @@ def test_the_row_is_a_function_of_place_and_seed(tmp_path: Path, keys: str) -> N
     np.testing.assert_array_equal(samples.at(100)[0], rows[0][33][0][1].numpy())
     other = Samples.of(images, model.graph, recipe, 8, 0)
     assert (other.at(0)[0] != samples.at(0)[0]).any()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_errors_are_the_same_and_leave_no_process(tmp_path: Path, workers: int) -> None:
+    images = drawn_images(tmp_path)
+    images.images[4].write_bytes(b"no picture")
+    model, recipe = fresh()
+    samples = Samples.of(images, model.graph, recipe, 7, 0)
+    right = next(number for number in range(9) if samples._number(number) == 4) // 2
+    row = batches(samples, range(0, 100, 2), 2, workers)
+    for _ in range(right):
+        next(row)
+    assert len(active_children()) == workers
+    with pytest.raises(InputError) as found:
+        next(row)
+    with pytest.raises(InputError) as expected:
+        read_pixels(images.images[4])
+    assert str(found.value) == str(expected.value)
+    assert not active_children()
+
+
+def test_what_is_left_off_leaves_no_process(tmp_path: Path) -> None:
+    model, recipe = fresh()
+    samples = Samples.of(drawn_images(tmp_path), model.graph, recipe, 7, 0)
+    with closing(batches(samples, range(0, 100, 2), 2, 2)) as row:
+        next(row)
+        assert len(active_children()) == 2
+    assert not active_children()
+    row = batches(samples, range(0, 100, 2), 2, 2)
+    next(row)
+    os.kill(active_children()[0].pid or 0, signal.SIGKILL)
+    with pytest.raises(InputError, match=r"a process that prepares pictures ended .*--workers 0"):
+        list(row)
+    assert not active_children()
 
 
 def test_every_picture_comes_once_an_epoch(tmp_path: Path) -> None:
@@ -51,14 +90,32 @@ def test_every_picture_comes_once_an_epoch(tmp_path: Path) -> None:
     assert epochs[0] != epochs[1]
 
 
-def test_the_cache_keeps_within_its_limit(tmp_path: Path) -> None:
+def test_the_cache_keeps_within_its_limit_whoever_reads(tmp_path: Path) -> None:
     images = drawn_images(tmp_path)
-    cache = PixelCache(10000, 3)
-    pixels = [cache.read(path) for path in images.images]
-    assert cache._bytes == sum(each.nbytes for each in cache._kept.values()) <= 10000
-    assert 0 < len(cache._kept) < 9
-    first = next(iter(cache._kept))
-    assert cache.read(first) is pixels[images.images.index(first)]
+    right = [read_pixels(path) for path in images.images]
+    limit = sum(pixels.nbytes for pixels in right[:4]) + 1
+    cache = PixelCache(images.images, 3, limit)
+    readers = [get_context("fork").Process(target=_read_all, args=(cache,)) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+        assert reader.exitcode == 0
+    for path in images.images:
+        path.unlink()
+    kept = []
+    for number in range(9):
+        try:
+            np.testing.assert_array_equal(cache.read(number), right[number])
+            kept.append(number)
+        except InputError:
+            continue
+    assert limit - max(pixels.nbytes for pixels in right) < sum(right[number].nbytes for number in kept) <= limit
+
+
+def _read_all(cache: PixelCache) -> None:
+    for number in range(9):
+        cache.read(number)
 
 
 def test_a_missing_label_file_is_no_object_only_in_alexeyabs_dialect(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def finetune(
     measure = job.measure(device)
     if force and not rank_of():
         (folder / CHECKPOINT).unlink(missing_ok=True)
-    announce(watch, graph)
+    announce(watch, graph, recipe, device)
     taught = (
         "by labels" if teacher is None else "by labels and the unpruned network" if labels else "by the unpruned one"
     )

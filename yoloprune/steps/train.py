@@ -96,7 +96,7 @@ def train_network(
     if force and not rank_of():
         for file in (best, last, out / CHECKPOINT):
             file.unlink(missing_ok=True)
-    announce(watch, graph)
+    announce(watch, graph, recipe, device)
     start = f"{taken} layers from {pretrained}" if pretrained else "from scratch"
     watch(Step("train", 0, recipe.iterations, f"{recipe.iterations} iterations of {recipe.images} pictures, {start}"))
     model = Model(graph, weights)

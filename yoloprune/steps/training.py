@@ -10,6 +10,7 @@ from yoloprune.darknet.data import ClassSplit, DataFile, Split, load_classes, lo
 from yoloprune.darknet.model import Graph
 from yoloprune.steps.job import Step, Watch
 from yoloprune.train.progress import Progress
+from yoloprune.train.recipe import Recipe
 from yoloprune.train.unsupported import unsupported
 
 
@@ -24,13 +25,15 @@ def train_images(data: DataFile, graph: Graph, *, labels: bool = True) -> Split 
 
 
 def mixed_precision(device: str, asked: bool) -> bool:
-    """Whether layers compute in bfloat16: on a GPU that can, always; on a CPU if asked for."""
-    return asked or (device.startswith("cuda") and torch.cuda.is_bf16_supported())
+    """Whether layers compute in bfloat16: on a GPU that has it always, elsewhere if asked for."""
+    return asked or (device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def announce(watch: Watch, graph: Graph) -> None:
-    """Say in one line what the cfg asks for and does not get."""
+def announce(watch: Watch, graph: Graph, recipe: Recipe, device: str) -> None:
+    """Say in one line what was asked for, or is usual, and does not come."""
     left_out = unsupported(graph)
+    if device.startswith("cuda") and not recipe.bfloat16:
+        left_out.append("this GPU has no bfloat16: layers compute in float32")
     if left_out:
         watch(Step("left out", 0, 1, "; ".join(left_out)))
 

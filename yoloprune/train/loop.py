@@ -76,8 +76,8 @@ def train(
     masks: values that stay as `TensorSpec.masked` says, exactly and all the time. lesson: who teaches. evaluate: higher
     is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. resume: go on
     from the checkpoint in `folder` if there is one, else it is replaced; on a CPU the result is then, bit for bit, that
-    of an undisturbed run. workers: threads that prepare pictures; they change nothing but the speed. cache_bytes:
-    memory for decoded pictures.
+    of an undisturbed run. workers: processes that prepare pictures; they change nothing but the speed. cache_bytes:
+    memory for decoded pictures, of all of them together.
 
     Within `processes.joined` every process calls this alike; the first one measures, tells and writes, and only its
     result has a best. Mini-batches are then dealt out (see `Recipe.for_processes`), which changes nothing but rounding.
@@ -199,7 +199,8 @@ class _Run:
         before = self.model.weights.header.seen + recipe.seen + self.state.iteration * recipe.images
         for turn, (pixels, truths) in enumerate(parts):
             number = turn * processes.count + processes.rank
-            torch.manual_seed((self.samples.seed << 32) + self.state.iteration * recipe.subdivisions + number)
+            drawn = np.random.default_rng((self.samples.seed, 3, self.state.iteration * recipe.subdivisions + number))
+            torch.manual_seed(int(drawn.integers(1 << 62)))
             inputs = network_input(pixels, self.device)
             last = (turn + 1) * processes.count == recipe.subdivisions
             seen = before + (number + 1) * recipe.mini_batch

@@ -80,11 +80,14 @@ class Recipe:
         if not iterations and not net.max_batches:
             raise InputError("[net]: expected max_batches=, found none", file=graph.cfg.file)
         iterations = iterations or net.max_batches
+        schedule = Schedule.from_net(net, seed)
+        if not schedule.max_batches:
+            schedule = replace(schedule, max_batches=iterations)  # some policies end there
         return cls(
             iterations=iterations,
             batch=net.batch,
             subdivisions=min(net.subdivisions, net.batch),
-            schedule=Schedule.from_net(net, seed),
+            schedule=schedule,
             augmentation=Augmentation.from_graph(graph, letterbox),
             sizes=Sizes.from_graph(graph, iterations),
             momentum=net.momentum,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from mmap import mmap
+from multiprocessing import get_context
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,26 +30,39 @@ Sample = tuple[Pixels, NDArray[np.float32]]
 """Picture uint8 [h, w, C] in RGB, and its objects [T, 5], or what its classes are to be [K]."""
 
 
-@dataclass
 class PixelCache:
-    """Decoded pictures, as many as fit in `limit` bytes; the first come stay, since every one is as likely again."""
+    """Decoded pictures, as many as fit in `limit` bytes; the first come stay, since every one is as likely again.
 
-    limit: int
-    channels: int
-    _kept: dict[Path, Pixels] = field(default_factory=dict)
-    _bytes: int = 0
-    _lock: Lock = field(default_factory=Lock)
+    They lie in memory that processes forked later share, so that the limit holds for all of them together.
+    """
 
-    def read(self, path: Path) -> Pixels:
-        """uint8 [H, W, C]. InputError for what can't be decoded."""
-        pixels = self._kept.get(path)
-        if pixels is None:
-            pixels = read_pixels(path, self.channels)
-            with self._lock:
-                if path not in self._kept and self._bytes + pixels.nbytes <= self.limit:
-                    self._kept[path] = pixels
-                    self._bytes += pixels.nbytes
+    def __init__(self, paths: Sequence[Path], channels: int, limit: int) -> None:
+        self._paths, self._channels = paths, channels
+        self._pixels = shared_bytes(limit)
+        self._where = shared_bytes(len(paths) * 3 * 8).view(np.int64).reshape(-1, 3)
+        """[pictures, 3] where its pixels end, height and width; 0 where it isn't kept."""
+        self._used = shared_bytes(8).view(np.int64)
+        self._lock = get_context("fork").Lock()
+
+    def read(self, number: int) -> Pixels:
+        """Picture `number` as uint8 [H, W, C]. InputError for what can't be decoded."""
+        with self._lock:
+            end, h, w = (int(value) for value in self._where[number])
+        if end:
+            return self._pixels[end - h * w * self._channels : end].reshape(h, w, self._channels)
+        pixels = read_pixels(self._paths[number], self._channels)
+        with self._lock:
+            end = int(self._used[0]) + pixels.nbytes
+            if end <= len(self._pixels) and not self._where[number, 0]:
+                self._pixels[end - pixels.nbytes : end] = pixels.reshape(-1)
+                self._where[number] = end, *pixels.shape[:2]
+                self._used[0] = end
         return pixels
+
+
+def shared_bytes(size: int) -> NDArray[np.uint8]:
+    """[size] of 0, shared with processes forked later; what is never written takes no memory."""
+    return np.frombuffer(mmap(-1, max(size, 1)), np.uint8)[:size]
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ class Samples(ABC):
         if isinstance(images, Split) != bool(graph.detection_heads):
             what = "detection heads for images with boxes" if isinstance(images, Split) else "an output of classes"
             raise InputError(f"expected a network with {what}", file=graph.cfg.file)
-        cache = PixelCache(cache_bytes, graph.net.input.c)
+        cache = PixelCache(images.images, graph.net.input.c, cache_bytes)
         if isinstance(images, Split):
             return DetectionSamples(images, graph, recipe, seed, cache)
         return ClassSamples(images, graph, recipe, seed, cache)
@@ -142,7 +156,7 @@ class DetectionSamples(Samples):
     ) -> tuple[Pixels, Labels, View, tuple[int, int]]:
         """A picture through a view, its objects, the view and the picture's size."""
         rule = self.recipe.augmentation
-        pixels = self.cache.read(self.images.images[number])
+        pixels = self.cache.read(number)
         size = (pixels.shape[1], pixels.shape[0])
         view = draw(rule, size, target, rng)
         if quarter is not None:
@@ -186,7 +200,7 @@ class ClassSamples(Samples):
         """A crop, and what its classes are to be (data.c fill_truth_smooth); a picture without a class has zeros."""
         rng, number = self._rng(place), self._number(place)
         rule, classes = self.recipe.augmentation, len(self.images.names)
-        pixels = self.cache.read(self.images.images[number])
+        pixels = self.cache.read(number)
         truth = np.zeros(classes, np.float32)
         kind = self.images.classes[number]
         if kind >= 0:
