@@ -32,6 +32,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from yoloprune.allocator import keep_freed_memory
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=10, help="groups for which a fine grid is measured")
     args = parser.parse_args()
 
+    keep_freed_memory()  # as the command does
     torch.set_num_threads(args.processes)
     bench = Bench(args.cfg, args.weights, args.data, args.calibrate)
     points = bench.classic_points()[:: args.every]

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from yoloprune.detect.image import Pixels
 from yoloprune.errors import InputError
-from yoloprune.train.samples import Samples, shared_bytes
+from yoloprune.train.samples import CAN_FORK, Samples, shared_bytes
 
 _AHEAD = 2
 """Mini-batches that each process makes while one is in use."""
@@ -35,8 +35,9 @@ def batches(
     make them (0: none, made when asked for). Errors as `Samples.at`, in order; InputError too if a process dies.
 
     The processes are forked, which takes hundredths of a second where starting Python anew would take seconds. They end
-    with the generator, and some seconds after this process if it is killed.
+    with the generator, and some seconds after this process if it is killed. Systems that can't fork do without.
     """
+    workers = workers if CAN_FORK else 0
     place = _MiniBatches(samples, size, max(workers * _AHEAD, 1) + 1)
     with warnings.catch_warnings():  # of more processes than cores, and of forking beside threads: see _begin_worker
         warnings.filterwarnings("ignore", "This DataLoader will create")

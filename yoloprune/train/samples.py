@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ Sample = tuple[Pixels, NDArray[np.float32]]
 """Picture uint8 [h, w, C] in RGB, and its objects [T, 5], or what its classes are to be [K]."""
 
 
+CAN_FORK = hasattr(os, "fork")
+
+
 class PixelCache:
     """Decoded pictures, as many as fit in `limit` bytes; the first come stay, since every one is as likely again.
 
@@ -42,7 +46,7 @@ class PixelCache:
         self._where = shared_bytes(len(paths) * 3 * 8).view(np.int64).reshape(-1, 3)
         """[pictures, 3] where its pixels end, height and width; 0 where it isn't kept."""
         self._used = shared_bytes(8).view(np.int64)
-        self._lock = get_context("fork").Lock()
+        self._lock = get_context("fork" if CAN_FORK else None).Lock()
 
     def read(self, number: int) -> Pixels:
         """Picture `number` as uint8 [H, W, C]. InputError for what can't be decoded."""
