@@ -148,7 +148,6 @@ class Bench:
         """The joint cut for which groups trade loss against BFLOPs, as `prune --ratio` has it."""
         market = self.market(cutter, criterion)
         keep = keep_atoms(market.sensitivity, self.channels, market.for_ratio(ratio))
-        keep = cutter.rechosen(keep, criterion)
         return keep, cutter.together(keep)
 
     def uniformly(self, criterion: str, sparsity: float) -> KeepAtoms:

@@ -6,7 +6,6 @@ The first N pictures of the valid list choose and are refitted on; accuracy is t
 
 plain       L1 order, plain cut                recalibrated   the same, batch norm's statistics measured anew
 refitted    L1 order, refitted                 eliminated     elimination order, refitted
-anew        elimination, chosen in parts in the network as cut so far, refitted
 """
 
 from __future__ import annotations
@@ -61,7 +60,6 @@ def main() -> None:
         "recalibrated": lambda share: recalibrated.together(kept("l1", share)),
         "refitted": lambda share: refitted.together(kept("l1", share)),
         "eliminated": lambda share: refitted.together(kept("elimination", share)),
-        "anew": lambda share: refitted.together(refitted.rechosen(kept("elimination", share), "elimination")),
     }
     shares = [float(share) for share in args.shares.split(",")]
     original = fresh.accuracy(network_for_measuring(model))

@@ -7,8 +7,8 @@ inputs and the target t of the unpruned consumer, its weights times its inputs,
     min over V = (W', c) of  sum |V z - t|^2 + ridge |(V - (W_kept, 0)) L|^2,   L^2 = diag(sum z z^T).
 
 The ridge pulls toward the plain cut, not toward 0, so what the pictures say nothing about stays as it was. How hard it
-pulls is tried on pictures (cross-validation: Stone 1974): places of one picture are much alike, so neither their number
-nor what is left unexplained on them tells how far a fit can be trusted on another.
+pulls is tried on unseen pictures (cross-validation: Stone 1974): places of one picture are much alike, so neither their
+number nor what is left unexplained on them tells how far a fit can be trusted on another.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from yoloprune.prune.walk import MEMORY, Walk, touched_by
 
 RIDGES: Final = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-9)
 """From where little but the constant moves to what is enough for dead and repeated channels."""
+ENOUGH: Final = 0.7
+"""Share of the most that a ridge explains on unseen pictures. What a ridge holds back is an error of the same sign in
+all pictures, which adds up over layers; the noise that a weaker one lets in does less harm for the same sum."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,18 @@ def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
 
 
 def _ridge(a: Tensor, b: Tensor, folds: Sequence[tuple[Tensor, Tensor]]) -> float | None:
-    """The ridge that explains most of each fold when fitted on the others; None if the plain cut does.
+    """The least ridge that, fitted on the other folds, explains nearly as much of each as any; None if none explains.
 
-    The first of RIDGES of which the next explains no more: each costs what solving costs.
+    Weaker ones are not tried once one explains less: each costs what solving costs.
     """
-    best, most = None, 0.0
+    chosen, most = None, 0.0
     for ridge in RIDGES:
         gain = sum(_gain(*fold, _solved(a - fold[0], b - fold[1], ridge)) for fold in folds)
-        if gain <= most:
+        most = max(most, gain)
+        if gain <= 0 or gain < ENOUGH * most:
             break
-        best, most = ridge, gain
-    return best
+        chosen = ridge
+    return chosen
 
 
 def _gain(a: Tensor, b: Tensor, change: Tensor) -> float:

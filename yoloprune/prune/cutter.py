@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -15,7 +15,7 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import Channels, Group, KeepAtoms
 from yoloprune.prune.compensate import compensate, compensate_alone
-from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, Evidence
+from yoloprune.prune.criteria import CRITERIA, Evidence
 from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers
 from yoloprune.prune.recalibrate import recalibrate
 from yoloprune.prune.sensitivity import Curve
@@ -26,8 +26,6 @@ RECALIBRATE: Final = "batch norm"
 NOTHING: Final = "none"
 COMPENSATIONS: Final = (REFIT, RECALIBRATE, NOTHING)
 """Consumers refitted (compensate.py), batch norm's statistics measured anew (recalibrate.py), or plain cuts."""
-STEPS: Final = 3
-"""Parts that a joint cut is made in where its channels are chosen anew."""
 
 
 @dataclass(frozen=True)
@@ -96,27 +94,6 @@ class Cutter:
         atoms = next(group.atoms for group in self.channels.groups if group.producers == curve.producers)
         readers = [layer for layer, each in self.consumers.items() if np.isin(atoms, each.atoms).any()]
         return min(readers, default=curve.producers[0])
-
-    def rechosen(self, keep: KeepAtoms, criterion: str) -> KeepAtoms:
-        """As many atoms of each group as in `keep`, but chosen anew in the network as it is cut.
-
-        The cut is made in STEPS equal parts, each by the order in the network cut and refitted so far: curves are of
-        groups cut alone, and what a channel is worth changes as others go. Where nothing is refitted, `keep` itself.
-        """
-        if not (self.compensation == REFIT and self.batches) or criterion in WITHOUT_PICTURES:
-            return keep
-        chosen, cutter = self.keep, self
-        for step in range(1, STEPS + 1):
-            parts = chosen.copy()
-            for group in self.channels.groups:
-                before, after = (int((~each[group.atoms]).sum()) for each in (self.keep, keep))
-                count = before + round((after - before) * step / STEPS)
-                if count > (~chosen[group.atoms]).sum():
-                    parts[group.atoms[list(cutter.order(criterion, group)[:count])]] = False
-            chosen = parts
-            if step < STEPS:
-                cutter = replace(self, model=self.together(chosen), keep=chosen, pictures=lambda: self.batches)
-        return chosen
 
     def alone(self, keep: KeepAtoms) -> Model:
         """The cut of one group; refitted without a look at the pictures."""

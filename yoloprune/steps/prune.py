@@ -127,7 +127,7 @@ def prune(
         assert total_loss is not None
         best = best_for_total(candidates, limits, rule, total_loss * scale)
     best_job = replace(job, channels=best.channels, keep=best.keep)
-    cuts = _Cuts(best_job, best, limits, cutter_of(best_job, calibrate, compensation, device=device), criterion)
+    cuts = _Cuts(best_job, best, limits, cutter_of(best_job, calibrate, compensation, device=device))
     if total_loss is not None:
         way = way_of(best, limits, rule)
 
@@ -265,9 +265,8 @@ class _Cut:
 class _Cuts:
     """Joint cuts, each refitted and measured once."""
 
-    def __init__(self, job: Job, candidate: Candidate, limits: Limits, cutter: Cutter, criterion: str) -> None:
-        self.job, self.candidate, self.limits, self.criterion = job, candidate, limits, criterion
-        self.chooser = cutter
+    def __init__(self, job: Job, candidate: Candidate, limits: Limits, cutter: Cutter) -> None:
+        self.job, self.candidate, self.limits = job, candidate, limits
         self.cutter = replace(cutter, keep=everything(job), pictures=lambda: cutter.batches)
         self._measured: dict[bytes, _Cut] = {}
 
@@ -278,10 +277,9 @@ class _Cuts:
         keep = keep_atoms(sensitivity, channels, useful) & self.job.keep
         known = self._measured.get(keep.tobytes())
         if known is None:
-            keep, before = self.chooser.rechosen(keep, self.criterion), keep
             model = self.cutter.together(keep)
             known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.cutter.device)))
-            self._measured[before.tobytes()] = known
+            self._measured[keep.tobytes()] = known
         return known
 
     @cached_property
