@@ -14,7 +14,7 @@ from yoloprune.detect.outcome import Outcome
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept; where those in front of a layer are more, everything is computed anew."""
-LOOKED_AT: Final = 32
+LOOKED_AT: Final = 16
 """Pictures that `scores` looks at."""
 _ASK_AT: Final = (0.25, 0.5)
 """Shares of the pictures after which a measurement may be given up."""
