@@ -31,7 +31,7 @@ def four_steps(cfg: Path, weights: Path, data: Path, folder: Path, **finetuning:
     before = {path: sha256(path) for path in (cfg, weights, data)}
     workspace = folder / "workspace"
     ana(cfg, weights, data, workspace=workspace, images=16, calibrate=16, sparsities=(0.25, 0.5))
-    cut = prune(0.02, workspace=workspace, calibrate=16, reuse_analysis=False)
+    cut = prune(0.005, workspace=workspace, calibrate=16, reuse_analysis=False)
     assert cut.after.bflops < 0.95 * cut.before.bflops
     trained = finetune(iterations=2, batch=8, workspace=workspace)
     assert trained.after.bflops == cut.after.bflops
