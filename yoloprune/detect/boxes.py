@@ -26,7 +26,9 @@ NmsKind = Literal["default", "greedynms", "diounms", "cornersnms"]
 NMS_THRESH: Final = 0.45
 """Overlap above which the less probable of two boxes goes, in `detector test` and `detector map`."""
 _PAIRS: Final = 1 << 14
-"""Pairs of boxes that are compared at once: enough to hide what a call of NumPy costs, and few enough for the cache."""
+"""Pairs of boxes that a round compares at the least: enough to hide what a call of NumPy costs."""
+_FIRST: Final = 8
+"""Boxes of each class that a round settles at the least."""
 _UNBOUNDED: Final = np.errstate(invalid="ignore", over="ignore")
 """An untrained network's boxes may be infinite; what can't be computed of them overlaps nothing, as in C."""
 _GREEDY_BETA: Final = 0.6
@@ -111,8 +113,8 @@ def suppress(
     """Indices, ascending, of the boxes that non-maximum suppression keeps within each image and class.
 
     In order of probability every box that is still there removes the later ones that it `overlaps`. All images and
-    classes go at once, and the result is that of the plain loop: a round settles the first boxes of each class, as many
-    as leave a bounded number of pairs, and what these remove of the others.
+    classes go at once, and the result is that of the plain loop: a round settles the first boxes of each class, and
+    what these remove of the others.
     """
     segment = images * (classes.max(initial=0) + 1) + classes
     alive = np.lexsort((-probs, segment))
@@ -123,7 +125,7 @@ def suppress(
         np.not_equal(owner[1:], owner[:-1], out=is_first[1:])
         first = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
         rank = np.arange(alive.size) - first
-        settled = max(_PAIRS // alive.size, 1)
+        settled = max(_PAIRS // alive.size, _FIRST)
         before = np.minimum(rank, settled)
         later = np.repeat(np.arange(alive.size), before)
         earlier = np.arange(later.size) - np.repeat(np.cumsum(before) - before - first, before)

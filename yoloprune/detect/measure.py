@@ -37,6 +37,8 @@ PIXELS: Final = {"cpu": 16 * 320 * 320, "cuda": 256 * 320 * 320}
 """Of a batch's input: on CPUs larger ones fall out of the cache, smaller ones wait for each layer's start."""
 SUPPRESSED: Final = 32
 """Pictures whose boxes are suppressed together, a quarter of all at the most: they share what a call of NumPy takes."""
+CROWD: Final = 1 << 17
+"""Boxes that are suppressed together at the most, but for those of one batch: ruined networks find that many."""
 MEMORY: Final = 2 << 30
 """Bytes of decoded input that are kept for the next measurement; beyond that pictures are decoded anew."""
 DETECTION_METRICS: Final = ("map50", "map75", "map50-95")
@@ -171,7 +173,8 @@ class DetectionMeasure(Measure):
             part = decoded(self.graph, output, MAP_THRESH)
             parts.append(replace(part, image=part.image + len(sizes)))
             sizes += batch.sizes
-            if len(sizes) >= min(SUPPRESSED, len(self.pictures) / 4):
+            crowded = sum(len(part.probs) for part in parts) > CROWD
+            if crowded or len(sizes) >= min(SUPPRESSED, len(self.pictures) / 4):
                 yield self._suppressed(parts, sizes)
                 parts, sizes = [], []
         if sizes:
