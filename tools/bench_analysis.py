@@ -134,7 +134,7 @@ class Bench:
 
     def close(self, sensitivity: Sensitivity, groups: int) -> Table:
         """Ours beside a fine grid, for groups drawn at random."""
-        found = [each for batch in self.measure.run(network_for_measuring(self.model)) for each in batch]
+        found = self.measure.found(network_for_measuring(self.model))
         trials = Trials(self.refitted, self.measure, lambda: found)
         drawn = np.random.default_rng(0).permutation(len(sensitivity.curves))[:groups]
         table = Table("group", "channels", *(f"at {loss:g}" for loss in LOSSES), title="may go: ours, fine grid")

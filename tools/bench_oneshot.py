@@ -134,7 +134,7 @@ class Bench:
         """Every group alone analysed, on the pictures that choose; once for each way."""
         key = (id(cutter), criterion)
         if key not in self._markets:
-            found = [each for batch in self.choosing.run(network_for_measuring(self.model)) for each in batch]
+            found = self.choosing.found(network_for_measuring(self.model))
             trials = Trials(cutter, self.choosing, lambda: found)
             setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
             curves = cutter.first_curves(criterion)

@@ -36,7 +36,7 @@ from yoloprune.errors import InputError
 PIXELS: Final = {"cpu": 16 * 320 * 320, "cuda": 256 * 320 * 320}
 """Of a batch's input: on CPUs larger ones fall out of the cache, smaller ones wait for each layer's start."""
 SUPPRESSED: Final = 32
-"""Pictures whose boxes are suppressed together, a quarter of all at the most: they share what a call of NumPy takes."""
+"""Pictures whose boxes are suppressed together: they share what a call of NumPy takes."""
 CROWD: Final = 1 << 17
 """Boxes that are suppressed together at the most, but for those of one batch: ruined networks find that many."""
 MEMORY: Final = 2 << 30
@@ -56,7 +56,7 @@ class Batch:
 
 
 class Pictures:
-    """Pictures as network input; decoded once where they fit in memory. A batch is a quarter of them at the most."""
+    """Pictures as network input; decoded once where they fit in memory."""
 
     def __init__(
         self,
@@ -70,7 +70,9 @@ class Pictures:
         self.fit = fit
         self._shape = graph.net.input
         self._device = device
-        self._batch = batch or max(min(batch_for(graph, device), len(paths) // 4), 1)
+        self.part = max(len(paths) // 4, 1)
+        """A quarter, after which a measurement may be given up: no batch is larger, `look` waits for no more."""
+        self._batch = batch or min(batch_for(graph, device), self.part)
         self._kept: list[Batch] | None = None
 
     def __len__(self) -> int:
@@ -144,7 +146,11 @@ class Measure(ABC):
 
     def accuracy(self, network: Network) -> float:
         """The figure that steers pruning, of a network."""
-        return self.outcome([each for found in self.run(network) for each in found]).accuracy
+        return self.outcome(self.found(network)).accuracy
+
+    def found(self, network: Network) -> list[Any]:
+        """What a network finds in each picture."""
+        return [each for some in self.run(network) for each in some]
 
 
 class DetectionMeasure(Measure):
@@ -174,7 +180,7 @@ class DetectionMeasure(Measure):
             parts.append(replace(part, image=part.image + len(sizes)))
             sizes += batch.sizes
             crowded = sum(len(part.probs) for part in parts) > CROWD
-            if crowded or len(sizes) >= min(SUPPRESSED, len(self.pictures) / 4):
+            if crowded or len(sizes) >= min(SUPPRESSED, self.pictures.part):
                 yield self._suppressed(parts, sizes)
                 parts, sizes = [], []
         if sizes:
@@ -192,7 +198,7 @@ class DetectionMeasure(Measure):
         return _digest(self.split.images, truths)
 
     def taught_by(self, teacher: Network) -> Measure:
-        sure = [each.over(DISPLAY_THRESH) for found in self.run(teacher) for each in found]
+        sure = [each.over(DISPLAY_THRESH) for each in self.found(teacher)]
         truths = tuple(np.column_stack([each.classes, each.boxes]).astype(np.float32) for each in sure)
         if not any(len(truth) for truth in truths):
             raise InputError(f"--no-labels: the network finds nothing over {DISPLAY_THRESH} in {len(truths)} pictures")
@@ -238,7 +244,7 @@ class ClassMeasure(Measure):
         return _digest(self.split.images, (str(number).encode() for number in self.split.classes))
 
     def taught_by(self, teacher: Network) -> Measure:
-        best = tuple(int(np.argmax(scores)) for found in self.run(teacher) for scores in found)
+        best = tuple(int(np.argmax(scores)) for scores in self.found(teacher))
         measure = ClassMeasure(self.graph, replace(self.split, classes=best), self.pictures, self.metric)
         measure.labels = False
         return measure

@@ -144,7 +144,7 @@ def data_candidates(cfg: Path) -> list[Path]:
 
 def original_findings(job: Job, measure: Measure, device: str = "cpu") -> list[Any]:
     """What the network that the job started with finds in each of the measure's pictures."""
-    return [each for found in measure.run(build(job.original, device)) for each in found]
+    return measure.found(build(job.original, device))
 
 
 def original_figures(job: Job, accuracy: float, measure: Measure) -> tuple[Workspace, Figures]:
