@@ -130,8 +130,8 @@ def test_overlap_at_the_threshold_stays() -> None:
     assert third == np.float32(1 / 3)
     zeros = np.zeros(2, np.int64)
     probs = np.array([0.5, 0.6], np.float32)
-    assert boxes.suppress(pair, probs, zeros, zeros, boxes.overlapping("default", float(third))).tolist() == [0, 1]
-    assert boxes.suppress(pair, probs, zeros, zeros, boxes.overlapping("default", 0.333)).tolist() == [1]
+    assert boxes.suppress(pair, probs, zeros, zeros, boxes.Overlap("default", float(third))).tolist() == [0, 1]
+    assert boxes.suppress(pair, probs, zeros, zeros, boxes.Overlap("default", 0.333)).tolist() == [1]
 
 
 def test_batch_is_its_images_alone() -> None:

@@ -73,10 +73,16 @@ class Network(nn.Module):
                     todo.append(source)
         return sorted(needed), last_reader
 
-    def set_weights(self, weights: Weights) -> None:
-        """Copy arrays into the modules; names and shapes must match exactly."""
+    def set_weights(self, weights: Weights, held: Weights | None = None) -> None:
+        """Copy arrays into the modules; names and shapes must match exactly.
+
+        held: what the modules hold already; layers that have the very same arrays in both are left alone.
+        """
+        before = held.layers if held else (None,) * len(weights.layers)
         with torch.no_grad():
-            for layer, module, arrays in zip(self.graph.layers, self.layers, weights.layers, strict=True):
+            for layer, module, arrays, old in zip(self.graph.layers, self.layers, weights.layers, before, strict=True):
+                if arrays is old:
+                    continue
                 for spec in layer.tensors():
                     tensor: Tensor = getattr(module, spec.name)
                     if tuple(tensor.shape) != arrays[spec.name].shape:

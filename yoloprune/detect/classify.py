@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from yoloprune.detect.outcome import MISSED
+
 Scores = npt.NDArray[np.float32]
 
 _TOP: Final = 5
@@ -35,6 +37,12 @@ class ClassOutcome:
     def accuracy(self) -> float:
         """On every image once."""
         return float(self.right.mean()) if self.right.size else 0.0
+
+    @property
+    def stakes(self) -> npt.NDArray[np.float64]:
+        """[I]: what each image adds to the accuracy, and `MISSED` of what it could add."""
+        stakes: npt.NDArray[np.float64] = np.where(self.right, 1, MISSED) / self.right.size
+        return stakes
 
     def resampled(self, counts: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """[R]: on R sets in which image i counts `counts[r, i]` times."""

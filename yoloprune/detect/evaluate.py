@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from yoloprune.darknet.data import Labels
 from yoloprune.detect.boxes import Detections, iou
+from yoloprune.detect.outcome import MISSED
 
 MAP_THRESH: Final = 0.005
 """Probability above which `detector map` looks at a detection."""
@@ -173,6 +174,23 @@ class DetectionOutcome:
             return 0.0
         aps = [_average_precisions(self.matches, thresh, self.points)[present] for thresh in _OF_METRIC[self.metric]]
         return float(np.mean(aps))
+
+    @property
+    def stakes(self) -> _Floats:
+        """[I]: of the area under the curves what each image's true detections add, and `MISSED` of what others could.
+
+        At the least IoU that the metric asks for.
+        """
+        objects = self.matches.objects.sum(0)
+        present = max(int((objects > 0).sum()), 1)
+        found = np.zeros(len(self.matches.objects))
+        for number, (image, true) in _by_class(self.matches, _OF_METRIC[self.metric][0]).items():
+            precision = np.cumsum(true) / np.arange(1, len(true) + 1)
+            envelope = np.maximum.accumulate(precision[::-1])[::-1]
+            np.add.at(found, image[true], envelope[true] / objects[number])
+        possible = (self.matches.objects / np.maximum(objects, 1)).sum(1)
+        stakes: _Floats = (found + MISSED * (possible - found)) / present
+        return stakes
 
     def resampled(self, counts: npt.NDArray[np.float32]) -> _Floats:
         """[R]: on R sets in which image i counts `counts[r, i]` times; the area under the curve, whatever `points`.

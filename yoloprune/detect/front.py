@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from yoloprune.darknet.network import Network
-from yoloprune.detect.measure import Batch, Measure
-from yoloprune.detect.outcome import Outcome
+from yoloprune.detect.measure import Batch, Pictures
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept; where those in front of a layer are more, everything is computed anew."""
-LOOKED_AT: Final = 16
-"""Pictures that `scores` looks at."""
-_ASK_AT: Final = (0.25, 0.5)
-"""Shares of the pictures after which a measurement may be given up."""
 
 
 class Front:
-    """The activations that layers from `start` on read from layers before it, for each batch of a measure's pictures.
+    """The activations that layers from `start` on read from layers before it, for each batch of pictures.
 
     Variants must share the base network's values in all layers before `start`.
     """
 
-    def __init__(self, measure: Measure, base: Network, memory: int = MEMORY) -> None:
-        self.measure, self.base, self.memory = measure, base, memory
+    def __init__(self, pictures: Pictures, base: Network, memory: int = MEMORY) -> None:
+        self.pictures, self.base, self.memory = pictures, base, memory
         self.start = 0
         self._known: list[dict[int, Tensor]] | None = None
 
@@ -38,7 +34,7 @@ class Front:
         crossing = self._crossing(start)
         shapes = {layer.index: layer.out for layer in self.base.graph.layers}
         values = sum(shapes[index].size for index in crossing if index >= 0)
-        if len(self.measure.pictures) * values * 4 > self.memory:
+        if len(self.pictures) * values * 4 > self.memory:
             self.start, self._known = 0, None
             return
         before = self._known if start > self.start else None
@@ -49,45 +45,18 @@ class Front:
             ]
         self.start = start
 
-    def outcome(self, network: Network, enough: Callable[[Outcome, int], bool] | None = None) -> tuple[Outcome, int]:
-        """What steers pruning, of a variant, and on how many pictures.
-
-        On all, or on the first quarter or half if `enough(outcome, pictures)` says that no more need be seen.
-        """
-        found: list[Any] = []
-        total = len(self.measure.pictures)
-        asks = [share * total for share in _ASK_AT]
-        for batch in self._run(network):
-            found += batch
-            if enough is not None and asks and asks[0] <= len(found) < total:
-                asks = [at for at in asks if at > len(found)]
-                outcome = self.measure.outcome(found)
-                if enough(outcome, len(found)):
-                    return outcome, len(found)
-        return self.measure.outcome(found), total
-
-    def scores(self, network: Network) -> Iterator[Tensor]:
-        """What a variant's heads rank their answers by [B, S], batch by batch; of LOOKED_AT pictures or a few more."""
-        heads = [self.base.graph.layers[index] for index in self.base.graph.outputs]
-        seen = 0
-        with torch.inference_mode():
-            for batch, known in self._batches(self._known):
-                if seen >= LOOKED_AT:
-                    return
-                seen += len(batch.sizes)
+    def outputs(self, network: Network, behind: int = 0) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
+        """What a variant puts out for each batch; `behind`: without the first so many."""
+        for batch, known in islice(self._batches(self._known), behind, None):
+            with torch.inference_mode():
                 outputs = network(batch.inputs, resume=known)
-                yield torch.cat([head.scores(outputs[head.index]) for head in heads], 1)
-
-    def _run(self, network: Network) -> Iterator[list[Any]]:
-        with torch.inference_mode():
-            batches = self._batches(self._known)
-            yield from self.measure.look((batch, network(batch.inputs, resume=known)) for batch, known in batches)
+            yield batch, outputs
 
     def _batches(self, known: list[dict[int, Tensor]] | None) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
         if known is None:
-            yield from ((batch, {}) for batch in self.measure.pictures)
+            yield from ((batch, {}) for batch in self.pictures)
         else:
-            yield from zip(self.measure.pictures, known, strict=True)
+            yield from zip(self.pictures, known, strict=True)
 
     def _crossing(self, start: int) -> set[int]:
         """Layers before `start` that are read from there on, or are results."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -78,6 +79,13 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def taking(self, order: Sequence[int]) -> Pictures:
+        """The same in another order: the picture that was `order[0]` comes first."""
+        pictures = copy(self)
+        pictures.paths = tuple(self.paths[number] for number in order)
+        pictures._kept = None
+        return pictures
+
     def __iter__(self) -> Iterator[Batch]:
         if self._kept is not None:
             yield from self._kept
@@ -124,7 +132,7 @@ class Measure(ABC):
 
     @abstractmethod
     def outcome(self, found: Sequence[Any]) -> Outcome:
-        """What steers pruning, from what `look` said of the first `len(found)` pictures."""
+        """What steers pruning, from what `look` said of all pictures."""
 
     @abstractmethod
     def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
@@ -212,8 +220,7 @@ class DetectionMeasure(Measure):
         return list(suppressed(self.graph, Candidates.join(parts), sizes, letterboxed, nms_kind=self.nms_kind))
 
     def _matches(self, found: Sequence[Any]) -> Matches:
-        truths, difficult = (each[: len(found)] for each in (self.split.truths, self.split.difficult))
-        return match(found, truths, self.graph.classes, difficult)
+        return match(found, self.split.truths, self.graph.classes, self.split.difficult)
 
 
 class ClassMeasure(Measure):
@@ -234,10 +241,10 @@ class ClassMeasure(Measure):
 
     def outcome(self, found: Sequence[Any]) -> ClassOutcome:
         k = 1 if self.metric == "top1" else 5
-        return ClassOutcome(hits(np.stack(found), self._classes(found), k))
+        return ClassOutcome(hits(np.stack(found), self._truths, k))
 
     def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
-        result = evaluate_classes([(np.stack(found), self._classes(found))])
+        result = evaluate_classes([(np.stack(found), self._truths)])
         return {"top1": result.top1, "top5": result.top5, "metric": self.metric, "images": result.images}
 
     def digest(self) -> str:
@@ -249,8 +256,9 @@ class ClassMeasure(Measure):
         measure.labels = False
         return measure
 
-    def _classes(self, found: Sequence[Any]) -> np.typing.NDArray[np.int64]:
-        return np.array(self.split.classes[: len(found)], np.int64)
+    @property
+    def _truths(self) -> np.typing.NDArray[np.int64]:
+        return np.array(self.split.classes, np.int64)
 
 
 def decoded(graph: Graph, output: Mapping[int, Tensor], thresh: float) -> Candidates:

@@ -15,6 +15,9 @@ RESAMPLES: Final = 1000
 LEVEL: Final = 0.90
 """Share of the resamples whose loss lies within an interval."""
 
+MISSED: Final = 0.3
+"""Of what a network misses in an image, the share that another like it might find."""
+
 Counts = NDArray[np.float32]
 """[R, I]: how often each of R resamples has drawn image i."""
 
@@ -25,6 +28,10 @@ class Outcome(Protocol):
     @property
     def accuracy(self) -> float:
         """The figure that steers pruning, on every image once."""
+
+    @property
+    def stakes(self) -> NDArray[np.float64]:
+        """[I]: what each image adds to the accuracy, and `MISSED` of what it could add but doesn't."""
 
     def resampled(self, counts: Counts) -> NDArray[np.float64]:
         """[R]: that figure on each resample."""

@@ -81,13 +81,17 @@ class Cutter:
         return CRITERIA[criterion](self.evidence, group)
 
     def first_curves(self, criterion: str) -> tuple[Curve, ...]:
-        """Curves without points, each with the order in which its atoms go. A group of one atom can't be cut."""
-        curves = []
-        for group in self.channels.groups:
-            gone = int((~self.keep[group.atoms]).sum())
-            if len(group.atoms) - gone > 1:
-                curves.append(Curve(group.producers, len(group.atoms), self.order(criterion, group), gone))
-        return tuple(curves)
+        """Curves without points, each with the order in which its atoms go."""
+        return tuple(self.curve(group, self.order(criterion, group)) for group in self.cuttable)
+
+    @property
+    def cuttable(self) -> list[Group]:
+        """Groups of which at least two atoms are left."""
+        return [group for group in self.channels.groups if self.keep[group.atoms].sum() > 1]
+
+    def curve(self, group: Group, order: tuple[int, ...]) -> Curve:
+        """One without points."""
+        return Curve(group.producers, len(group.atoms), order, int((~self.keep[group.atoms]).sum()))
 
     def first_reader(self, curve: Curve) -> int:
         """The first layer that a cut of this group changes: all before put out what they did, in kept channels."""

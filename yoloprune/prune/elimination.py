@@ -122,8 +122,8 @@ class _Part:
             return
         rows = self.inverse[:, columns]  # [groups, b, D+1]
         solved = torch.linalg.solve(self.inverse[:, columns][:, :, columns], rows)
-        self.weight = self.weight - self.weight[:, :, columns] @ solved
-        self.inverse = self.inverse - rows.mT @ solved
+        self.weight.baddbmm_(self.weight[:, :, columns], solved, alpha=-1)
+        self.inverse.baddbmm_(rows.mT, solved, alpha=-1)
         self.weight[:, :, columns] = 0
         # Exactly apart from here on, whatever rounding left.
         self.inverse[:, columns] = 0

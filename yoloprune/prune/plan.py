@@ -55,7 +55,7 @@ def bearable(sensitivity: Sensitivity, curve: Curve, threshold: float, rule: str
     if rule == "prefix":
         held = [curve.gone]
         for point in curve.points:
-            if sensitivity.loss(point) > threshold + ROUNDING:
+            if sensitivity.loss(point) > threshold + ROUNDING or point.share < 1:
                 break
             held.append(point.dropped)
         return held[-1] if sensitivity.baseline - sensitivity.start <= threshold + ROUNDING else curve.gone

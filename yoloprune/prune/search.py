@@ -1,10 +1,10 @@
 """Where a loss curve is worth measuring: predicted from how far what the heads say drifts, confirmed by measurement.
 
-A cut disturbs what the heads say. How much accuracy that costs depends on the network and the pictures, hardly on
-which group was cut: over the groups of a network, loss against drift is one curve with the measurement's own noise
-around it (docs/method.md shows it). Drift needs no labels, a few pictures tell it, and it grows smoothly with the cut.
-So it is looked at for some counts of each group, the common curve is fitted on whatever has been measured, and accuracy
-is measured only where a decision hangs on it.
+A cut disturbs what the heads say. How much accuracy that costs depends on the network and the pictures, less on which
+group was cut: over the groups of a network, loss against drift is one curve, about a power law, with each group's own
+deviation around it and the measurement's noise (docs/method.md shows it). Drift needs no labels, a few pictures tell
+it, and it grows smoothly with the cut. So before a count of a group is measured its drift is looked at, and accuracy is
+measured only where a decision hangs on it.
 """
 
 from __future__ import annotations
@@ -21,48 +21,64 @@ from yoloprune.prune.sensitivity import RESOLUTION, Curve, Point, Sensitivity, g
 
 STEPS: Final = (*(step / 20 for step in range(1, 20)), 0.975)
 """Sparsities that may be measured."""
-SCREENED: Final = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.95)
-"""Sparsities at which the drift is looked at."""
+LOOKED_FIRST: Final = 0.95
+"""Sparsity at which a group's drift is looked at first."""
 TRIES: Final = 3
 """Measurements that may just miss a loss before less precise knowledge has to do."""
-_GUESS: Final = 0.01
-"""A drift of so much is taken to have lost its share of all accuracy, before any measurement."""
-_SMALL_DRIFT: Final = 0.3
-"""Up to here loss grows about in proportion; beyond, little is left to lose."""
-_LINE: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-_LINE_WEIGHT: Final = 0.3
-"""The proportion found so far stands in where no measurement is near: as points at these drifts, each with the weight
-of so many measurements."""
-_NOISE: Final = 0.05
+CAUTION: Final = 0.8
+"""A count is tried for a loss of which it is expected to take this share at the most: a miss costs a measurement."""
+_GUESS: Final = (0.03, 0.02, 0.3)
+"""Before any measurement: a drift, the share of all accuracy that it costs, the share of a measurement this counts."""
+_POWERS: Final = np.arange(0.35, 1.61, 0.05)[:, None]
+"""Of drift, that loss may grow with ..."""
+_POWER: Final = (0.75, 0.1)
+"""... and what is expected of it, with its standard deviation."""
+_SATURATED: Final = 0.6
+"""Beyond this drift little is left to lose."""
+_NOISE: Final = 0.03
 """Standard deviation of an accuracy measured on one picture, over cuts that differ little; falls with their root."""
-_OWN: Final = 0.5
+_OWN: Final = 0.3
 """Standard deviation over groups of what they lose, as a share of what is expected of their drifts ..."""
 _ALIKE: Final = 1.0
 """... and how far apart drifts are, as natural logarithms, over which a group stays alike in that."""
+_SMALL_DRIFT: Final = 0.3
+"""Up to here a mean proportion of loss to drift says something."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """Loss against the network that is cut, as a function of drift; linear between knots."""
+    """Loss against the network that is cut: scale times drift^power."""
 
-    drifts: NDArray[np.float64]
-    losses: NDArray[np.float64]
+    scale: float
+    power: float
 
     @classmethod
     def of(cls, sensitivity: Sensitivity, last: Curve | None = None) -> Expectation:
-        """Fitted on everything measured in the curves up to `last` (default: all), rising (pool adjacent violators).
+        """The most probable one, given everything measured in the curves up to `last` (default: all).
 
         Curves behind `last` are left out, so that what is measured next does not depend on when a run was interrupted.
         """
-        measured = _measured(sensitivity, last)
-        slope = _proportion(sensitivity, measured)
-        line = [(drift, drift * max(slope, 0.0), _LINE_WEIGHT) for drift in _LINE]
-        drifts, losses, weights = np.array(sorted([(0.0, 0.0, 1.0), *line, *measured])).T
-        return cls(drifts, monotone(losses, weights))
+        drift, lost, share = _GUESS
+        known = [(drift, lost * sensitivity.baseline, share), *_measured(sensitivity, last)]
+        drifts, losses, shares = np.array([each for each in known if each[0] <= _SATURATED]).T
+        grown = np.maximum(drifts, 1e-9) ** _POWERS  # [P, M]
+        scale = np.full((len(_POWERS), 1), lost * sensitivity.baseline / drift)
+        for _ in range(5):  # how far a measurement may be off depends on what is expected of it
+            variance = _noise(sensitivity) ** 2 / shares + (_OWN * scale * grown) ** 2
+            scale = ((losses * grown / variance).sum(1) / (grown**2 / variance).sum(1)).clip(min=1e-3)[:, None]
+        misfit = ((losses - scale * grown) ** 2 / variance + np.log(variance)).sum(1)
+        mean, deviation = _POWER
+        best = int(np.argmin(misfit + ((_POWERS[:, 0] - mean) / deviation) ** 2))
+        return cls(float(scale[best, 0]), float(_POWERS[best, 0]))
 
     def at(self, drift: float) -> float:
         """The loss to expect."""
-        return float(np.interp(drift, self.drifts, self.losses))
+        return float(self.scale * max(drift, 0.0) ** self.power)
+
+
+def _noise(sensitivity: Sensitivity) -> float:
+    """Standard deviation of an accuracy measured on all pictures, over cuts that differ little."""
+    return _NOISE / math.sqrt(sensitivity.setup.images)
 
 
 def _measured(sensitivity: Sensitivity, last: Curve | None = None) -> list[tuple[float, float, float]]:
@@ -79,15 +95,13 @@ def _measured(sensitivity: Sensitivity, last: Curve | None = None) -> list[tuple
     return measured
 
 
-def _proportion(sensitivity: Sensitivity, measured: Sequence[tuple[float, float, float]]) -> float:
-    """Loss over drift, of small drifts and their losses."""
-    small = [(drift, loss) for drift, loss, _ in measured if drift <= _SMALL_DRIFT]
-    return (_GUESS * sensitivity.baseline + sum(loss for _, loss in small)) / (_GUESS + sum(d for d, _ in small))
-
-
 def loss_per_drift(sensitivity: Sensitivity) -> float:
     """What a small drift costs for each of its units, over all groups; more than 0."""
-    return max(_proportion(sensitivity, _measured(sensitivity)), 1e-9)
+    drift, lost, _ = _GUESS
+    small = [(drift, lost * sensitivity.baseline)]
+    small += [(drift, loss) for drift, loss, _ in _measured(sensitivity) if drift <= _SMALL_DRIFT]
+    drifts, losses = map(sum, zip(*small, strict=True))
+    return max(losses / drifts, 1e-9)
 
 
 def drift_at(curve: Curve, dropped: int) -> float:
@@ -99,23 +113,18 @@ def drift_at(curve: Curve, dropped: int) -> float:
     return math.exp(float(np.interp(dropped, counts[1:], np.log(np.maximum(drifts[1:], 1e-12)))))
 
 
-def screened_counts(curve: Curve) -> tuple[int, ...]:
-    """Counts at which to look at the drift."""
-    possible = grid_counts(curve, STEPS)
-    wanted = {round(share * curve.atoms) for share in SCREENED}
-    return tuple(sorted({min(possible, key=lambda count: abs(count - want)) for want in wanted})) if possible else ()
-
-
-def next_count(sensitivity: Sensitivity, curve: Curve) -> int | None:
-    """The count of `curve` to measure next, so that what may go at each of `losses` is known; None where it is.
+def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | None:
+    """The count of `curve` to measure next, so that what may go at each of `losses` is known, and the loss it is for.
 
     Larger losses come first, each with the largest count that is expected to hold. It is known when nothing further
     than `RESOLUTION` beyond what was measured to hold, and before what was measured to fail, is expected to;
-    or, once anything holds, after `TRIES` near misses: on noisy curves there is always another count that might.
+    or, once anything holds, after `TRIES` near misses: on noisy curves there is always another count that might. None
+    when all are known.
     """
     possible = grid_counts(curve, STEPS)
     expected = dict(zip(possible, expected_losses(sensitivity, curve, possible), strict=True))
     measured = {point.dropped for point in curve.points}
+    nothing_known = not _measured(sensitivity, curve)
     larger = 2 * max(sensitivity.losses, default=0.0)
     for loss in sorted(sensitivity.losses, reverse=True):
         low, high = _bracket(sensitivity, curve, loss)
@@ -124,10 +133,12 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> int | None:
         if (len(missed) >= TRIES and low > curve.gone) or high - low <= RESOLUTION * curve.atoms:
             continue
         between = [count for count in possible if low < count < high and count not in measured]
-        hopeful = [count for count in between if expected[count] <= loss]
+        hopeful = [count for count in between if expected[count] <= CAUTION * loss]
+        if nothing_known and not hopeful:
+            hopeful = between[:1]  # a guess alone rules nothing out
         if hopeful and (low == curve.gone or hopeful[-1] - low > RESOLUTION * curve.atoms):
             # Where the expectation has failed twice, halving what is left is never much worse than following it again.
-            return min(hopeful[-1], between[len(between) // 2]) if len(missed) > 1 else hopeful[-1]
+            return (min(hopeful[-1], between[len(between) // 2]) if len(missed) > 1 else hopeful[-1]), loss
     return None
 
 
@@ -141,7 +152,7 @@ def expected_losses(sensitivity: Sensitivity, curve: Curve, counts: Sequence[int
     if not counts:
         return np.zeros(0)
     common = Expectation.of(sensitivity, curve)
-    noise = _NOISE / math.sqrt(sensitivity.setup.images)
+    noise = _noise(sensitivity)
 
     def of(dropped: Iterable[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         drifts = [max(drift_at(curve, count), 1e-9) for count in dropped]
@@ -172,10 +183,10 @@ class Measurer(Protocol):
     """Who cuts a group and looks (trials.py)."""
 
     def drift(self, curve: Curve, dropped: int) -> float:
-        """How far a cut disturbs what the heads say."""
+        """How far a cut disturbs what the heads say. What it looks at need not be looked at again by `point`."""
 
     def point(self, curve: Curve, dropped: int, most: float = math.inf) -> Point:
-        """A measurement; it may be given up where more than `most` is lost for sure."""
+        """A measurement; it may be given up where there is little hope that no more than `most` is lost."""
 
 
 def analyse(sensitivity: Sensitivity, trials: Measurer, on_change: Callable[[Sensitivity, Curve], None]) -> Sensitivity:
@@ -198,12 +209,19 @@ def _growing(sensitivity: Sensitivity, label: str, trials: Measurer) -> Iterator
         if all(point.dropped != dropped for point in curve.points):
             curve = curve.with_point(trials.point(curve, dropped))
             yield curve
-    if not sensitivity.losses:
-        return
-    counts = screened_counts(curve)
-    if counts and not curve.screen:
-        curve = replace(curve, screen=tuple((count, trials.drift(curve, count)) for count in counts))
+    possible = grid_counts(curve, STEPS) if sensitivity.losses else ()
+    if possible and not curve.screen:
+        first = min(possible, key=lambda count: abs(count - LOOKED_FIRST * curve.atoms))
+        curve = _looked_at(curve, first, trials)
         yield curve
-    while curve.screen and (following := next_count(sensitivity.with_curve(curve), curve)) is not None:
-        curve = curve.with_point(trials.point(curve, following, max(sensitivity.losses)))
+    while possible and (following := next_count(sensitivity.with_curve(curve), curve)) is not None:
+        dropped, loss = following
+        if any(dropped == count for count, _ in curve.screen):
+            curve = curve.with_point(trials.point(curve, dropped, loss))
+        else:
+            curve = _looked_at(curve, dropped, trials)
         yield curve
+
+
+def _looked_at(curve: Curve, dropped: int, trials: Measurer) -> Curve:
+    return replace(curve, screen=tuple(sorted((*curve.screen, (dropped, trials.drift(curve, dropped))))))

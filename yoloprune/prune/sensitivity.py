@@ -51,11 +51,11 @@ class Point:
     dropped: int
     """Atoms of the group that are gone, in all."""
     accuracy: float
-    """Where only a share of the pictures was looked at: the original's on all, less the loss on these."""
+    """Where only a share of the pictures was looked at, the others count as found like the original did."""
     interval: tuple[float, float] | None = None
     """90 % of bootstrap resamples of the pictures lose between these, against the original."""
     share: float = 1.0
-    """Of the pictures that it was measured on: under 1 where the first ones showed that too much is lost."""
+    """Of the pictures that it was measured on: under 1 where the first ones left little hope, so it never holds."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,13 @@ class Sensitivity:
     def holds(self, curve: Curve, loss: float) -> int:
         """The largest count of dropped atoms that was measured to lose at most `loss`, all the way by the rising fit.
 
+        On all pictures, that is: what others left out might lose, nobody knows.
         A single lucky measurement among bad ones is not followed, a single bad one among good ones does not stop.
         """
         known = [(curve.gone, self.baseline - self.start, 1.0)]
         known += [(point.dropped, self.loss(point), point.share) for point in curve.points]
         counts, losses, weights = (np.array(each, np.float64) for each in zip(*known, strict=True))
-        good = np.maximum(losses, monotone(losses, weights)) <= loss + ROUNDING
+        good = (np.maximum(losses, monotone(losses, weights)) <= loss + ROUNDING) & (weights == 1)
         return int(counts[good].max(initial=curve.gone))
 
     def asked_for(

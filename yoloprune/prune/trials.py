@@ -1,22 +1,36 @@
-"""Cuts of single groups, tried on a measure's pictures: how far they disturb the heads, how much accuracy they cost."""
+"""Cuts of single groups, tried on a measure's pictures: how far they disturb the heads, how much accuracy they cost.
+
+A few pictures hold most of what accuracy can be lost: those whose objects are few of their class and were found. They
+are looked at first, so that the drift, and what a measurement has seen of the loss, tell early what the rest will say.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from yoloprune.darknet.network import Network
 from yoloprune.detect.front import Front
-from yoloprune.detect.measure import Measure, network_for_measuring
-from yoloprune.detect.outcome import LEVEL, Outcome, interval, resamples
+from yoloprune.detect.measure import Batch, Measure, network_for_measuring
+from yoloprune.detect.outcome import Outcome, interval, resamples
 from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.sensitivity import Curve, Point
 
-_SURE: Final = 0.98
-"""A measurement is given up when this share of the resamples of the first pictures agrees that too much is lost."""
+LOOKED_AT: Final = 16
+"""Pictures on which drift is looked at, or a few more to fill a batch."""
+_ASK_AT: Final = (0.25, 0.5)
+"""Shares of the pictures after which a measurement may be given up."""
+_CHANGE: Final = 0.15
+"""Standard deviation of what a cut changes of the accuracy that is at stake in a picture."""
+
+_Part = tuple[Batch, Mapping[int, Tensor]]
 
 
 class Trials:
@@ -31,62 +45,106 @@ class Trials:
         self._find_original = original
         self._base = network_for_measuring(cutter.model, cutter.device)
         self._variant = network_for_measuring(cutter.model, cutter.device)
-        self._front = Front(measure, self._base)
-        self._known: dict[int, _Original] = {}
+        self._held = cutter.model.weights
+        self._begun: tuple[tuple[str, int], list[_Part]] | None = None
+
+    @cached_property
+    def baseline(self) -> float:
+        """Accuracy of the original on all pictures."""
+        return self._outcome.accuracy
+
+    def drift(self, curve: Curve, dropped: int) -> float:
+        """Sum of squared changes of what the heads rank their answers by, over the sum of its squares."""
+        first = self._first(curve, dropped)
+        changes = (self._scores(outputs) - b for (_, outputs), b in zip(first, self._before, strict=True))
+        return sum(map(_energy, changes)) / max(sum(map(_energy, self._before)), 1e-30)
+
+    def point(self, curve: Curve, dropped: int, most: float = float("inf")) -> Point:
+        """One measurement; given up early where the first pictures leave little hope that it loses at most `most`.
+
+        Pictures that were not looked at count as found like the original did. What `drift` has just looked at is not
+        computed again.
+        """
+        first = self._first(curve, dropped)
+        found, seen = list(self._original), 0
+        asks = [share * len(found) for share in _ASK_AT]
+        for part in self.measure.look(chain(first, self._front.outputs(self._variant, len(first)))):
+            for number, each in zip(self._order[seen : seen + len(part)], part, strict=True):
+                found[number] = each
+            seen += len(part)
+            if asks and asks[0] <= seen < len(found):
+                asks = [at for at in asks if at > seen]
+                loss = self.baseline - self.measure.outcome(found).accuracy
+                if loss - most > _CHANGE * self._at_stake_behind[seen]:
+                    break
+        outcome = self.measure.outcome(found)
+        losses = self._resampled - outcome.resampled(self._counts)
+        return Point(dropped, outcome.accuracy, interval(losses), seen / len(found))
+
+    def _first(self, curve: Curve, dropped: int) -> list[_Part]:
+        """What a cut puts out for the first pictures; the variant has its weights from here on."""
+        wanted = curve.label, dropped
+        if self._begun is None or self._begun[0] != wanted:
+            self._front.advance(self.cutter.first_reader(curve))
+            keep = curve.keep(self.cutter.channels, self.cutter.keep, dropped)
+            weights = self.cutter.alone(keep).weights
+            self._variant.set_weights(weights, self._held)
+            self._held = weights
+            self._begun = wanted, self._beginning(self._variant)
+        return self._begun[1]
+
+    def _beginning(self, network: Network) -> list[_Part]:
+        parts, seen = [], 0
+        for batch, outputs in self._front.outputs(network):
+            parts.append((batch, outputs))
+            seen += len(batch.sizes)
+            if seen >= LOOKED_AT:
+                break
+        return parts
+
+    def _scores(self, outputs: Mapping[int, Tensor]) -> Tensor:
+        """What the heads rank their answers by [B, S]."""
+        layers = self._base.graph.layers
+        return torch.cat([layers[index].scores(outputs[index]) for index in self._base.graph.outputs], 1)
+
+    @cached_property
+    def _before(self) -> list[Tensor]:
+        return [self._scores(outputs) for _, outputs in self._beginning(self._base)]
 
     @cached_property
     def _original(self) -> list[Any]:
         return self._find_original()
 
     @cached_property
-    def baseline(self) -> float:
-        """Accuracy of the original on all pictures."""
-        return self._of_first(len(self._original)).outcome.accuracy
+    def _outcome(self) -> Outcome:
+        return self.measure.outcome(self._original)
 
     @cached_property
-    def _before(self) -> list[Tensor]:
-        return list(self._front.scores(self._base))
+    def _order(self) -> NDArray[np.int64]:
+        """Pictures with the most at stake first."""
+        order: NDArray[np.int64] = np.argsort(-self._outcome.stakes, kind="stable")
+        return order
 
-    def drift(self, curve: Curve, dropped: int) -> float:
-        """Sum of squared changes of what the heads rank their answers by, over the sum of its squares."""
-        self._cut(curve, dropped)
-        before, changed = (torch.zeros((), dtype=torch.float64) for _ in range(2))
-        for a, b in zip(self._front.scores(self._variant), self._before, strict=True):
-            changed += (a - b).double().square().sum().cpu()
-            before += b.double().square().sum().cpu()
-        return float(changed / before.clamp(min=1e-30))
+    @cached_property
+    def _at_stake_behind(self) -> NDArray[np.float64]:
+        """[I+1]: root of the sum of squares of what is at stake in the pictures behind the first so many."""
+        squares = np.append(self._outcome.stakes[self._order] ** 2, 0.0)
+        behind: NDArray[np.float64] = np.sqrt(np.cumsum(squares[::-1])[::-1])
+        return behind
 
-    def point(self, curve: Curve, dropped: int, most: float = float("inf")) -> Point:
-        """One measurement; given up early where the first pictures leave no doubt that it loses more than `most`."""
-        self._cut(curve, dropped)
+    @cached_property
+    def _front(self) -> Front:
+        return Front(self.measure.pictures.taking(self._order.tolist()), self._base)
 
-        def hopeless(outcome: Outcome, seen: int) -> bool:
-            return self._of_first(seen).interval(outcome, _SURE)[0] > most
+    @cached_property
+    def _counts(self) -> NDArray[np.float32]:
+        return resamples(len(self._original), self.seed)
 
-        outcome, seen = self._front.outcome(self._variant, hopeless)
-        there = self._of_first(seen)
-        loss = there.outcome.accuracy - outcome.accuracy
-        return Point(dropped, self.baseline - loss, there.interval(outcome), seen / len(self._original))
-
-    def _cut(self, curve: Curve, dropped: int) -> None:
-        self._front.advance(self.cutter.first_reader(curve))
-        keep = curve.keep(self.cutter.channels, self.cutter.keep, dropped)
-        self._variant.set_weights(self.cutter.alone(keep).weights)
-
-    def _of_first(self, pictures: int) -> _Original:
-        if pictures not in self._known:
-            self._known[pictures] = _Original(self.measure.outcome(self._original[:pictures]), pictures, self.seed)
-        return self._known[pictures]
+    @cached_property
+    def _resampled(self) -> NDArray[np.float64]:
+        """The original's accuracy on resamples of the pictures."""
+        return self._outcome.resampled(self._counts)
 
 
-class _Original:
-    """The original's outcome on the first pictures, and on resamples of them."""
-
-    def __init__(self, outcome: Outcome, pictures: int, seed: int) -> None:
-        self.outcome = outcome
-        self._counts = resamples(pictures, seed)
-        self._accuracies = outcome.resampled(self._counts)
-
-    def interval(self, outcome: Outcome, level: float = LEVEL) -> tuple[float, float]:
-        """Of the loss from this to `outcome`."""
-        return interval(self._accuracies - outcome.resampled(self._counts), level)
+def _energy(scores: Tensor) -> float:
+    return float(scores.square().sum(dtype=torch.float64))

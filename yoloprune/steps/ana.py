@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from yoloprune.darknet.data import load_classes, load_split
@@ -133,28 +134,42 @@ class _Analysis:
         force: bool,
     ) -> None:
         """Start the workspace and `sensitivity.json` where they are missing, and write down what is asked for."""
-        if self.processes.rank == 0:
-            original = self.job.workspace.original
-            if original is None:
+        first = self.processes.rank == 0
+        if first:
+            if self.job.workspace.original is None:
                 accuracy = self.measure.outcome(self.original).accuracy
-                workspace, original = original_figures(self.job, accuracy, self.measure)
-                self.job = job_of(workspace)
+                self.job = job_of(original_figures(self.job, accuracy, self.measure)[0])
             known = None if force else self._known()
             if self.calibrate:
                 self.watch(Step("ana", 0, 1, f"looking at {self.calibrate} calibration pictures"))
             if self.refits and self.cutter.not_refitted:
                 layers = ", ".join(map(str, self.cutter.not_refitted))
                 self.watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
+        curves = self._first_curves() if self.processes.agreed(first and known is None) else ()
+        if first:
             if known is None:
-                start = original.accuracy
+                assert self.job.workspace.original is not None
+                baseline = start = self.job.workspace.original.accuracy
                 if self.job.workspace.rounds:
                     start = self.measure.accuracy(network_for_measuring(self.job.model, self.device))
-                curves = self.cutter.first_curves(self.criterion)
-                known = Sensitivity(self.setup, original.accuracy, start, (), (), curves)
+                known = Sensitivity(self.setup, baseline, start, (), (), curves)
             known.asked_for(losses, sparsities, also).save(self.file)
             for part in self._parts():
                 part.unlink()
         self.processes.wait()
+
+    def _first_curves(self) -> tuple[Curve, ...]:
+        """Curves without points; the orders of groups k, k+N ... are this process's work."""
+        groups = self.cutter.cuttable
+        orders = torch.zeros(len(groups), max((len(group.atoms) for group in groups), default=0), dtype=torch.int64)
+        for number in range(self.processes.rank, len(groups), self.processes.count):
+            order = self.cutter.order(self.criterion, groups[number])
+            orders[number, : len(order)] = torch.tensor(order)
+        orders = self.processes.total(orders.to(self.device)).cpu()
+        return tuple(
+            self.cutter.curve(group, tuple(order[: len(group.atoms)].tolist()))
+            for group, order in zip(groups, orders, strict=True)
+        )
 
     def run(self) -> Sensitivity:
         """Measure what is missing, each process its groups."""
