@@ -15,6 +15,7 @@ from yoloprune.prune.sensitivity import Curve, Sensitivity
 
 _COLUMNS: Final = 6
 _INCHES: Final = 1.9
+_HEADING: Final = 0.3
 _MOST_SHOWN: Final = 0.12
 """Loss at which the axes end: what lies beyond nobody wants."""
 
@@ -29,8 +30,11 @@ def plot_sensitivity(
     """
     curves = sorted(sensitivity.curves, key=lambda each: -gains[each.label])
     rows = -(-(len(curves) + 1) // _COLUMNS)
-    figure = Figure(figsize=(_COLUMNS * _INCHES, rows * _INCHES), dpi=110, layout="constrained")
+    height = rows * _INCHES + _HEADING
+    figure = Figure(figsize=(_COLUMNS * _INCHES, height), dpi=110)
     FigureCanvasAgg(figure)
+    # Laid out by hand: matplotlib's own layouts draw everything twice.
+    figure.subplots_adjust(0.04, 0.3 / height, 0.99, 1 - 2 * _HEADING / height, wspace=0.32, hspace=0.5)
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).flat
     _plot_frontier(grid[0], frontier)
     expected = Expectation.of(sensitivity)
@@ -42,6 +46,7 @@ def plot_sensitivity(
         f"{sensitivity.setup.metric} lost over sparsity, each group of channels cut alone: measured (90 % interval), "
         "expected (line), may go (green)",
         fontsize="small",
+        y=1 - 0.4 * _HEADING / height,
     )
     with atomic_path(file) as temporary:
         figure.savefig(temporary, format="png")
@@ -79,5 +84,7 @@ def _plot_curve(axes: Any, sensitivity: Sensitivity, curve: Curve, expected: Exp
     axes.plot(shares, losses, ".", color="black", markersize=4)
     axes.set_title(f"{curve.label} ({curve.atoms})", fontsize="x-small")
     axes.set_xlim(0, 1)
+    axes.set_xticks((0, 0.5, 1))
     axes.set_ylim(-0.02, _MOST_SHOWN)
+    axes.set_yticks((0, 0.05, 0.1))
     axes.tick_params(labelsize="xx-small")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from yoloprune.workspace import DEFAULT, Settings
 _PART = "sensitivity.part-"
 CALIBRATE = 64
 """Pictures of the train list that consumers are refitted on."""
+SAVE_EVERY: Final = 1.0
+"""Seconds of work that a kill may cost."""
 
 
 def ana(
@@ -177,20 +179,28 @@ class _Analysis:
         processes = self.processes
         mine = replace(whole, curves=whole.curves[processes.rank :: processes.count])
         file = self.file if processes.count == 1 else self.file.with_name(f"{_PART}{processes.rank}.json")
-        started, groups = time.monotonic(), len(mine.curves)
+        latest, groups = mine, len(mine.curves)
+        started = saved = time.monotonic()
         self.watch(Step("ana", 0, groups, f"{len(whole.curves)} groups, {len(self.measure.pictures)} pictures"))
 
         def on_change(so_far: Sensitivity, curve: Curve) -> None:
-            so_far.save(file)
+            nonlocal latest, saved
+            latest = so_far
+            if time.monotonic() - saved > SAVE_EVERY:
+                latest.save(file)
+                saved = time.monotonic()
             done = [each.label for each in so_far.curves].index(curve.label)
             left = (time.monotonic() - started) / (done + 0.5) * (groups - done - 0.5) / 60
             self.watch(Step("ana", done, groups, f"{_latest(so_far, curve)}, about {left:.1f} min left"))
 
         trials = Trials(self.cutter, self.measure, lambda: self.original, self.seed)
-        result = analyse(mine, trials, on_change)
+        try:
+            analyse(mine, trials, on_change)
+        finally:
+            latest.save(file)
         self.watch(Step("ana", groups, groups))
         if processes.count == 1:
-            return result
+            return latest
         processes.wait()
         if processes.rank == 0:
             merged = self._known()

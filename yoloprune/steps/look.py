@@ -24,11 +24,10 @@ from yoloprune.detect.evaluate import Points
 from yoloprune.detect.image import network_input, read_pixels, write_pixels
 from yoloprune.detect.measure import decoded, fit_for, load_measure, network_for_measuring, suppressed
 from yoloprune.errors import InputError
-from yoloprune.prune.channels import KeepAtoms
+from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.criteria import default_criterion
 from yoloprune.prune.plan import bearable
 from yoloprune.prune.sensitivity import Sensitivity, grid_counts
-from yoloprune.prune.slim import slim_graph
 from yoloprune.steps.ana import cutter_of
 from yoloprune.steps.job import Job, Step, Watch, data_candidates, find_data, job_of, unwatched
 from yoloprune.workspace import DEFAULT, Input, Settings, Workspace
@@ -204,20 +203,18 @@ def forecast(
 
 def gains(job: Job, sensitivity: Sensitivity, loss: float = BEARABLE) -> dict[str, float]:
     """For each group, the share of the original's BFLOPs that goes if it alone is cut as far as it bears `loss`."""
-
-    def bflops(keep: KeepAtoms) -> float:
-        return slim_graph(job.model.graph, job.channels, keep).bflops
-
-    now = bflops(job.keep)
+    costs = _bflops(job)
+    now = costs.total(job.keep)
     cuts = {
         curve.label: curve.keep(job.channels, job.keep, bearable(sensitivity, curve, loss))
         for curve in sensitivity.curves
     }
-    return {label: (now - bflops(keep)) / job.model.graph.bflops for label, keep in cuts.items()}
+    return {label: (now - costs.total(keep)) / costs.whole for label, keep in cuts.items()}
 
 
 def frontier(job: Job, sensitivity: Sensitivity) -> list[tuple[float, float]]:
     """For losses that each group alone may have, the share of the original's BFLOPs that is gone then."""
+    costs = _bflops(job)
     now = sensitivity.baseline - sensitivity.start
     losses = sorted({now, *(sensitivity.loss(point) for curve in sensitivity.curves for point in curve.points)})
     result = []
@@ -225,9 +222,13 @@ def frontier(job: Job, sensitivity: Sensitivity) -> list[tuple[float, float]]:
         keep = job.keep
         for curve in sensitivity.curves:
             keep = curve.keep(job.channels, keep, sensitivity.holds(curve, loss))
-        share = 1 - slim_graph(job.model.graph, job.channels, keep).bflops / job.model.graph.bflops
-        result.append((loss, share))
+        result.append((loss, 1 - costs.total(keep) / costs.whole))
     return result
+
+
+def _bflops(job: Job) -> Costs:
+    graph = job.model.graph
+    return Costs(graph, job.channels, flops(graph))
 
 
 @contextmanager
