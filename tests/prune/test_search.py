@@ -132,6 +132,16 @@ def test_what_was_not_measured_whole_never_holds() -> None:
     assert bearable(found, curve, 0.01, "prefix") == 30
 
 
+def test_what_was_given_up_for_a_small_loss_is_measured_for_a_larger_one() -> None:
+    made = Made(SHAPES["line"])
+    given_up = replace(made.curves()[0], points=(Point(45, BASELINE - 0.02, share=0.25),), screen=((45, 0.09),))
+    first = replace(made.start(), losses=(0.01,), curves=(given_up,))
+    found = analyse(first.asked_for([0.05], None), made, lambda *_: None)
+    assert found.holds(found.curves[0], 0.05) in range(40, 51)
+    counts = [point.dropped for point in found.curves[0].points]
+    assert counts == sorted(set(counts))
+
+
 def test_it_resumes_anywhere_and_ends_the_same(tmp_path: Path) -> None:
     made = Made(*SHAPES.values(), noise=0.003)
     file = tmp_path / "sensitivity.json"

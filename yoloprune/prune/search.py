@@ -123,7 +123,6 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | No
     """
     possible = grid_counts(curve, STEPS)
     expected = dict(zip(possible, expected_losses(sensitivity, curve, possible), strict=True))
-    measured = {point.dropped for point in curve.points}
     nothing_known = not _measured(sensitivity, curve)
     larger = 2 * max(sensitivity.losses, default=0.0)
     for loss in sorted(sensitivity.losses, reverse=True):
@@ -132,7 +131,9 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | No
         larger = loss
         if (len(missed) >= TRIES and low > curve.gone) or high - low <= RESOLUTION * curve.atoms:
             continue
-        between = [count for count in possible if low < count < high and count not in measured]
+        # A measurement that was given up for a smaller loss says too little here.
+        known = {point.dropped for point in curve.points if point.share == 1 or sensitivity.loss(point) > loss}
+        between = [count for count in possible if low < count < high and count not in known]
         hopeful = [count for count in between if expected[count] <= CAUTION * loss]
         if nothing_known and not hopeful:
             hopeful = between[:1]  # a guess alone rules nothing out

@@ -78,9 +78,9 @@ class Curve:
         return "+".join(map(str, self.producers))
 
     def with_point(self, point: Point) -> Self:
-        """One more."""
-        points = sorted((*self.points, point), key=lambda each: each.dropped)
-        return replace(self, points=tuple(points))
+        """One more, or in the place of one that was given up."""
+        others = (each for each in self.points if each.dropped != point.dropped)
+        return replace(self, points=tuple(sorted((*others, point), key=lambda each: each.dropped)))
 
     def keep(self, channels: Channels, keep: KeepAtoms, dropped: int) -> KeepAtoms:
         """`keep` with the first `dropped` atoms of the order gone."""
