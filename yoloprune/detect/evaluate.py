@@ -186,8 +186,7 @@ class DetectionOutcome:
         found = np.zeros(len(self.matches.objects))
         for number, (image, true) in _by_class(self.matches, _OF_METRIC[self.metric][0]).items():
             precision = np.cumsum(true) / np.arange(1, len(true) + 1)
-            envelope = np.maximum.accumulate(precision[::-1])[::-1]
-            np.add.at(found, image[true], envelope[true] / objects[number])
+            np.add.at(found, image[true], _envelope(precision)[true] / objects[number])
         possible = (self.matches.objects / np.maximum(objects, 1)).sum(1)
         stakes: _Floats = (found + MISSED * (possible - found)) / present
         return stakes
@@ -286,19 +285,23 @@ def _resampled_precision(
     before = counts @ np.cumsum(shown, 0).T  # [R, J]: detections up to each true one
     weight = counts[:, image[found]]
     precision = np.cumsum(weight, 1) / np.maximum(before, 1)
-    envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    area: _Floats = (weight * envelope).sum(1, dtype=np.float64) / np.maximum(objects, 1)
+    area: _Floats = (weight * _envelope(precision)).sum(1, dtype=np.float64) / np.maximum(objects, 1)
     return area
 
 
 def _average_precision(precision: _Floats, recall: _Floats, points: Points) -> float:
     """Of one class, from its precision and recall after each detection. At least one detection."""
-    # The best precision at this or a higher recall.
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    envelope = _envelope(precision)
     if points == 0:
         return float(np.diff(recall, prepend=0.0) @ envelope)
     reached = np.searchsorted(recall, np.arange(points) / (points - 1))
     return float(np.append(envelope, 0.0)[reached].sum() / points)
+
+
+def _envelope(precision: _Floats) -> _Floats:
+    """[..., D]: the best precision at this or a higher recall."""
+    envelope: _Floats = np.maximum.accumulate(precision[..., ::-1], -1)[..., ::-1]
+    return envelope
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -123,7 +123,6 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | No
     """
     possible = grid_counts(curve, STEPS)
     expected = dict(zip(possible, expected_losses(sensitivity, curve, possible), strict=True))
-    nothing_known = not _measured(sensitivity, curve)
     larger = 2 * max(sensitivity.losses, default=0.0)
     for loss in sorted(sensitivity.losses, reverse=True):
         low, high = _bracket(sensitivity, curve, loss)
@@ -135,7 +134,7 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | No
         known = {point.dropped for point in curve.points if point.share == 1 or sensitivity.loss(point) > loss}
         between = [count for count in possible if low < count < high and count not in known]
         hopeful = [count for count in between if expected[count] <= CAUTION * loss]
-        if nothing_known and not hopeful:
+        if not hopeful and not _measured(sensitivity, curve):
             hopeful = between[:1]  # a guess alone rules nothing out
         if hopeful and (low == curve.gone or hopeful[-1] - low > RESOLUTION * curve.atoms):
             # Where the expectation has failed twice, halving what is left is never much worse than following it again.

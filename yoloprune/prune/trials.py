@@ -57,7 +57,7 @@ class Trials:
         """Sum of squared changes of what the heads rank their answers by, over the sum of its squares."""
         first = self._first(curve, dropped)
         changes = (self._scores(outputs) - b for (_, outputs), b in zip(first, self._before, strict=True))
-        return sum(map(_energy, changes)) / max(sum(map(_energy, self._before)), 1e-30)
+        return sum(map(_energy, changes)) / self._energy_before
 
     def point(self, curve: Curve, dropped: int, most: float = float("inf")) -> Point:
         """One measurement; given up early where the first pictures leave little hope that it loses at most `most`.
@@ -110,6 +110,10 @@ class Trials:
     @cached_property
     def _before(self) -> list[Tensor]:
         return [self._scores(outputs) for _, outputs in self._beginning(self._base)]
+
+    @cached_property
+    def _energy_before(self) -> float:
+        return max(sum(map(_energy, self._before)), 1e-30)
 
     @cached_property
     def _original(self) -> list[Any]:

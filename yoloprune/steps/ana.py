@@ -140,7 +140,7 @@ class _Analysis:
         if first:
             if self.job.workspace.original is None:
                 accuracy = self.measure.outcome(self.original).accuracy
-                self.job = job_of(original_figures(self.job, accuracy, self.measure)[0])
+                self.job = job_of(original_figures(self.job, accuracy, self.measure))
             known = None if force else self._known()
             if self.calibrate:
                 self.watch(Step("ana", 0, 1, f"looking at {self.calibrate} calibration pictures"))

@@ -147,12 +147,11 @@ def original_findings(job: Job, measure: Measure, device: str = "cpu") -> list[A
     return measure.found(build(job.original, device))
 
 
-def original_figures(job: Job, accuracy: float, measure: Measure) -> tuple[Workspace, Figures]:
-    """The original network's figures, its accuracy as measured, and the workspace that knows them; written if new."""
+def original_figures(job: Job, accuracy: float, measure: Measure) -> Workspace:
+    """The workspace that knows the original network's figures, its accuracy as measured; written if new."""
     workspace = job.workspace
     if workspace.original is None:
         original = job.original
         workspace = workspace.with_original(figures_of(original.graph, original, measure.steering, accuracy))
         workspace.begin()
-    assert workspace.original is not None
-    return workspace, workspace.original
+    return workspace
