@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, cast
 
 import numpy as np
@@ -57,16 +58,19 @@ class Fit:
 def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
     """Weights [groups, n, D] refitted on the columns `keep` [D] to give what `moments.crosses` asks for.
 
-    Moments over the inputs as they will be. Float64. The plain cut where no ridge is of use to pictures that it was not
-    fitted on, and where rounding would leave more of the targets unexplained than without.
+    Without targets: to give what the weights make of all columns. Moments over the inputs as they will be. Float64. The
+    plain cut where no ridge is of use to pictures that it was not fitted on, and where rounding would leave more of the
+    targets unexplained than without.
     """
-    kept = torch.from_numpy(np.flatnonzero(keep)).to(weight.device)
+    kept, gone = (torch.from_numpy(np.flatnonzero(which)).to(weight.device) for which in (keep, ~keep))
     rows = torch.cat([kept, torch.tensor([len(keep)], device=weight.device)])  # the last is the constant
     start = torch.cat([weight[:, :, kept], torch.zeros_like(weight[:, :, :1])], 2)
-    folds = [
-        (a, cross[:, rows] - a @ start.mT)
-        for a, cross in zip(moments.grams[:, :, rows][:, :, :, rows], moments.crosses, strict=True)
-    ]
+    folds = []
+    for gram, cross in zip(moments.grams, moments.crosses, strict=True):
+        read = gram[:, rows]
+        a = read[:, :, rows]
+        missing = cross[:, rows] - a @ start.mT if cross.shape[2] else read[:, :, gone] @ weight[:, :, gone].mT
+        folds.append((a, missing))
     a, b = (sum(parts, torch.zeros_like(parts[0])) for parts in zip(*folds, strict=True))
     change = torch.zeros_like(b)
     ridge = _ridge(a, b, folds)
@@ -83,16 +87,18 @@ def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
 def _ridge(a: Tensor, b: Tensor, folds: Sequence[tuple[Tensor, Tensor]]) -> float | None:
     """The least ridge that, fitted on the other folds, explains nearly as much of each as any; None if none explains.
 
-    Weaker ones are not tried once one explains less: each costs what solving costs.
+    What is explained rises and falls once over the ridges, most often between the two strongest, and is flat at the
+    weak end: so it is measured against those two, from the least up. Each costs what solving costs.
     """
-    chosen, most = None, 0.0
-    for ridge in RIDGES:
-        gain = sum(_gain(*fold, _solved(a - fold[0], b - fold[1], ridge)) for fold in folds)
-        most = max(most, gain)
-        if gain <= 0 or gain < ENOUGH * most:
-            break
-        chosen = ridge
-    return chosen
+
+    @cache
+    def explained(ridge: float) -> float:
+        return sum(_gain(*fold, _solved(a - fold[0], b - fold[1], ridge)) for fold in folds)
+
+    most = max(map(explained, RIDGES[:2]))
+    if most <= 0:
+        return None
+    return next(ridge for ridge in reversed(RIDGES) if explained(ridge) >= ENOUGH * most)
 
 
 def _gain(a: Tensor, b: Tensor, change: Tensor) -> float:
@@ -114,7 +120,7 @@ def _solved(a: Tensor, b: Tensor, ridge: float) -> Tensor:
 
 
 def fitted(model: Model, consumer: Consumer, moments: Moments, keep: KeepAtoms) -> Fit:
-    """A consumer's new weights, from moments with targets.
+    """A consumer's new weights; from moments without targets, those that give what the old ones did.
 
     Mixed: every unpruned channel is fitted by those that stay, at any place of the kernel alike, and its weights go to
     them. That is kept only if pictures that were not fitted on lose less by it than by the plain cut.
@@ -156,9 +162,7 @@ def compensate_alone(
         consumer = wanted[layer]
         if keep[consumer.atoms[0]].all():
             continue
-        own = matrix(model, consumer)
-        targets = torch.eye(consumer.columns).to(own).expand(consumer.groups, -1, -1) if consumer.mixed else own
-        fit = fitted(model, consumer, observed.asking_for(targets.to(observed.grams.device)), keep)
+        fit = fitted(model, consumer, observed, keep)
         changed[layer] = _arrays(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
     return _replaced(masked, changed)
 

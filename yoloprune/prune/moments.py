@@ -128,7 +128,7 @@ class Moments:
     grams: Tensor
     """Sum of z z^T over each fold [FOLDS, groups, D+1, D+1]; the last entry counts the samples."""
     crosses: Tensor
-    """Sum of z t^T [FOLDS, groups, D+1, n]."""
+    """Sum of z t^T [FOLDS, groups, D+1, n]; n = 0 without targets."""
     seen: Trial = field(default_factory=Trial)
     """Mixed: of pictures that are in the sums ..."""
     unseen: Trial = field(default_factory=Trial)
@@ -155,10 +155,6 @@ class Moments:
             gram[:, -1, -1] += columns.shape[2]
         if targets is not None:
             cross.baddbmm_(z, targets.double().mT)
-
-    def asking_for(self, weight: Tensor) -> Self:
-        """The same inputs, and as targets what `weight` [groups, n, D] makes of them."""
-        return replace(self, crosses=self.grams[..., :-1] @ weight.mT)
 
 
 class Collector:
