@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from tests.helpers import random_model
+from tests.helpers import graph_of, random_model
 from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.detect.front import Front
-from yoloprune.detect.measure import load_measure
+from yoloprune.detect.measure import Batch, load_measure
 from yoloprune.prune.channels import trace
 from yoloprune.prune.slim import mask
 
@@ -35,7 +37,7 @@ def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int) -> None:
     channels = trace(model.graph)
     starts = []
     for group in (*channels.groups, channels.groups[2]):
-        front.advance(group.producers[0])
+        front.advance(group.producers)
         starts.append(front.start)
         keep = channels.all_kept()
         keep[group.atoms[: len(group.atoms) // 2]] = False
@@ -47,3 +49,43 @@ def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int) -> None:
             assert np.array_equal(one.boxes, whole[number].boxes)
             assert np.array_equal(one.probs, whole[number].probs)
     assert (max(starts) > 0) == (memory > 0)
+
+
+def test_a_head_that_a_cut_does_not_touch_is_not_run_again() -> None:
+    """Three pictures in batches of one: what the layers of either head compute, and the same results as in full."""
+    head = (
+        "[convolutional]\nfilters=4\nsize=1\nactivation=leaky\n[convolutional]\nfilters=7\nsize=1\nactivation=linear\n"
+    )
+    head += "[yolo]\nclasses=2\nnum=1\n"
+    text = "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
+    model = random_model(graph_of(text + head + "[route]\nlayers=0\n" + head), 1)
+    base, variant = build(model), build(model)
+    pictures = Fixed(np.random.default_rng(2).random((3, 1, 3, 32, 32), np.float32))
+    front = Front(pictures, base)  # type: ignore[arg-type]  # batches and their number is all it asks for
+    calls: list[int] = []
+    for index, layer in enumerate(variant.layers):
+        layer.register_forward_hook(lambda *_, index=index: calls.append(index))
+    for changed, run in (([2], {2, 3}), ([6], {6, 7}), ([2, 6], {2, 3, 6, 7}), ([0], set(range(8)))):
+        calls.clear()
+        front.advance(changed)
+        found = [dict(outputs) for _, outputs in front.outputs(variant)]
+        assert set(calls) == run
+        assert len(calls) == 3 * len(run)
+        for batch, outputs in zip(pictures, found, strict=True):
+            with torch.inference_mode():
+                whole = base(batch.inputs)
+            assert outputs.keys() == whole.keys()
+            assert all(torch.equal(outputs[index], whole[index]) for index in whole)
+
+
+class Fixed:
+    """Batches as `Pictures` gives them."""
+
+    def __init__(self, batches: np.ndarray) -> None:
+        self.batches = [Batch(torch.from_numpy(each), [(32, 32)] * len(each)) for each in batches]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from tests.helpers import graph_of, random_model
+from tests.helpers import graph_of, random_model, worst
+from tests.prune.graphs import random_cfg
 from tests.prune.test_compensate import CONSUMERS, net, pictures
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
@@ -25,6 +28,30 @@ def test_pictures_may_serve_the_criterion_alone() -> None:
     for cut in (cutter.alone(keep), cutter.together(keep)):
         assert torch.equal(outputs(cut, x), expected)
     assert sorted(cutter.order("elimination", channels.groups[0])) == list(range(8))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_does_not_depend_on_the_readers_stays_the_same(seed: int) -> None:
+    """In kept channels, in networks of every kind of layer; and something behind the readers changes."""
+    model = random_model(graph_of(random_cfg(seed)), seed)
+    layers = model.graph.layers
+    channels = trace(model.graph)
+    cutter = Cutter(model, channels, channels.all_kept())
+    x = torch.from_numpy(np.random.default_rng(seed).random((2, *model.graph.net.input), np.float32)).double()
+    every = [layer.index for layer in layers]
+    with torch.inference_mode():
+        before = build(model).double()(x, every)
+        for curve in cutter.first_curves("l1"):
+            keep = curve.keep(channels, cutter.keep, curve.atoms // 2)
+            after = build(cutter.alone(keep)).double()(x, every)
+            readers, touched = cutter.readers(curve), set[int]()
+            for layer in layers:
+                if layer.index in readers or touched.intersection(layer.sources):
+                    touched.add(layer.index)
+                elif (kept := channels.kept_outputs(layer.index, keep)).any():
+                    one, other = (each[layer.index][:, kept].numpy() for each in (after, before))
+                    assert worst(one, other) < 1e-9, layer
+            assert any(not torch.equal(after[index], before[index]) for index in touched)
 
 
 def outputs(model: Model, x: torch.Tensor) -> torch.Tensor:

@@ -42,9 +42,10 @@ class Network(nn.Module):
         known: dict[int, Tensor] = {-1: x, **(resume or {})}
         results = {index: known[index] for index in wanted if index in known}
         needed, last_reader = self._plan(wanted, known)
+        modules = tuple(self.layers)  # a ModuleList's own index takes longer than a small layer's sums
         for index in needed:
             layer = self.graph.layers[index]
-            known[index] = self.layers[index](*(known[source] for source in layer.sources))
+            known[index] = modules[index](*(known[source] for source in layer.sources))
             if index in wanted:
                 results[index] = known[index]
             for source in layer.sources:

@@ -1,8 +1,8 @@
-"""Measuring many variants of a network that differ only from some layer on: what lies in front is computed once."""
+"""Measuring many variants of a network that differ in few layers: what doesn't depend on these is computed once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -17,31 +17,35 @@ MEMORY: Final = 2 << 30
 
 
 class Front:
-    """The activations that layers from `start` on read from layers before it, for each batch of pictures.
+    """What variants of a network share, for each batch of pictures: all that the layers they differ in don't touch.
 
-    Variants must share the base network's values in all layers before `start`.
+    Variants must have the base network's values in all layers but those of the last `advance`.
     """
 
     def __init__(self, pictures: Pictures, base: Network, memory: int = MEMORY) -> None:
         self.pictures, self.base, self.memory = pictures, base, memory
         self.start = 0
+        """First layer that variants may differ in."""
+        self._changed: frozenset[int] = frozenset()
         self._known: list[dict[int, Tensor]] | None = None
 
-    def advance(self, start: int) -> None:
-        """Move the front before layer `start`: computed from where it stands, if it stands before that."""
-        if start == self.start:
+    def advance(self, changed: Collection[int]) -> None:
+        """From here on variants differ in the layers `changed`. Cheapest front to back: it goes on from where it is."""
+        if self._changed == frozenset(changed):
             return
-        crossing = self._crossing(start)
+        start = min(changed)
+        wanted = self._before(start) | self._beside(changed)
         shapes = {layer.index: layer.out for layer in self.base.graph.layers}
-        values = sum(shapes[index].size for index in crossing if index >= 0)
+        values = sum(shapes[index].size for index in wanted if index >= 0)
+        self._changed = frozenset(changed)
         if len(self.pictures) * values * 4 > self.memory:
             self.start, self._known = 0, None
             return
-        before = self._known if start > self.start else None
+        known_before = self._known if start >= self.start else None
         with torch.inference_mode():
             self._known = [
-                {index: output for index, output in self.base(batch.inputs, crossing, known).items() if index >= 0}
-                for batch, known in self._batches(before)
+                {index: output for index, output in self.base(batch.inputs, wanted, known).items() if index >= 0}
+                for batch, known in self._batches(known_before)
             ]
         self.start = start
 
@@ -58,8 +62,18 @@ class Front:
         else:
             yield from zip(self.pictures, known, strict=True)
 
-    def _crossing(self, start: int) -> set[int]:
+    def _before(self, start: int) -> set[int]:
         """Layers before `start` that are read from there on, or are results."""
         layers = self.base.graph.layers
         read = {source for layer in layers[start:] for source in layer.sources if source < start}
         return read | {index for index in self.base.graph.outputs if index < start}
+
+    def _beside(self, changed: Collection[int]) -> set[int]:
+        """Layers that don't depend on those in `changed`, and are read by some that do, or are results."""
+        touched: set[int] = set()
+        read = set(self.base.graph.outputs)
+        for layer in self.base.graph.layers:
+            if layer.index in changed or touched.intersection(layer.sources):
+                touched.add(layer.index)
+                read.update(layer.sources)
+        return read - touched

@@ -93,11 +93,16 @@ class Cutter:
         """One without points."""
         return Curve(group.producers, len(group.atoms), order, int((~self.keep[group.atoms]).sum()))
 
-    def first_reader(self, curve: Curve) -> int:
-        """The first layer that a cut of this group changes: all before put out what they did, in kept channels."""
+    def readers(self, curve: Curve) -> list[int]:
+        """The layers that a cut of this group changes: what doesn't depend on them stays the same, in kept channels."""
         atoms = next(group.atoms for group in self.channels.groups if group.producers == curve.producers)
-        readers = [layer for layer, each in self.consumers.items() if np.isin(atoms, each.atoms).any()]
-        return min(readers, default=curve.producers[0])
+        readers = []
+        for layer in self.model.graph.layers:
+            if layer.sums_channels and layer.index not in self.channels.removed:
+                read = self.channels.inputs[layer.index][0]
+                if len(read) > layer.groups_summed and np.isin(read, atoms).any():  # a depthwise layer passes on
+                    readers.append(layer.index)
+        return readers or list(curve.producers)
 
     def alone(self, keep: KeepAtoms) -> Model:
         """The cut of one group; refitted without a look at the pictures."""

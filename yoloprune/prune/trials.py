@@ -85,7 +85,7 @@ class Trials:
         """What a cut puts out for the first pictures; the variant has its weights from here on."""
         wanted = curve.label, dropped
         if self._begun is None or self._begun[0] != wanted:
-            self._front.advance(self.cutter.first_reader(curve))
+            self._front.advance(self.cutter.readers(curve))
             keep = curve.keep(self.cutter.channels, self.cutter.keep, dropped)
             weights = self.cutter.alone(keep).weights
             self._variant.set_weights(weights, self._held)
