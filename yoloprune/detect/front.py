@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain, islice, repeat
 from typing import Final
 
 import torch
@@ -13,7 +13,7 @@ from yoloprune.darknet.network import Network
 from yoloprune.detect.measure import Batch, Pictures
 
 MEMORY: Final = 2 << 30
-"""Bytes of activations that may be kept; where those in front of a layer are more, everything is computed anew."""
+"""Bytes of activations that may be kept: of the first pictures, where it isn't enough for all of them."""
 
 
 class Front:
@@ -24,30 +24,31 @@ class Front:
 
     def __init__(self, pictures: Pictures, base: Network, memory: int = MEMORY) -> None:
         self.pictures, self.base, self.memory = pictures, base, memory
-        self.start = 0
-        """First layer that variants may differ in."""
         self._changed: frozenset[int] = frozenset()
-        self._known: list[dict[int, Tensor]] | None = None
+        self._known: list[dict[int, Tensor]] = []
 
     def advance(self, changed: Collection[int]) -> None:
         """From here on variants differ in the layers `changed`. Cheapest front to back: it goes on from where it is."""
         if self._changed == frozenset(changed):
             return
         start = min(changed)
+        before = self._known if start >= min(self._changed, default=0) else []
         wanted = self._before(start) | self._beside(changed)
-        shapes = {layer.index: layer.out for layer in self.base.graph.layers}
-        values = sum(shapes[index].size for index in wanted if index >= 0)
-        self._changed = frozenset(changed)
-        if len(self.pictures) * values * 4 > self.memory:
-            self.start, self._known = 0, None
-            return
-        known_before = self._known if start >= self.start else None
-        with torch.inference_mode():
-            self._known = [
-                {index: output for index, output in self.base(batch.inputs, wanted, known).items() if index >= 0}
-                for batch, known in self._batches(known_before)
-            ]
-        self.start = start
+        size = sum(4 * layer.out.size for layer in self.base.graph.layers if layer.index in wanted)
+        room = self.memory
+        self._changed, self._known = frozenset(changed), []
+        for batch, known in self._batches(before):
+            room -= size * len(batch.sizes)
+            if room < 0:
+                break
+            with torch.inference_mode():
+                outputs = self.base(batch.inputs, wanted, known)
+            self._known.append({index: output for index, output in outputs.items() if index >= 0})
+
+    @property
+    def kept(self) -> int:
+        """For how many batches activations are kept."""
+        return len(self._known)
 
     def outputs(self, network: Network, behind: int = 0) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
         """What a variant puts out for each batch; `behind`: without the first so many."""
@@ -56,11 +57,9 @@ class Front:
                 outputs = network(batch.inputs, resume=known)
             yield batch, outputs
 
-    def _batches(self, known: list[dict[int, Tensor]] | None) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
-        if known is None:
-            yield from ((batch, {}) for batch in self.pictures)
-        else:
-            yield from zip(self.pictures, known, strict=True)
+    def _batches(self, known: Iterable[dict[int, Tensor]]) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
+        """With what is known of each; nothing of the last ones."""
+        return zip(self.pictures, chain(known, repeat({})), strict=False)
 
     def _before(self, start: int) -> set[int]:
         """Layers before `start` that are read from there on, or are results."""
