@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
+import pytest
+import torch
 
+from tests.helpers import graph_of
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
 from yoloprune.darknet.network import build
+from yoloprune.detect import image as image_file
+from yoloprune.detect import measure as measure_file
 from yoloprune.detect.measure import Pictures, load_measure
 from yoloprune.readers import opencv
 
@@ -35,6 +41,43 @@ def test_map_is_what_opencv_and_a_plain_loop_give(shared: Path) -> None:
         start += len(batch.sizes)
     expected = plain_map(found, split.truths)
     assert abs(ours["map50_present"] - expected) < 1e-3
+
+
+def test_the_first_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for 4 of 10: they are read once, the others each time, also where a pass ends early or two overlap."""
+    rng = np.random.default_rng(1)
+    paths = [tmp_path / f"{number}.png" for number in range(10)]
+    for path in paths:
+        cv2.imwrite(str(path), rng.integers(0, 256, (32, 32, 3), np.uint8))
+    read: list[int] = []
+
+    def read_pixels(path: Path, channels: int) -> image_file.Pixels:
+        read.append(paths.index(path))
+        return image_read(path, channels)
+
+    image_read = image_file.read_pixels
+    monkeypatch.setattr(image_file, "read_pixels", read_pixels)
+    monkeypatch.setattr(image_file, "_AHEAD", 0)
+    monkeypatch.setattr(measure_file, "MEMORY", 4 * 3 * 32 * 32 * 4)
+    graph = graph_of("[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=7\n[yolo]\nclasses=2\nnum=1\n")
+    pictures = Pictures(paths, graph, "stretch", batch=2)
+    next(iter(pictures))
+    assert sorted(read) == [0, 1]
+    one, other = iter(pictures), iter(pictures)
+    passes = [[next(one), next(one)], [next(other)]]
+    passes[1] += list(other)
+    passes[0] += list(one)
+    passes.append(list(pictures))
+    assert sorted(set(read)) == list(range(10))
+    assert read.count(0) == read.count(1) == 1
+    assert read.count(2) <= 2
+    assert all(read.count(number) == 3 for number in range(4, 10))
+    expected = [image_read(path, 3) for path in paths]
+    for batches in passes:
+        pixels = torch.cat([batch.inputs for batch in batches])
+        assert len(pixels) == 10
+        for found, wanted in zip(pixels, expected, strict=True):
+            assert np.array_equal((found.numpy() * 255).round().astype(np.uint8), wanted[..., ::-1].transpose(2, 0, 1))
 
 
 def plain_nms(rows: np.ndarray) -> list[tuple[float, int, np.ndarray]]:

@@ -41,7 +41,7 @@ SUPPRESSED: Final = 32
 CROWD: Final = 1 << 17
 """Boxes that are suppressed together at the most, but for those of one batch: ruined networks find that many."""
 MEMORY: Final = 2 << 30
-"""Bytes of decoded input that are kept for the next measurement; beyond that pictures are decoded anew."""
+"""Bytes of decoded input that are kept for the next measurement; pictures beyond that are decoded anew."""
 DETECTION_METRICS: Final = ("map50", "map75", "map50-95")
 CLASS_METRICS: Final = ("top1", "top5")
 
@@ -57,7 +57,7 @@ class Batch:
 
 
 class Pictures:
-    """Pictures as network input; decoded once where they fit in memory."""
+    """Pictures as network input; decoded once, as many of the first ones as fit in memory."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Pictures:
         self.part = max(len(paths) // 4, 1)
         """A quarter, after which a measurement may be given up: no batch is larger, `look` waits for no more."""
         self._batch = batch or min(batch_for(graph, device), self.part)
-        self._kept: list[Batch] | None = None
+        self._kept: list[Batch] = []
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,23 +83,23 @@ class Pictures:
         """The same in another order: the picture that was `order[0]` comes first."""
         pictures = copy(self)
         pictures.paths = tuple(self.paths[number] for number in order)
-        pictures._kept = None
+        pictures._kept = []
         return pictures
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._kept is not None:
-            yield from self._kept
-            return
-        keep = len(self) * self._shape.size * 4 <= MEMORY
-        kept = []
-        c, h, w = self._shape
-        for inputs, sizes in load_batches(self.paths, w, h, c, self.fit, batch=self._batch):
-            batch = Batch(inputs.to(self._device, memory_format=torch.channels_last), sizes)
-            if keep:
-                kept.append(batch)
+        number = 0
+        for batch in self._kept:
             yield batch
-        if keep:
-            self._kept = kept
+            number += 1
+        c, h, w = self._shape
+        left = self.paths[number * self._batch :]
+        for inputs, sizes in load_batches(left, w, h, c, self.fit, batch=self._batch):
+            batch = Batch(inputs.to(self._device, memory_format=torch.channels_last), sizes)
+            number += 1
+            # Of two passes at a time the one that is ahead keeps.
+            if number > len(self._kept) and number * self._batch * self._shape.size * 4 <= MEMORY:
+                self._kept.append(batch)
+            yield batch
 
 
 def batch_for(graph: Graph, device: str | torch.device) -> int:
