@@ -334,6 +334,7 @@ def test_errors_locate(text: str, message: str) -> None:
         START + "[maxpool]\nsize=2\nantialiasing=1\n",
         "[convolutional]\nsize=3\nantialiasing=1\n",
         START + START + "[shortcut]\nfrom=-2\nweights_type=per_feature\nweights_normalization=relu\n",
+        "min_ratio=0\n" + START,
     ],
 )
 def test_what_pjreddie_would_compute_wrongly_is_refused_there(text: str) -> None:

@@ -11,13 +11,15 @@ from tests.oracles.libdarknet_image import Library
 from yoloprune.detect.classify import ClassOutcome, TopResult, evaluate_classes, hits, top_k
 
 
+@pytest.mark.parametrize("spoilt", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("levels", [3, 1000])
 @pytest.mark.parametrize("k", [1, 2, 5])
-def test_top_k_is_darknets(libdarknet: Path, levels: int, k: int) -> None:
-    """Few levels: many equal scores, whose order depends on how top_k meets them."""
+def test_top_k_is_darknets(libdarknet: Path, levels: int, k: int, spoilt: float) -> None:
+    """Few levels: many equal scores, whose order depends on how top_k meets them; so does the place of NaN."""
     darknet = Library(libdarknet)
     rng = np.random.default_rng(levels + k)
     scores = rng.integers(0, levels, (200, 9)).astype(np.float32)
+    scores[rng.random(scores.shape) < spoilt] = np.nan
     classes = rng.integers(0, 9, 200)
     best = [darknet.top_k(row, k) for row in scores]
     assert [top_k(row, k) for row in scores] == best

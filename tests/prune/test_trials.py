@@ -85,6 +85,19 @@ def test_drift_is_of_what_the_heads_rank_by(trials: Trials) -> None:
     assert trials.drift(curve, 5) == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_cut_network_that_overflows_says_nothing(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    curve, cutter = trials.cutter.first_curves("l1")[1], trials.cutter
+    heads = {head.sources[0] for head in cutter.model.graph.detection_heads}
+    spoilt = [
+        {name: np.full_like(array, np.nan) for name, array in arrays.items()} if index in heads else arrays
+        for index, arrays in enumerate(cutter.model.weights.layers)
+    ]
+    model = cutter.model.with_weights(replace(cutter.model.weights, layers=tuple(spoilt)))
+    monkeypatch.setattr(Cutter, "alone", lambda *_: model)
+    assert trials.drift(curve, curve.atoms - 2) == 1
+    assert trials.point(curve, curve.atoms - 2).accuracy == 0
+
+
 def test_a_hopeless_cut_is_given_up_early_and_said_so(trials: Trials) -> None:
     curve = max(trials.cutter.first_curves("l1"), key=lambda each: trials.drift(each, each.atoms - 1))
     whole = trials.point(curve, curve.atoms - 1)

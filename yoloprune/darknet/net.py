@@ -89,8 +89,9 @@ class Net:
         high = options.integer("max_crop", 2 * shape.w, 1)
         crop = (float(low), float(high))
         if not extended:
-            ratios = options.number("min_ratio", low / shape.w, 0), options.number("max_ratio", high / shape.w, 0)
-            crop = (ratios[0] * shape.w, ratios[1] * shape.w)
+            ratios = {"min_ratio": low / shape.w, "max_ratio": high / shape.w}
+            least, most = (options.number(key, default, 1 / shape.w) for key, default in ratios.items())  # a pixel
+            crop = (least * shape.w, most * shape.w)
         return cls(
             input=shape,
             batch=options.integer("batch", 1, 1),

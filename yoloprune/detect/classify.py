@@ -66,8 +66,9 @@ def hits(scores: Scores, classes: npt.NDArray[np.int64], k: int) -> npt.NDArray[
     k = min(k, scores.shape[1])
     own = np.take_along_axis(scores, np.maximum(classes, 0)[:, None], axis=1)
     result: npt.NDArray[np.bool_] = ((scores > own).sum(1) < k) & (classes >= 0)
-    # Which of equal scores are among the best depends on the order in which top_k meets them.
-    for row in np.flatnonzero(result & ((scores >= own).sum(1) > k)):
+    # Which of equal scores are among the best depends on the order in which top_k meets them, and so does NaN's place.
+    equal = result & ((scores >= own).sum(1) > k)
+    for row in np.flatnonzero(equal | np.isnan(scores).any(1)):
         result[row] = classes[row] in top_k(scores[row], k)
     return result
 

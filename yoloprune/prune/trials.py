@@ -103,9 +103,10 @@ class Trials:
         return parts
 
     def _scores(self, outputs: Mapping[int, Tensor]) -> Tensor:
-        """What the heads rank their answers by [B, S]."""
+        """What the heads rank their answers by [B, S]; where that is no number, they say nothing."""
         layers = self._base.graph.layers
-        return torch.cat([layers[index].scores(outputs[index]) for index in self._base.graph.outputs], 1)
+        scores = torch.cat([layers[index].scores(outputs[index]) for index in self._base.graph.outputs], 1)
+        return scores.nan_to_num(0.0, 0.0, 0.0)
 
     @cached_property
     def _before(self) -> list[Tensor]:
@@ -151,4 +152,4 @@ class Trials:
 
 
 def _energy(scores: Tensor) -> float:
-    return float(scores.square().sum(dtype=torch.float64))
+    return float(torch.linalg.vector_norm(scores, dtype=torch.float64)) ** 2
