@@ -11,16 +11,17 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
 BOTTOM = {"errors", "artefacts"}
 STAGE = {*BOTTOM, "darknet", "detect"}
-BELOW_STEPS = {*STAGE, "readers", "workspace", "prune", "train"}
+BELOW_STEPS = {*STAGE, "readers", "drawing", "workspace", "prune", "train"}
 MAY_IMPORT = {
     "allocator": set(),
     "errors": set(),
     "artefacts": {"errors"},
+    "drawing": BOTTOM,
     "readers": BOTTOM,
     "darknet": BOTTOM,
     "detect": {*BOTTOM, "darknet"},
     "prune": STAGE,
-    "train": STAGE,
+    "train": {*STAGE, "drawing"},
     "workspace": BOTTOM,
     "steps": BELOW_STEPS,
     "report": {*BELOW_STEPS, "steps"},

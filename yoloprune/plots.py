@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from yoloprune.artefacts import atomic_path
+from yoloprune.drawing import drawing
 from yoloprune.prune.search import Expectation, drift_at
 from yoloprune.prune.sensitivity import Curve, Sensitivity
 
@@ -31,25 +28,22 @@ def plot_sensitivity(
     curves = sorted(sensitivity.curves, key=lambda each: -gains[each.label])
     rows = -(-(len(curves) + 1) // _COLUMNS)
     height = rows * _INCHES + _HEADING
-    figure = Figure(figsize=(_COLUMNS * _INCHES, height), dpi=110)
-    FigureCanvasAgg(figure)
-    # Laid out by hand: matplotlib's own layouts draw everything twice.
-    figure.subplots_adjust(0.04, 0.3 / height, 0.99, 1 - 2 * _HEADING / height, wspace=0.32, hspace=0.5)
-    grid = figure.subplots(rows, _COLUMNS, squeeze=False).flat
-    _plot_frontier(grid[0], frontier)
-    expected = Expectation.of(sensitivity)
-    for axes, curve in zip(grid[1:], curves, strict=False):
-        _plot_curve(axes, sensitivity, curve, expected)
-    for axes in grid[len(curves) + 1 :]:
-        axes.set_axis_off()
-    figure.suptitle(
-        f"{sensitivity.setup.metric} lost over sparsity, each group of channels cut alone: measured (90 % interval), "
-        "expected (line), may go (green)",
-        fontsize="small",
-        y=1 - 0.4 * _HEADING / height,
-    )
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, format="png")
+    with drawing(file, figsize=(_COLUMNS * _INCHES, height), dpi=110) as figure:
+        # Laid out by hand: matplotlib's own layouts draw everything twice.
+        figure.subplots_adjust(0.04, 0.3 / height, 0.99, 1 - 2 * _HEADING / height, wspace=0.32, hspace=0.5)
+        grid = figure.subplots(rows, _COLUMNS, squeeze=False).flat
+        _plot_frontier(grid[0], frontier)
+        expected = Expectation.of(sensitivity)
+        for axes, curve in zip(grid[1:], curves, strict=False):
+            _plot_curve(axes, sensitivity, curve, expected)
+        for axes in grid[len(curves) + 1 :]:
+            axes.set_axis_off()
+        figure.suptitle(
+            f"{sensitivity.setup.metric} lost over sparsity, each group of channels cut alone: "
+            "measured (90 % interval), expected (line), may go (green)",
+            fontsize="small",
+            y=1 - 0.4 * _HEADING / height,
+        )
 
 
 def _plot_frontier(axes: Any, frontier: Sequence[tuple[float, float]]) -> None:

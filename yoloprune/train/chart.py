@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from yoloprune.artefacts import atomic_path
+from yoloprune.drawing import drawing
 from yoloprune.train.progress import Record
 
 _HIGHEST = 3.0
@@ -18,26 +16,23 @@ _HIGHEST = 3.0
 
 def plot_training(records: Sequence[Record], iterations: int, file: Path, metric: str = "accuracy") -> None:
     """Write a picture: averaged loss on the left axis, accuracy where it was measured on the right one."""
-    figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    averages = [record.average for record in records]
-    axes.plot([record.iteration for record in records], averages, color="tab:blue", linewidth=1.0)
-    axes.set(xlabel=f"iteration of {iterations}", ylabel="average loss", xlim=(0, iterations))
-    if records:
-        top = _HIGHEST * float(np.median(averages))
-        axes.set_ylim(0, top if np.isfinite(top) and top > 0 else None)
-        axes.set_title(f"iteration {records[-1].iteration}: average loss {averages[-1]:.3f}")
-    axes.grid(alpha=0.3)
-    measured = [record for record in records if record.metric is not None]
-    if measured:
-        right = axes.twinx()
-        values = [100 * (record.metric or 0.0) for record in measured]
-        right.plot([record.iteration for record in measured], values, color="tab:red", marker=".", linewidth=1.2)
-        right.set(ylabel=f"{metric} [%]", ylim=(0, 100))
-        best = max(values)
-        right.annotate(
-            f"best {best:.1f} %", (measured[values.index(best)].iteration, best), color="tab:red", va="bottom"
-        )
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, format="png")
+    with drawing(file, figsize=(9, 6), dpi=110, layout="constrained") as figure:
+        axes = figure.add_subplot()
+        averages = [record.average for record in records]
+        axes.plot([record.iteration for record in records], averages, color="tab:blue", linewidth=1.0)
+        axes.set(xlabel=f"iteration of {iterations}", ylabel="average loss", xlim=(0, iterations))
+        if records:
+            top = _HIGHEST * float(np.median(averages))
+            axes.set_ylim(0, top if np.isfinite(top) and top > 0 else None)
+            axes.set_title(f"iteration {records[-1].iteration}: average loss {averages[-1]:.3f}")
+        axes.grid(alpha=0.3)
+        measured = [record for record in records if record.metric is not None]
+        if measured:
+            right = axes.twinx()
+            values = [100 * (record.metric or 0.0) for record in measured]
+            right.plot([record.iteration for record in measured], values, color="tab:red", marker=".", linewidth=1.2)
+            right.set(ylabel=f"{metric} [%]", ylim=(0, 100))
+            best = max(values)
+            right.annotate(
+                f"best {best:.1f} %", (measured[values.index(best)].iteration, best), color="tab:red", va="bottom"
+            )
