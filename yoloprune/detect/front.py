@@ -31,9 +31,8 @@ class Front:
         """From here on variants differ in the layers `changed`. Cheapest front to back: it goes on from where it is."""
         if self._changed == frozenset(changed):
             return
-        start = min(changed)
-        before = self._known if start >= min(self._changed, default=0) else []
-        wanted = self._before(start) | self._beside(changed)
+        before = self._known  # of the base network, so it holds wherever the front goes
+        wanted = self._before(min(changed)) | self._beside(changed)
         size = sum(4 * layer.out.size for layer in self.base.graph.layers if layer.index in wanted)
         room = self.memory
         self._changed, self._known = frozenset(changed), []
