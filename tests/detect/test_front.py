@@ -53,15 +53,13 @@ def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int, kept: set[i
 
 def test_a_head_that_a_cut_does_not_touch_is_not_run_again() -> None:
     """Three pictures in batches of one: what the layers of either head compute, and the same results as in full."""
-    head = (
-        "[convolutional]\nfilters=4\nsize=1\nactivation=leaky\n[convolutional]\nfilters=7\nsize=1\nactivation=linear\n"
-    )
+    head = "[convolutional]\nfilters=4\nactivation=leaky\n[convolutional]\nfilters=7\nactivation=linear\n"
     head += "[yolo]\nclasses=2\nnum=1\n"
     text = "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
     model = random_model(graph_of(text + head + "[route]\nlayers=0\n" + head), 1)
     base, variant = build(model), build(model)
     pictures = Fixed(np.random.default_rng(2).random((3, 1, 3, 32, 32), np.float32))
-    front = Front(pictures, base)  # type: ignore[arg-type]  # batches and their number is all it asks for
+    front = Front(pictures, base)  # type: ignore[arg-type]  # batches are all it asks for
     calls: list[int] = []
     for index, layer in enumerate(variant.layers):
         layer.register_forward_hook(lambda *_, index=index: calls.append(index))
@@ -86,6 +84,3 @@ class Fixed:
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +51,18 @@ class Graph:
         """Number of classes: of the last detection head, as Darknet takes it, else the size of the last output."""
         heads = self.detection_heads
         return heads[-1].classes if heads else self.layers[self.outputs[-1]].out.size
+
+    def behind(self, changed: Collection[int]) -> set[int]:
+        """The layers `changed` and all that depend on them."""
+        found = set[int]()
+        for layer in self.layers:
+            if layer.index in changed or found.intersection(layer.sources):
+                found.add(layer.index)
+        return found
+
+    def read_across(self, start: int) -> set[int]:
+        """Layers before `start`, -1 for the input, that it or later ones read."""
+        return {source for layer in self.layers[start:] for source in layer.sources if source < start}
 
     @property
     def bflops(self) -> float:

@@ -32,7 +32,7 @@ class Front:
         if self._changed == frozenset(changed):
             return
         before = self._known  # of the base network, so it holds wherever the front goes
-        wanted = self._before(min(changed)) | self._beside(changed)
+        wanted = self._wanted(changed)
         size = sum(4 * layer.out.size for layer in self.base.graph.layers if layer.index in wanted)
         room = self.memory
         self._changed, self._known = frozenset(changed), []
@@ -60,18 +60,13 @@ class Front:
         """With what is known of each; nothing of the last ones."""
         return zip(self.pictures, chain(known, repeat({})), strict=False)
 
-    def _before(self, start: int) -> set[int]:
-        """Layers before `start` that are read from there on, or are results."""
-        layers = self.base.graph.layers
-        read = {source for layer in layers[start:] for source in layer.sources if source < start}
-        return read | {index for index in self.base.graph.outputs if index < start}
+    def _wanted(self, changed: Collection[int]) -> set[int]:
+        """What is read across the first of `changed`, so that a later front can go on from there.
 
-    def _beside(self, changed: Collection[int]) -> set[int]:
-        """Layers that don't depend on those in `changed`, and are read by some that do, or are results."""
-        touched: set[int] = set()
-        read = set(self.base.graph.outputs)
-        for layer in self.base.graph.layers:
-            if layer.index in changed or touched.intersection(layer.sources):
-                touched.add(layer.index)
-                read.update(layer.sources)
-        return read - touched
+        And of layers that don't depend on any in `changed`, the results and what those that do read.
+        """
+        graph, start = self.base.graph, min(changed)
+        touched = graph.behind(changed)
+        read = {source for index in touched for source in graph.layers[index].sources}
+        results = set(graph.outputs)
+        return graph.read_across(start) | (read | results) - touched

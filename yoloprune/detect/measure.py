@@ -87,10 +87,8 @@ class Pictures:
         return pictures
 
     def __iter__(self) -> Iterator[Batch]:
-        number = 0
-        for batch in self._kept:
-            yield batch
-            number += 1
+        yield from self._kept
+        number = len(self._kept)
         c, h, w = self._shape
         left = self.paths[number * self._batch :]
         for inputs, sizes in load_batches(left, w, h, c, self.fit, batch=self._batch):

@@ -16,7 +16,7 @@ from yoloprune.darknet.network import build
 from yoloprune.prune.channels import Channels, Group, KeepAtoms
 from yoloprune.prune.compensate import compensate, compensate_alone
 from yoloprune.prune.criteria import CRITERIA, Evidence
-from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers
+from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers, summed
 from yoloprune.prune.recalibrate import recalibrate
 from yoloprune.prune.sensitivity import Curve
 from yoloprune.prune.slim import mask
@@ -96,13 +96,8 @@ class Cutter:
     def readers(self, curve: Curve) -> list[int]:
         """The layers that a cut of this group changes: what doesn't depend on them stays the same, in kept channels."""
         atoms = next(group.atoms for group in self.channels.groups if group.producers == curve.producers)
-        readers = []
-        for layer in self.model.graph.layers:
-            if layer.sums_channels and layer.index not in self.channels.removed:
-                read = self.channels.inputs[layer.index][0]
-                if len(read) > layer.groups_summed and np.isin(read, atoms).any():  # a depthwise layer passes on
-                    readers.append(layer.index)
-        return readers or list(curve.producers)
+        read = summed(self.model.graph, self.channels)
+        return [index for index, each in read.items() if np.isin(each, atoms).any()] or list(curve.producers)
 
     def alone(self, keep: KeepAtoms) -> Model:
         """The cut of one group; refitted without a look at the pictures."""

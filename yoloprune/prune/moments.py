@@ -63,22 +63,30 @@ class Consumer:
         return self if self.mixed else replace(self, atoms=self.atoms[:, :: self.kernel], mixed=True)
 
 
+def summed(graph: Graph, channels: Channels) -> dict[int, NDArray[np.int64]]:
+    """Of the layers that sum over channels, the atom of each that they read; a depthwise layer sums over none."""
+    return {
+        layer.index: atoms
+        for layer in graph.layers
+        if layer.sums_channels and layer.index not in channels.removed
+        if len(atoms := channels.inputs[layer.index][0]) > layer.groups_summed
+    }
+
+
 def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
-    """All consumers that a cut can touch: those that read channels of a group. A depthwise layer sums over none."""
+    """All consumers that a cut can touch: those that read channels of a group."""
     prunable = np.zeros(channels.atoms, np.bool_)
     for group in channels.groups:
         prunable[group.atoms] = True
     shared = {layer.shares for layer in graph.layers}
     found = {}
-    for layer in graph.layers:
-        if not layer.sums_channels or layer.index in channels.removed:
-            continue
-        if layer.shares is not None or layer.index in shared:
+    for index, atoms in summed(graph, channels).items():
+        layer = graph.layers[index]
+        if layer.shares is not None or index in shared:
             continue  # two layers can't be refitted as one
         shapes = {spec.name: spec.shape for spec in layer.tensors()}
-        atoms = channels.inputs[layer.index][0]
         groups = layer.groups_summed
-        if len(atoms) > groups and prunable[atoms].any():
+        if prunable[atoms].any():
             by_group = atoms.reshape(groups, -1)
             kernel = int(np.prod(shapes["weight"][1:])) // by_group.shape[1]
             found[layer.index] = Consumer(layer.index, groups, by_group.repeat(kernel, axis=1), kernel)

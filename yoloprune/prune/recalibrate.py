@@ -57,10 +57,9 @@ def recalibrate(
 
 def _disturbed(model: Model, masked: Model, channels: Channels, keep: KeepAtoms) -> set[int]:
     """Layers in which something that stays has other weights or other inputs than before the cut."""
-    disturbed: set[int] = set()
-    for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
-        kept = channels.kept_outputs(layer.index, keep)
-        same = all(np.array_equal(old[name][kept], new[name][kept]) for name in old)
-        if not same or disturbed.intersection(layer.sources):
-            disturbed.add(layer.index)
-    return disturbed
+    changed = []
+    for index, (old, new) in enumerate(zip(model.weights.layers, masked.weights.layers, strict=True)):
+        kept = channels.kept_outputs(index, keep)
+        if not all(np.array_equal(old[name][kept], new[name][kept]) for name in old):
+            changed.append(index)
+    return model.graph.behind(changed)

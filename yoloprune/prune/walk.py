@@ -41,7 +41,7 @@ class Walk:
         """What each network gives layer `index` as its first input, batch by batch."""
         layers = self.networks[0].graph.layers
         source = layers[index].sources[0]
-        read = {each for layer in layers[index:] for each in layer.sources if each < index}
+        read = self.networks[0].graph.read_across(index)
         values = sum(layers[each].out.size for each in read if each >= 0)
         fits = 4 * values * self.images * len(self.networks) <= self.memory
         want = read if fits else {source}
@@ -59,9 +59,10 @@ class Walk:
 
 def touched_by(model: Model, masked: Model) -> set[int]:
     """Layers whose outputs may differ between two models of one graph."""
-    touched: set[int] = set()
-    for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
-        same = all(np.array_equal(old[name], new[name]) for name in old)
-        if not same or touched.intersection(layer.sources):
-            touched.add(layer.index)
-    return touched
+    return model.graph.behind(
+        [
+            index
+            for index, (old, new) in enumerate(zip(model.weights.layers, masked.weights.layers, strict=True))
+            if not all(np.array_equal(old[name], new[name]) for name in old)
+        ]
+    )
