@@ -108,6 +108,18 @@ def test_a_hopeless_cut_is_given_up_early_and_said_so(trials: Trials) -> None:
     assert trials.point(curve, curve.atoms - 1, most=2.0) == whole
 
 
+def test_in_later_rounds_unseen_pictures_count_as_before_this_cut(trials: Trials) -> None:
+    """And losses from the original still: here what is cut finds nothing any more."""
+    curve = max(trials.cutter.first_curves("l1"), key=lambda each: trials.drift(each, each.atoms - 1))
+    found = trials.measure.found(network_for_measuring(trials.cutter.model))
+    nothing = [each.over(1.0) for each in found]
+    later = Trials(trials.cutter, trials.measure, lambda: nothing, lambda: found)
+    assert later.baseline == trials.baseline
+    first, other = (each.point(curve, curve.atoms - 1, most=0.01) for each in (trials, later))
+    assert other.share == 0.25
+    assert other.accuracy < first.accuracy - 0.1
+
+
 def test_what_was_looked_at_is_not_looked_at_again(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
     curve, dropped = trials.cutter.first_curves("l1")[1], 3
     expected = trials.point(curve, dropped)

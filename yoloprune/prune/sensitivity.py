@@ -51,7 +51,7 @@ class Point:
     dropped: int
     """Atoms of the group that are gone, in all."""
     accuracy: float
-    """Where only a share of the pictures was looked at, the others count as found like the original did."""
+    """Where only a share of the pictures was looked at, the others count as found like before the cut."""
     interval: tuple[float, float] | None = None
     """90 % of bootstrap resamples of the pictures lose between these, against the original."""
     share: float = 1.0

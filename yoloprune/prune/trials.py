@@ -36,13 +36,20 @@ _Part = tuple[Batch, Mapping[int, Tensor]]
 class Trials:
     """Cuts of a cutter's network, each against the original.
 
-    original: gives what the original network finds in each of the measure's pictures, from which losses count; called
-    once, when it is needed.
+    uncut: gives what the cutter's network finds in each of the measure's pictures; original: likewise the original
+    network, from which losses count (default: the cutter's is the original). Called once, when they are needed.
     """
 
-    def __init__(self, cutter: Cutter, measure: Measure, original: Callable[[], list[Any]], seed: int = 0) -> None:
+    def __init__(
+        self,
+        cutter: Cutter,
+        measure: Measure,
+        uncut: Callable[[], list[Any]],
+        original: Callable[[], list[Any]] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.cutter, self.measure, self.seed = cutter, measure, seed
-        self._find_original = original
+        self._find_uncut, self._find_original = uncut, original
         self._base = network_for_measuring(cutter.model, cutter.device)
         self._variant = network_for_measuring(cutter.model, cutter.device)
         self._held = cutter.model.weights
@@ -51,7 +58,7 @@ class Trials:
     @cached_property
     def baseline(self) -> float:
         """Accuracy of the original on all pictures."""
-        return self._outcome.accuracy
+        return self._original.accuracy
 
     def drift(self, curve: Curve, dropped: int) -> float:
         """Sum of squared changes of what the heads rank their answers by, over the sum of its squares."""
@@ -62,11 +69,11 @@ class Trials:
     def point(self, curve: Curve, dropped: int, most: float = float("inf")) -> Point:
         """One measurement; given up early where the first pictures leave little hope that it loses at most `most`.
 
-        Pictures that were not looked at count as found like the original did. What `drift` has just looked at is not
+        Pictures that were not looked at count as found like before the cut. What `drift` has just looked at is not
         computed again.
         """
         first = self._first(curve, dropped)
-        found, seen = list(self._original), 0
+        found, seen = list(self._uncut), 0
         asks = [share * len(found) for share in _ASK_AT]
         for part in self.measure.look(chain(first, self._front.outputs(self._variant, len(first)))):
             for number, each in zip(self._order[seen : seen + len(part)], part, strict=True):
@@ -117,23 +124,28 @@ class Trials:
         return max(sum(map(_energy, self._before)), 1e-30)
 
     @cached_property
-    def _original(self) -> list[Any]:
-        return self._find_original()
+    def _uncut(self) -> list[Any]:
+        return self._find_uncut()
 
     @cached_property
-    def _outcome(self) -> Outcome:
-        return self.measure.outcome(self._original)
+    def _original(self) -> Outcome:
+        return self.measure.outcome(self._find_original() if self._find_original else self._uncut)
+
+    @cached_property
+    def _stakes(self) -> NDArray[np.float64]:
+        """What each picture's findings are worth, before a cut."""
+        return self.measure.outcome(self._uncut).stakes
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
         """Pictures with the most at stake first."""
-        order: NDArray[np.int64] = np.argsort(-self._outcome.stakes, kind="stable")
+        order: NDArray[np.int64] = np.argsort(-self._stakes, kind="stable")
         return order
 
     @cached_property
     def _at_stake_behind(self) -> NDArray[np.float64]:
         """[I+1]: root of the sum of squares of what is at stake in the pictures behind the first so many."""
-        squares = np.append(self._outcome.stakes[self._order] ** 2, 0.0)
+        squares = np.append(self._stakes[self._order] ** 2, 0.0)
         behind: NDArray[np.float64] = np.sqrt(np.cumsum(squares[::-1])[::-1])
         return behind
 
@@ -143,12 +155,12 @@ class Trials:
 
     @cached_property
     def _counts(self) -> NDArray[np.float32]:
-        return resamples(len(self._original), self.seed)
+        return resamples(len(self._uncut), self.seed)
 
     @cached_property
     def _resampled(self) -> NDArray[np.float64]:
         """The original's accuracy on resamples of the pictures."""
-        return self._outcome.resampled(self._counts)
+        return self._original.resampled(self._counts)
 
 
 def _energy(scores: Tensor) -> float:

@@ -127,6 +127,13 @@ class _Analysis:
         """What the original network finds."""
         return original_findings(self.job, self.measure, self.device)
 
+    @cached_property
+    def uncut(self) -> list[Any]:
+        """What the network finds that is cut: the original in the first round."""
+        if not self.job.workspace.rounds:
+            return self.original
+        return self.measure.found(network_for_measuring(self.job.model, self.device))
+
     def begin(
         self,
         losses: Sequence[float] | None,
@@ -153,7 +160,7 @@ class _Analysis:
                 assert self.job.workspace.original is not None
                 baseline = start = self.job.workspace.original.accuracy
                 if self.job.workspace.rounds:
-                    start = self.measure.accuracy(network_for_measuring(self.job.model, self.device))
+                    start = self.measure.outcome(self.uncut).accuracy
                 known = Sensitivity(self.setup, baseline, start, (), (), curves)
             known.asked_for(losses, sparsities, also).save(self.file)
             for part in self._parts():
@@ -193,7 +200,7 @@ class _Analysis:
             left = (time.monotonic() - started) / (done + 0.5) * (groups - done - 0.5) / 60
             self.watch(Step("ana", done, groups, f"{_latest(so_far, curve)}, about {left:.1f} min left"))
 
-        trials = Trials(self.cutter, self.measure, lambda: self.original, self.seed)
+        trials = Trials(self.cutter, self.measure, lambda: self.uncut, lambda: self.original, self.seed)
         try:
             analyse(mine, trials, on_change)
         finally:
