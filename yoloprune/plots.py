@@ -47,8 +47,7 @@ def plot_sensitivity(
 
 
 def _plot_frontier(axes: Any, frontier: Sequence[tuple[float, float]]) -> None:
-    losses, shares = zip(*frontier, strict=True)
-    axes.plot(losses, shares, color="black", linewidth=1.2)
+    axes.plot([loss for loss, _ in frontier], [share for _, share in frontier], color="black", linewidth=1.2)
     axes.set_title("BFLOPs off", fontsize="x-small")
     axes.set_xlabel("loss of each group alone", fontsize="xx-small")
     axes.set_ylim(0, 1)

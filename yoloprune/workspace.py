@@ -142,6 +142,19 @@ class Workspace:
         """The last round undone."""
         return replace(self, rounds=self.rounds[:-1])
 
+    def make_way(self, number: int) -> None:
+        """Before round `number` is done anew: it is no longer named as done, and what was made of it goes.
+
+        In this order: what is interrupted leaves a job that is less far, not one whose files belong to two.
+        """
+        self.save()
+        shutil.rmtree(self.training_folder(number), ignore_errors=True)
+        self.forget_behind(number)
+
+    def forget_behind(self, number: int) -> None:
+        """What was measured on weights of round `number` goes: there will be others."""
+        shutil.rmtree(self.round_folder(number + 1), ignore_errors=True)
+
     def begin(self) -> None:
         """Write a new workspace; the rounds of the job that lives in its folder, if one does, go."""
         if (self.folder / _FILE).exists():

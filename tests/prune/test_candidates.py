@@ -70,8 +70,8 @@ def test_ratio_takes_what_loses_least(added: dict[object, float], gone: tuple[ob
 
 def test_total_loss_takes_what_saves_most() -> None:
     candidates = list(nested(whole(), GRAPH, PRICE, {FIRST: 0.001, SECOND: 0.001}, doubt=0.003))
-    assert best_for_total(candidates, Limits(), "interpolated", 0.05).channels.branches == (FIRST, SECOND)
-    assert best_for_total(candidates, Limits(), "interpolated", 0.001).channels.branches == ()
+    assert best_for_total(candidates, Limits(), "interpolated", 0.05)[0].channels.branches == (FIRST, SECOND)
+    assert best_for_total(candidates, Limits(), "interpolated", 0.001)[0].channels.branches == ()
 
 
 def test_a_plan_knows_its_branches(tmp_path: Path) -> None:

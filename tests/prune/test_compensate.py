@@ -258,7 +258,7 @@ def test_dead_and_repeated_channels_go_first_and_cost_nothing() -> None:
     wanted = consumers(model.graph, channels)
     batches = pictures(model, 8, 7)
     moments = collect(build(model), batches, wanted.values(), 8)
-    evidence = Evidence(model, channels, channels.all_kept(), wanted, moments)
+    evidence = Evidence(model, channels, channels.all_kept(), wanted, lambda: moments)
     group = channels.groups[0]
     order = CRITERIA["elimination"](evidence, group)
     assert sorted(order) == list(range(8))
@@ -281,7 +281,7 @@ def test_elimination_beats_any_other_single_choice() -> None:
     batches = pictures(model, 24, 10)
     moments = collect(build(model), batches, wanted.values(), 24)
     group = channels.groups[0]
-    evidence = Evidence(model, channels, channels.all_kept(), wanted, moments)
+    evidence = Evidence(model, channels, channels.all_kept(), wanted, lambda: moments)
     order = CRITERIA["elimination"](evidence, group)
     arrays = model.weights.layers[1]
     factor = arrays["scale"] / np.sqrt(arrays["variance"] + 1e-5)

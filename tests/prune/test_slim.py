@@ -167,7 +167,7 @@ def test_criteria_rank_channels_of_shared_and_implicit_layers() -> None:
     channels = trace(model.graph)
     (group,) = channels.groups
     assert group.producers == (0, 1, 2, 3)
-    evidence = Evidence(model, channels, channels.all_kept(), consumers(model.graph, channels), {})
+    evidence = Evidence(model, channels, channels.all_kept(), consumers(model.graph, channels))
     assert list(evidence.consumers) == [5]
     arrays = [model.weights.layers[index]["weight"] for index in (0, 1, 1, 3)]
     sums = [np.abs(array).sum(tuple(range(1, array.ndim))) for array in arrays]

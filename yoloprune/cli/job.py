@@ -15,10 +15,11 @@ from yoloprune.errors import InputError
 from yoloprune.plots import plot_sensitivity
 from yoloprune.prune.sensitivity import GRID
 from yoloprune.steps import look
-from yoloprune.steps.ana import CALIBRATE, ana
+from yoloprune.steps.ana import ana
 from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
+from yoloprune.steps.method import CALIBRATE
 from yoloprune.steps.prune import prune
 from yoloprune.steps.run import run
 from yoloprune.steps.train import train_network

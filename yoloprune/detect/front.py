@@ -31,7 +31,7 @@ class Front:
         """From here on variants differ in the layers `changed`. Cheapest front to back: it goes on from where it is."""
         if self._changed == frozenset(changed):
             return
-        before = self._known  # of the base network, so it holds wherever the front goes
+        before = _let_go(self._known)  # of the base network, so it holds wherever the front goes
         wanted = self._wanted(changed)
         size = sum(4 * layer.out.size for layer in self.base.graph.layers if layer.index in wanted)
         room = self.memory
@@ -70,3 +70,9 @@ class Front:
         read = {source for index in touched for source in graph.layers[index].sources}
         results = set(graph.outputs)
         return graph.read_across(start) | (read | results) - touched
+
+
+def _let_go(known: list[dict[int, Tensor]]) -> Iterator[dict[int, Tensor]]:
+    """Each in turn, so that old and new activations take the room of one."""
+    while known:
+        yield known.pop(0)

@@ -142,7 +142,10 @@ class Measure(ABC):
 
     @abstractmethod
     def digest(self) -> str:
-        """SHA-256 of what is measured on: the pictures' names and their truth."""
+        """SHA-256 of what is measured on: the pictures' names, and people's truth.
+
+        What a network finds differs in the last bit from machine to machine.
+        """
 
     def run(self, network: Network) -> Iterator[list[Any]]:
         """What a network finds, some pictures at a time."""
@@ -200,8 +203,8 @@ class DetectionMeasure(Measure):
         return _as_dict(summarize(self._matches(found), self.points), self.split.names, self.metric)
 
     def digest(self) -> str:
-        truths = (truth.tobytes() for truth in (*self.split.truths, *self.split.difficult))
-        return _digest(self.split.images, truths)
+        truths = (*self.split.truths, *self.split.difficult) if self.labels else ()
+        return digest_of(self.split.images, (truth.tobytes() for truth in truths))
 
     def taught_by(self, teacher: Network) -> Measure:
         sure = [each.over(DISPLAY_THRESH) for each in self.found(teacher)]
@@ -246,7 +249,8 @@ class ClassMeasure(Measure):
         return {"top1": result.top1, "top5": result.top5, "metric": self.metric, "images": result.images}
 
     def digest(self) -> str:
-        return _digest(self.split.images, (str(number).encode() for number in self.split.classes))
+        classes = self.split.classes if self.labels else ()
+        return digest_of(self.split.images, (str(number).encode() for number in classes))
 
     def taught_by(self, teacher: Network) -> Measure:
         best = tuple(int(np.argmax(scores)) for scores in self.found(teacher))
@@ -377,7 +381,8 @@ def _as_dict(result: MapResult, names: Sequence[str], metric: str) -> dict[str, 
     }
 
 
-def _digest(images: Sequence[Path], truths: Iterable[bytes]) -> str:
+def digest_of(images: Sequence[Path], truths: Iterable[bytes] = ()) -> str:
+    """SHA-256 of pictures' file names and of what is true of them."""
     hashed = hashlib.sha256()
     for image in images:
         hashed.update(image.name.encode("utf-8", "surrogateescape") + b"\0")

@@ -103,14 +103,13 @@ def best_for_ratio(
     return best, choice
 
 
-def best_for_total(candidates: Sequence[Candidate], limits: Limits, rule: str, total: float) -> Candidate:
-    """The candidate that saves most where the losses sum up to `total`."""
-    if len(candidates) == 1:
-        return candidates[0]
+def best_for_total(candidates: Sequence[Candidate], limits: Limits, rule: str, total: float) -> tuple[Candidate, Way]:
+    """The candidate that saves most where the losses sum up to `total`, and its way."""
 
-    def removed(candidate: Candidate) -> float:
+    def removed(of: tuple[Candidate, Way]) -> float:
+        candidate, way = of
         known = (candidate.sensitivity, candidate.channels)
-        choice = way_of(candidate, limits, rule).at(total - candidate.added)
-        return removed_share(*known, candidate.costs, choice)
+        return removed_share(*known, candidate.costs, way.at(total - candidate.added))
 
-    return max((each for each in candidates if each.added <= total), key=removed)
+    ways = [(each, way_of(each, limits, rule)) for each in candidates if each.added <= total]
+    return ways[0] if len(ways) == 1 else max(ways, key=removed)

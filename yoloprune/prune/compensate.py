@@ -96,7 +96,7 @@ def _ridge(a: Tensor, b: Tensor, folds: Sequence[tuple[Tensor, Tensor]]) -> floa
         return sum(_gain(*fold, _solved(a - fold[0], b - fold[1], ridge)) for fold in folds)
 
     most = max(map(explained, RIDGES[:2]))
-    if most <= 0:
+    if not most > 0:  # nor where the pictures overflow
         return None
     return next(ridge for ridge in reversed(RIDGES) if explained(ridge) >= ENOUGH * most)
 
@@ -159,11 +159,12 @@ def compensate_alone(
     masked = mask(model, channels, keep)
     changed: dict[int, Arrays] = {}
     for layer, observed in moments.items():
-        consumer = wanted[layer]
-        if keep[consumer.atoms[0]].all():
+        filters = channels.kept_outputs(layer, keep)
+        before, after = (each.weights.layers[layer]["weight"][filters] for each in (model, masked))
+        if np.array_equal(before, after):  # what they read is still there, or went in an earlier round
             continue
-        fit = fitted(model, consumer, observed, keep)
-        changed[layer] = _arrays(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
+        fit = fitted(model, wanted[layer], observed, keep)
+        changed[layer] = _arrays(masked.weights.layers[layer], fit, filters)
     return _replaced(masked, changed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -13,17 +14,18 @@ from yoloprune.darknet.model import Graph
 from yoloprune.prune.channels import Channels, KeepAtoms
 
 Price = Callable[[int, tuple[int, ...], int], float]
-"""Cost of a layer that reads so many channels of each source and gives so many."""
+"""Cost of a layer that reads so many channels of each source and gives so many. Asked often: it should remember."""
 
 
 def flops(graph: Graph) -> Price:
     """Floating point operations for one image."""
-    return lambda index, inputs, output: alone(graph, index, inputs, output).layers[-1].flops
+    return cache(lambda index, inputs, output: alone(graph, index, inputs, output).layers[-1].flops)
 
 
 def parameters(graph: Graph) -> Price:
     """Floats in the .weights payload. (A layer alone has arrays, also where in the network they are another's.)"""
 
+    @cache
     def price(index: int, inputs: tuple[int, ...], output: int) -> float:
         if graph.layers[index].shares is not None:
             return 0
@@ -37,7 +39,7 @@ PRICES: Final[Mapping[str, Callable[[Graph], Price]]] = {"bflops": flops, "param
 
 
 class Costs:
-    """Sums a price over a network's layers; what was asked once is remembered."""
+    """Sums a price over a network's layers."""
 
     def __init__(self, graph: Graph, channels: Channels, price: Price, left: KeepAtoms | None = None) -> None:
         """left: what earlier rounds left; the rest counts as gone in any keep-set."""
@@ -48,7 +50,6 @@ class Costs:
         )
         """Of the network as the cfg has it."""
         self._layers = [layer.index for layer in graph.layers if layer.index not in channels.removed]
-        self._known: dict[tuple[int, tuple[int, ...], int], float] = {}
         self._touched: dict[str, tuple[int, ...]] = {}
 
     def total(self, keep: KeepAtoms) -> float:
@@ -71,7 +72,4 @@ class Costs:
 
     def _layer(self, index: int, keep: KeepAtoms) -> float:
         counts = tuple(int(keep[atoms].sum()) for atoms in self._ids(index))
-        key = (index, counts[:-1], counts[-1])
-        if key not in self._known:
-            self._known[key] = self._price(*key)
-        return self._known[key]
+        return self._price(index, counts[:-1], counts[-1])

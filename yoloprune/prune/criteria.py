@@ -32,11 +32,16 @@ class Evidence:
     keep: KeepAtoms
     """Atoms that are still there."""
     consumers: Mapping[int, Consumer]
-    moments: Mapping[int, Moments]
-    """Of the consumers' inputs on calibration pictures; empty without any."""
+    find_moments: Callable[[], Mapping[int, Moments]] = dict
+    """Gives those of the consumers' inputs on calibration pictures; called once, when they are needed."""
     batches: Sequence[Tensor] = ()
     """These pictures as network input [B,C,H,W]."""
     device: str | torch.device = "cpu"
+
+    @cached_property
+    def moments(self) -> Mapping[int, Moments]:
+        """Of the consumers' inputs; empty without pictures."""
+        return self.find_moments()
 
     @property
     def makers(self) -> list[int]:

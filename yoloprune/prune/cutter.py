@@ -68,13 +68,14 @@ class Cutter:
     @cached_property
     def evidence(self) -> Evidence:
         """What the pictures tell the criteria."""
-        moments: dict[int, Moments] = {}
-        if self.batches:
-            images = sum(map(len, self.batches))
-            moments = collect(build(self.model, self.device), self.batches, self._affordable.values(), images)
-        return Evidence(
-            self.model, self.channels, self.keep, self.consumers, moments, batches=self.batches, device=self.device
-        )
+        about = (self.model, self.channels, self.keep, self.consumers)
+        return Evidence(*about, self._moments, batches=self.batches, device=self.device)
+
+    def _moments(self) -> Mapping[int, Moments]:
+        if not self.batches:
+            return {}
+        images = sum(map(len, self.batches))
+        return collect(build(self.model, self.device), self.batches, self._affordable.values(), images)
 
     def order(self, criterion: str, group: Group) -> tuple[int, ...]:
         """Positions in the group in the order they go; those gone already first."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.sensitivity import RESOLUTION, ROUNDING, Curve, Sensitivity
 
 RULES = ("interpolated", "prefix")
+_FIRST_TRIAL: Final = 1e-3
+"""Tolerable loss that is tried first at the least: from nothing, doubling leads nowhere."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,12 @@ def keep_atoms(sensitivity: Sensitivity, channels: Channels, dropped: Mapping[st
 def loss_for_total(joint_loss: Callable[[float], float], total: float, most: float, steps: int = 8) -> float | None:
     """The largest tolerable loss found whose `joint_loss(loss)`, as measured, is at most `total`; None without one.
 
-    Doubled from `total` on while it holds, up to `most`, where nothing more can go; then bisected in `steps`. Joint
-    losses are noisy: what comes back was itself measured to hold.
+    Doubled from `total` (or `_FIRST_TRIAL`) on while it holds, up to `most`, where nothing more can go; then bisected
+    in `steps`. Joint losses are noisy: what comes back was itself measured to hold.
     """
     good: float | None = None
     bad: float | None = None
-    trial = min(total, most)
+    trial = min(max(total, _FIRST_TRIAL), most)
     while bad is None:
         if joint_loss(trial) > total + ROUNDING:
             bad = trial

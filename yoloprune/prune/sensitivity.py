@@ -42,6 +42,8 @@ class Setup:
     criterion: str
     compensation: str
     """How consumers were refitted, or "none"."""
+    calibration: str = ""
+    """SHA-256 of the file names of the pictures that were looked at for it."""
 
 
 @dataclass(frozen=True)

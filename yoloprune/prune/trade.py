@@ -17,7 +17,7 @@ measure as nothing are emptied, and such losses do add up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Protocol
@@ -223,13 +223,22 @@ class Market:
         for _ in range(_SWEEPS):
             before = dict(choice)
             for stops in self._stops:
-                costs = np.array(list(costs_of_stops(self.costs, stops.curve, stops.atoms, stops.dropped, keep)))
+                keep[stops.atoms] = True
+                costs = self._costs_at(stops, keep)
                 best = stops.dropped[int(np.argmin(stops.losses + price * costs / self.costs.whole))]
                 choice[stops.curve.label] = best
                 keep[stops.atoms[:best]] = False
             if choice == before:
                 break
         return choice
+
+    def _costs_at(self, stops: _Stops, keep: KeepAtoms) -> NDArray[np.float64]:
+        """Of the layers around a group with more and more of its atoms gone [n]."""
+        tried, costs = keep.copy(), []
+        for count in stops.dropped:
+            tried[stops.atoms[:count]] = False
+            costs.append(self.costs.around(stops.curve.label, tried))
+        return np.array(costs)
 
     def _stops_of(self, curve: Curve, atoms: NDArray[np.int64]) -> _Stops:
         measured = {curve.gone, *(point.dropped for point in curve.points), *(count for count, _ in curve.screen)}
@@ -241,26 +250,20 @@ class Market:
         return _Stops(curve, atoms, dropped, self._losses(curve, dropped))
 
 
-def costs_of_stops(
-    costs: Costs, curve: Curve, atoms: NDArray[np.int64], dropped: Sequence[int], keep: KeepAtoms
-) -> Iterator[float]:
-    """What the layers around a group cost with these growing counts of its `atoms` gone; `keep` gets them all back."""
-    keep[atoms] = True
-    tried = keep.copy()
-    for count in dropped:
-        tried[atoms[:count]] = False
-        yield costs.around(curve.label, tried)
-
-
 def economical(sensitivity: Sensitivity, channels: Channels, limits: Limits, costs: Costs, choice: Choice) -> Choice:
     """The choice with atoms put back whose going saves nothing: a cut that isn't faster is no use."""
     groups = {group.label: group.atoms for group in channels.groups}
     result = dict(choice)
+    keep = keep_atoms(sensitivity, channels, result)
     for curve in sensitivity.curves:
         atoms = groups[curve.label][list(curve.order)]
-        allowed = sorted({limits.allowed(curve, count) for count in range(curve.gone, result[curve.label] + 1)})
-        keep = keep_atoms(sensitivity, channels, result)
-        tried = list(costs_of_stops(costs, curve, atoms, allowed, keep))
-        most = tried[-1] * (1 + 1e-9)
-        result[curve.label] = next(each for each, cost in zip(allowed, tried, strict=True) if cost <= most)
+        most = costs.around(curve.label, keep) * (1 + 1e-9)
+        for count in range(result[curve.label] - 1, curve.gone - 1, -1):
+            if limits.allowed(curve, count) != count:
+                continue
+            tried = keep.copy()
+            tried[atoms[count:]] = True
+            if costs.around(curve.label, tried) > most:
+                break
+            keep, result[curve.label] = tried, count
     return result

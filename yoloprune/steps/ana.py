@@ -10,23 +10,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
 
-from yoloprune.darknet.data import load_classes, load_split
-from yoloprune.detect.measure import Measure, Pictures, fit_for, network_for_measuring
+from yoloprune.detect.measure import Measure, digest_of, network_for_measuring
 from yoloprune.errors import InputError
-from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
-from yoloprune.prune.cutter import COMPENSATIONS, NOTHING, RECALIBRATE, REFIT, Cutter
+from yoloprune.prune.cutter import REFIT
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import Curve, Sensitivity, Setup
 from yoloprune.prune.trials import Trials
 from yoloprune.steps.job import Job, Step, Watch, job_of, original_figures, original_findings, start_job, unwatched
+from yoloprune.steps.method import CALIBRATE, Method
 from yoloprune.train.processes import Processes, joined
 from yoloprune.workspace import DEFAULT, Settings
 
 _PART = "sensitivity.part-"
-CALIBRATE = 64
-"""Pictures of the train list that consumers are refitted on."""
 SAVE_EVERY: Final = 1.0
 """Seconds of work that a kill may cost."""
 
@@ -66,9 +62,7 @@ def ana(
     job = start_job(cfg, weights, data, workspace, settings, force=force)
     return analyse_job(
         job,
-        criterion=criterion,
-        calibrate=calibrate,
-        compensation=compensation,
+        Method.of(criterion, calibrate, compensation),
         losses=losses,
         sparsities=sparsities,
         device=device,
@@ -80,10 +74,8 @@ def ana(
 
 def analyse_job(
     job: Job,
+    method: Method,
     *,
-    criterion: str | None,
-    calibrate: int,
-    compensation: str = REFIT,
     losses: Sequence[float] | None = None,
     sparsities: Sequence[float] | None = None,
     also: Sequence[float] = (),
@@ -98,11 +90,8 @@ def analyse_job(
     """
     if losses and sparsities:
         raise InputError("expected --losses or --sparsities, found both")
-    criterion = criterion_for(criterion, calibrate, compensation)
-    if calibrate:
-        calibration_paths(job, calibrate)  # what is missing there is said now
     with joined(device) as place:
-        analysis = _Analysis(job, criterion, calibrate, compensation, place, seed, watch)
+        analysis = _Analysis(job, method, place, seed, watch)
         analysis.begin(losses, sparsities, also, force=force)
         return analysis.run()
 
@@ -110,17 +99,14 @@ def analyse_job(
 class _Analysis:
     """An analysis of a job's newest weights. Of several processes, k of N measures groups k, k+N ..."""
 
-    def __init__(
-        self, job: Job, criterion: str, calibrate: int, compensation: str, device: str, seed: int, watch: Watch
-    ) -> None:
-        self.job, self.criterion, self.calibrate, self.device = job, criterion, calibrate, device
-        self.refits = calibrate > 0 and compensation == REFIT
+    def __init__(self, job: Job, method: Method, device: str, seed: int, watch: Watch) -> None:
+        self.job, self.method, self.device = job, method, device
         self.seed, self.watch = seed, watch
         self.processes = Processes()
         self.measure = job.measure(device)
         self.file = job.workspace.sensitivity_file(job.next_round)
-        self.setup = setup_of(job, self.measure, criterion, calibrate, compensation)
-        self.cutter = cutter_of(job, calibrate, compensation, device=device)
+        self.setup = setup_of(job, self.measure, method)
+        self.cutter = method.cutter(job, device)
 
     @cached_property
     def original(self) -> list[Any]:
@@ -149,9 +135,9 @@ class _Analysis:
                 accuracy = self.measure.outcome(self.original).accuracy
                 self.job = job_of(original_figures(self.job, accuracy, self.measure))
             known = None if force else self._known()
-            if self.calibrate:
-                self.watch(Step("ana", 0, 1, f"looking at {self.calibrate} calibration pictures"))
-            if self.refits and self.cutter.not_refitted:
+            if self.method.calibrate:
+                self.watch(Step("ana", 0, 1, f"looking at {self.method.calibrate} calibration pictures"))
+            if self.method.refits and self.cutter.not_refitted:
                 layers = ", ".join(map(str, self.cutter.not_refitted))
                 self.watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
         curves = self._first_curves() if self.processes.agreed(first and known is None) else ()
@@ -172,7 +158,7 @@ class _Analysis:
         groups = self.cutter.cuttable
         orders = torch.zeros(len(groups), max((len(group.atoms) for group in groups), default=0), dtype=torch.int64)
         for number in range(self.processes.rank, len(groups), self.processes.count):
-            order = self.cutter.order(self.criterion, groups[number])
+            order = self.cutter.order(self.method.criterion, groups[number])
             orders[number, : len(order)] = torch.tensor(order)
         orders = self.processes.total(orders.to(self.device)).cpu()
         return tuple(
@@ -239,49 +225,8 @@ def _latest(sensitivity: Sensitivity, curve: Curve) -> str:
     return f"group {curve.label} loses {shown}"
 
 
-def criterion_for(criterion: str | None, calibrate: int, compensation: str) -> str:
-    """The criterion, left out the best there is. InputError for what isn't known or lacks the pictures it needs."""
-    if compensation not in COMPENSATIONS:
-        raise InputError(f"compensation: expected one of {', '.join(COMPENSATIONS)}, found {compensation!r}")
-    if compensation == RECALIBRATE and not calibrate:
-        raise InputError("--bn-recalibrate: expected calibration pictures, found --calibrate 0")
-    criterion = criterion or default_criterion(bool(calibrate) and compensation == REFIT)
-    if criterion not in CRITERIA:
-        raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
-    if not calibrate and criterion not in WITHOUT_PICTURES:
-        raise InputError(f"--criterion {criterion}: expected calibration pictures, found --calibrate 0")
-    return criterion
-
-
-def cutter_of(job: Job, calibrate: int, compensation: str = REFIT, *, device: str = "cpu") -> Cutter:
-    """Cuts of a job's network, compensated on the first `calibrate` train pictures; plain ones for 0."""
-
-    def pictures() -> list[Tensor]:
-        return calibration(job, calibrate, device) if calibrate else []
-
-    return Cutter(job.model, job.channels, job.keep, pictures, compensation, device)
-
-
-def calibration(job: Job, count: int, device: str = "cpu") -> list[Tensor]:
-    """The first `count` pictures of the train list as network input, in batches; no labels are needed."""
-    graph = job.model.graph
-    fit = fit_for(graph, job.workspace.settings.letterbox)
-    paths = calibration_paths(job, count)
-    return [batch.inputs for batch in Pictures(paths, graph, fit, device)]
-
-
-def calibration_paths(job: Job, count: int) -> tuple[Path, ...]:
-    """Which pictures those are."""
-    graph = job.model.graph
-    if graph.detection_heads:
-        split = load_split(job.data, "train", graph.dialect, classes=graph.classes, limit=count, labels=False)
-        return split.images
-    return load_classes(job.data, "train", classes=graph.classes, limit=count).images
-
-
-def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int, compensation: str) -> Setup:
-    """What a measurement of this job depends on."""
-    looked_at = calibrate and (compensation != NOTHING or criterion not in WITHOUT_PICTURES)
+def setup_of(job: Job, measure: Measure, method: Method) -> Setup:
+    """What a measurement of this job depends on. InputError where calibration pictures are missing."""
     return Setup(
         cfg=job.workspace.cfg.sha256,
         weights=job.weights_sha,
@@ -290,8 +235,9 @@ def setup_of(job: Job, measure: Measure, criterion: str, calibrate: int, compens
         letterbox=measure.pictures.fit == "letterbox",
         metric=measure.metric,
         images=len(measure.pictures),
-        criterion=criterion,
-        compensation=f"{compensation}, {calibrate} pictures" if looked_at else NOTHING,
+        criterion=method.criterion,
+        compensation=str(method),
+        calibration=digest_of(method.paths(job)),
     )
 
 

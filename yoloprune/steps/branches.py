@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -13,13 +14,11 @@ from yoloprune.errors import InputError
 from yoloprune.prune.branches import Branch, branches
 from yoloprune.prune.channels import KeepAtoms, trace
 from yoloprune.prune.sensitivity import Setup
-from yoloprune.steps.ana import cutter_of
 from yoloprune.steps.job import Job, Step, Watch
+from yoloprune.steps.method import Method
 
 
-def branch_accuracies(
-    job: Job, setup: Setup, calibrate: int, compensation: str, device: str, watch: Watch
-) -> Mapping[Branch, float]:
+def branch_accuracies(job: Job, setup: Setup, method: Method, device: str, watch: Watch) -> Mapping[Branch, float]:
     """The accuracy without each branch that is still there, alone; compensated as a cut of channels.
 
     Kept in the round's `branches.json`; what was measured with the same setup is not measured again.
@@ -35,13 +34,12 @@ def branch_accuracies(
             raise InputError(f"lacks or garbles {error}", file=file) from error
     found = [branch for branch in branches(job.model.graph) if branch.sum not in job.channels.removed]
     measure = job.measure(device)
-    batches = cutter_of(job, calibrate, device=device).batches
+    pictures = cache(lambda: method.pictures(job, device))
     for done, branch in enumerate(found):
         if branch.sum not in known:
             watch(Step("branches", done, len(found), f"without {branch.inside[0]}..{branch.sum}"))
             one = without(job, (branch,))
-            cutter = cutter_of(one, calibrate, compensation, device=device)
-            cutter = replace(cutter, keep=everything(one), pictures=lambda: batches)
+            cutter = replace(method.cutter(one, device), keep=everything(one), pictures=pictures)
             known[branch.sum] = measure.accuracy(network_for_measuring(cutter.together(one.keep), device))
             save_json(file, "branches", {"setup": vars(setup), "accuracies": known})
     return {branch: known[branch.sum] for branch in found}

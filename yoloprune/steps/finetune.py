@@ -13,7 +13,7 @@ from yoloprune.prune.slim import free
 from yoloprune.steps.job import Step, Watch, job_of, open_job, unwatched
 from yoloprune.steps.training import announce, follower, mixed_precision, train_images
 from yoloprune.train.lesson import Lesson
-from yoloprune.train.loop import CHECKPOINT, train
+from yoloprune.train.loop import train
 from yoloprune.train.processes import joined, rank_of
 from yoloprune.train.recipe import Recipe
 from yoloprune.workspace import DEFAULT, Figures
@@ -103,7 +103,7 @@ def finetune(
 
     measure = job.measure(device)
     if force and not rank_of():
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        job.workspace.make_way(last.number)
     announce(watch, graph, recipe, device)
     taught = (
         "by labels" if teacher is None else "by labels and the unpruned network" if labels else "by the unpruned one"
@@ -128,6 +128,7 @@ def finetune(
     if rank_of():
         return Finetuned(last.pruned, last.pruned, best, final, written=False)
     assert trained.best_metric is not None  # measured at the end at the least
+    job.workspace.forget_behind(last.number)
     weights_file.write(best, trained.best, graph.layers, force=True)
     weights_file.write(final, trained.last, graph.layers, force=True)
     after = job.figures(trained.best_metric, job.keep)

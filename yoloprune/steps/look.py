@@ -25,11 +25,11 @@ from yoloprune.detect.image import network_input, read_pixels, write_pixels
 from yoloprune.detect.measure import decoded, fit_for, load_measure, network_for_measuring, suppressed
 from yoloprune.errors import InputError
 from yoloprune.prune.cost import Costs, flops
-from yoloprune.prune.criteria import default_criterion
+from yoloprune.prune.cutter import NOTHING
 from yoloprune.prune.plan import bearable
 from yoloprune.prune.sensitivity import Sensitivity, grid_counts
-from yoloprune.steps.ana import cutter_of
 from yoloprune.steps.job import Job, Step, Watch, data_candidates, find_data, job_of, unwatched
+from yoloprune.steps.method import Method
 from yoloprune.workspace import DEFAULT, Input, Settings, Workspace
 
 BEARABLE: Final = 0.01
@@ -102,7 +102,7 @@ def accuracy(
     device: str = "cpu",
     watch: Watch = unwatched,
 ) -> Mapping[str, Any]:
-    """A network's accuracy on the valid list, as `Measure.report` gives it.
+    """A network's accuracy on the valid list, as `Measure.summary` gives it.
 
     points: of the precision-recall curve, 0 for the area under it (the default). nms: a kind of `NmsKind`, else the
     cfg's. Both are for detectors.
@@ -196,7 +196,8 @@ def forecast(
     started = time.monotonic()
     measure.accuracy(network)
     once = time.monotonic() - started
-    curves = cutter_of(job, calibrate=0).first_curves(default_criterion(refits=False))  # any criterion: same counts
+    plain = Method.of(None, 0, NOTHING)
+    curves = plain.cutter(job).first_curves(plain.criterion)  # any criterion: same counts
     points = sum(len(grid_counts(curve, sparsities)) if sparsities else _TYPICAL for curve in curves)
     return Forecast(len(curves), points, len(measure.pictures), once * points)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -45,8 +46,10 @@ def price_for(job: Job, objective: str, reader: str | None, watch: Watch) -> Pri
         return READERS[name].layer_seconds(texts, [each.parameters for each in layers])
 
     timings = Timings(job.workspace.folder / "latency.json", f"{name}, one thread", seconds)
-    return Latency(
-        graph, job.channels, timings, lambda done, total: watch(Step("timing", done, total, f"layers in {name}"))
+    return cache(
+        Latency(
+            graph, job.channels, timings, lambda done, total: watch(Step("timing", done, total, f"layers in {name}"))
+        )
     )
 
 

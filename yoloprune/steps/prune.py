@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,16 +13,17 @@ from yoloprune.darknet.model import Graph, Model
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.branches import Branch
-from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total, carried_curves, nested, way_of
+from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total, carried_curves, nested
 from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.cost import Costs, Price
 from yoloprune.prune.cutter import REFIT, Cutter
 from yoloprune.prune.plan import RULES, Limits, Plan, keep_atoms, loss_for_total
 from yoloprune.prune.sensitivity import ROUNDING, Sensitivity
 from yoloprune.prune.trade import Choice, Thresholds, added_loss, doubt, economical
-from yoloprune.steps.ana import CALIBRATE, analyse_job, criterion_for, cutter_of
+from yoloprune.steps.ana import analyse_job
 from yoloprune.steps.branches import branch_accuracies, everything
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
+from yoloprune.steps.method import CALIBRATE, Method
 from yoloprune.steps.objective import check_objective, price_for
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
@@ -86,7 +86,7 @@ def prune(
     to save: bflops, parameters or latency, the time in `reader` (darknet or opencv; left out, the first that runs the
     network). drop_branches: whole residual branches may go too. exclude: layers whose channels all stay. multiple,
     min_keep: of the channels a group keeps. The analysis is finished or made where it is missing; reuse_analysis takes
-    the round before's. criterion, calibrate, compensation: as for ana. force: cut the last round anew.
+    that of an earlier round. criterion, calibrate, compensation: as for ana. force: cut the last round anew.
     """
     if [threshold, ratio, total_loss].count(None) != 2:
         raise InputError("expected one of --threshold, --ratio and --total-loss")
@@ -96,26 +96,27 @@ def prune(
         raise InputError("--multiple and --min-keep: expected at least 1")
     if ratio is not None and not 0 < ratio < 1:
         raise InputError(f"--ratio: expected a share between 0 and 1, found {ratio:g}")
+    if total_loss is not None and total_loss < 0:
+        raise InputError(f"--total-loss: expected at least 0, found {total_loss:g}")
     if drop_branches and rule == "prefix" and threshold is None:
         raise InputError("--drop-branches with --ratio or --total-loss: expected --rule interpolated, found prefix")
     check_objective(objective, reader)
-    criterion = criterion_for(criterion, calibrate, compensation)
+    method = Method.of(criterion, calibrate, compensation)
     job = _open_for_cut(workspace, force=force)
     _check_layers(job, exclude)
     limits = Limits(frozenset(exclude), multiple, min_keep)
-    also = () if threshold is None or relative or threshold <= 0 else (threshold,)
-    sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
-    job, original = _with_original(job)
+    original = job.workspace.original
+    if original is None:
+        raise InputError("lacks the original network's accuracy; run yoloprune ana", file=workspace)
     scale = original.accuracy if relative else 1.0
-    if threshold is not None and relative and threshold > 0:
-        also = (threshold * scale,)
-        sensitivity = _analysis(job, criterion, calibrate, compensation, reuse_analysis, also, device, watch)
     threshold = None if threshold is None else threshold * scale
+    also = () if threshold is None or threshold <= 0 else (threshold,)
+    sensitivity = _analysis(job, method, reuse_analysis, also, device, watch)
     price = price_for(job, objective, reader, watch)
     whole = Candidate(job.channels, job.keep, sensitivity, Costs(job.model.graph, job.channels, price, job.keep))
     candidates = [whole]
     if drop_branches:
-        accuracies = branch_accuracies(job, sensitivity.setup, calibrate, compensation, device, watch)
+        accuracies = branch_accuracies(job, sensitivity.setup, method, device, watch)
         candidates = _with_branches_gone(whole, job.model.graph, price, accuracies, threshold)
     chosen: Choice
     if threshold is not None:
@@ -125,11 +126,10 @@ def prune(
         best, chosen = best_for_ratio(candidates, limits, rule, ratio)
     else:
         assert total_loss is not None
-        best = best_for_total(candidates, limits, rule, total_loss * scale)
+        best, way = best_for_total(candidates, limits, rule, total_loss * scale)
     best_job = replace(job, channels=best.channels, keep=best.keep)
-    cuts = _Cuts(best_job, best, limits, cutter_of(best_job, calibrate, compensation, device=device))
+    cuts = _Cuts(best_job, best, limits, method.cutter(best_job, device))
     if total_loss is not None:
-        way = way_of(best, limits, rule)
 
         def joint_loss(trial: float) -> float:
             watch(Step("prune", 0, 1, f"all together at {trial:.4f}"))
@@ -163,14 +163,14 @@ def prune(
     }
     chosen_by |= {
         "exclude": sorted(exclude),
-        "criterion": criterion,
+        "criterion": method.criterion,
         "calibrate": calibrate,
         "compensation": compensation,
     }
     plan = Plan.of(job.workspace.cfg.sha256, job.channels, keep, chosen_by, _accuracies(original, before, after))
     files = (job.workspace.plan_file(number), job.workspace.pruned_file(number))
     if not dry_run:
-        shutil.rmtree(job.workspace.training_folder(number), ignore_errors=True)  # of an earlier cut, with force
+        job.workspace.make_way(number)
         plan.save(files[0])
         weights_file.write(files[1], cut.weights.with_seen(0), cut.graph.layers, force=True)
         job.workspace.with_round(Round(number, chosen_by, before, after)).save()
@@ -196,14 +196,6 @@ def _before(job: Job, original: Figures, sensitivity: Sensitivity) -> Figures:
     return (job.workspace.last.finetuned or job.workspace.last.pruned) if job.workspace.rounds else original
 
 
-def _with_original(job: Job) -> tuple[Job, Figures]:
-    """The analysis has measured the original, if it was not known before."""
-    original = Workspace.load(job.workspace.folder).original
-    if original is None:
-        raise InputError("lacks the original network's accuracy; run yoloprune ana", file=job.workspace.folder)
-    return replace(job, workspace=job.workspace.with_original(original)), original
-
-
 def _check_layers(job: Job, exclude: Collection[int]) -> None:
     makers = {producer for group in job.channels.groups for producer in group.producers}
     for layer in sorted(exclude):
@@ -212,33 +204,17 @@ def _check_layers(job: Job, exclude: Collection[int]) -> None:
             raise InputError(f"--exclude: layer {layer} makes no prunable channels (expected some of {listed})")
 
 
-def _analysis(
-    job: Job,
-    criterion: str,
-    calibrate: int,
-    compensation: str,
-    reuse: bool,
-    also: Sequence[float],
-    device: str,
-    watch: Watch,
-) -> Sensitivity:
-    """The round's own curves, measured as far as they are missing; or those of the round before."""
-    number = job.next_round
-    if reuse and number > 1:
-        earlier = Sensitivity.load(job.workspace.sensitivity_file(number - 1))
-        before = trace(job.model.graph)
-        if number > 2:
-            before = Plan.load(job.workspace.plan_file(number - 2)).channels(job.model.graph)
-        return replace(earlier, curves=carried_curves(earlier, before, job.channels))
-    return analyse_job(
-        job,
-        criterion=criterion,
-        calibrate=calibrate,
-        compensation=compensation,
-        also=also,
-        device=device,
-        watch=watch,
-    )
+def _analysis(job: Job, method: Method, reuse: bool, also: Sequence[float], device: str, watch: Watch) -> Sensitivity:
+    """The round's own curves, measured as far as they are missing; or the newest of the rounds before."""
+    rounds = range(job.next_round - 1, 0, -1) if reuse else ()
+    for number in rounds:
+        if job.workspace.sensitivity_file(number).exists():
+            earlier = Sensitivity.load(job.workspace.sensitivity_file(number))
+            before = trace(job.model.graph)
+            if number > 1:
+                before = Plan.load(job.workspace.plan_file(number - 1)).channels(job.model.graph)
+            return replace(earlier, curves=carried_curves(earlier, before, job.channels))
+    return analyse_job(job, method, also=also, device=device, watch=watch)
 
 
 def _with_branches_gone(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from yoloprune.errors import InputError
 from yoloprune.prune.cutter import REFIT
-from yoloprune.steps.ana import CALIBRATE
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step, Watch, original_figures, original_findings, start_job, unwatched
+from yoloprune.steps.method import CALIBRATE
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace

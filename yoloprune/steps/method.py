@@ -1,0 +1,72 @@
+"""How groups are cut: which channels go first, what makes up for them, and the pictures that tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from torch import Tensor
+
+from yoloprune.darknet.data import load_split
+from yoloprune.detect.measure import Pictures, fit_for
+from yoloprune.errors import InputError
+from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
+from yoloprune.prune.cutter import COMPENSATIONS, NOTHING, RECALIBRATE, REFIT, Cutter
+from yoloprune.steps.job import Job
+
+CALIBRATE: Final = 64
+"""Pictures of the train list that consumers are refitted on."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What was chosen for a cut."""
+
+    criterion: str
+    """One of CRITERIA."""
+    compensation: str
+    """One of COMPENSATIONS."""
+    calibrate: int
+    """First so many pictures of the train list are looked at; 0 where nothing looks at them."""
+
+    @classmethod
+    def of(cls, criterion: str | None, calibrate: int, compensation: str) -> Self:
+        """The criterion, left out the best there is. InputError for what isn't known or lacks the pictures it needs."""
+        if compensation not in COMPENSATIONS:
+            raise InputError(f"compensation: expected one of {', '.join(COMPENSATIONS)}, found {compensation!r}")
+        if compensation == RECALIBRATE and not calibrate:
+            raise InputError("--bn-recalibrate: expected calibration pictures, found --calibrate 0")
+        criterion = criterion or default_criterion(bool(calibrate) and compensation == REFIT)
+        if criterion not in CRITERIA:
+            raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
+        if not calibrate and criterion not in WITHOUT_PICTURES:
+            raise InputError(f"--criterion {criterion}: expected calibration pictures, found --calibrate 0")
+        looks = compensation != NOTHING or criterion not in WITHOUT_PICTURES
+        return cls(criterion, compensation, calibrate if looks else 0)
+
+    @property
+    def refits(self) -> bool:
+        """Whether consumers are refitted."""
+        return self.compensation == REFIT and self.calibrate > 0
+
+    def __str__(self) -> str:
+        return f"{self.compensation}, {self.calibrate} pictures" if self.calibrate else NOTHING
+
+    def paths(self, job: Job) -> tuple[Path, ...]:
+        """The calibration pictures; no labels are needed. InputError where there are none."""
+        if not self.calibrate:
+            return ()
+        graph = job.model.graph
+        limits = {"classes": graph.classes, "limit": self.calibrate}
+        return load_split(job.data, "train", graph.dialect, **limits, labels=False).images
+
+    def pictures(self, job: Job, device: str = "cpu") -> list[Tensor]:
+        """They as network input, in batches."""
+        graph = job.model.graph
+        fit = fit_for(graph, job.workspace.settings.letterbox)
+        return [batch.inputs for batch in Pictures(self.paths(job), graph, fit, device)]
+
+    def cutter(self, job: Job, device: str = "cpu") -> Cutter:
+        """Cuts of a job's network; plain ones without pictures."""
+        return Cutter(job.model, job.channels, job.keep, lambda: self.pictures(job, device), self.compensation, device)
