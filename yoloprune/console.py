@@ -45,7 +45,9 @@ class Commands(TyperGroup):
         except typer.TyperException as error:
             raise _ended(f"{error.format_message()} (--help shows the use)", BAD_INPUT) from None
         except KeyboardInterrupt:
-            raise _ended("interrupted; the same command goes on from what is done", INTERRUPTED) from None
+            raise _ended(
+                "interrupted; the same command, without --force, goes on from what is done", INTERRUPTED
+            ) from None
 
 
 def _ended(message: str, status: int) -> typer.Exit:
@@ -118,6 +120,12 @@ class Screen:
         if not self._quiet:
             self.watch.close()
             print(f"yoloprune: warning: {text}", file=sys.stderr)
+
+
+def warn_of_nothing(screen: Screen, accuracy: float) -> None:
+    """Where the original is right about nothing, no cut can lose anything."""
+    if accuracy == 0:
+        screen.warn("the original's accuracy is 0, so no cut is seen to lose any: are weights, data and dialect right?")
 
 
 @contextmanager

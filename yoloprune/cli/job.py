@@ -92,6 +92,7 @@ def ana_command(
         job = open_job(workspace)
         file = job.workspace.sensitivity_file(job.next_round)
         files = {"sensitivity": file, "plot": file.with_suffix(".png")}
+        console.warn_of_nothing(screen, result.baseline)
         gains = look.gains(job, result)
         plot_sensitivity(result, gains, look.frontier(job, result), files["plot"])
         screen.answer(
@@ -168,9 +169,11 @@ def prune_command(
             report.group_table(pruned.channels, pruned.keep),
             *(f"branch {each.inside[0]}..{each.sum} is gone" for each in pruned.channels.branches),
             report.figures_table(networks),
-            f"all groups together lose {pruned.joint_loss:.4f}; each alone was allowed {pruned.threshold:.4f}",
+            f"all groups together lose {pruned.joint_loss:.4f}; "
+            f"each alone {'may lose' if threshold is not None else 'loses at most'} {pruned.threshold:.4f}",
         )
-        if total_loss is None and pruned.joint_loss > pruned.threshold:
+        console.warn_of_nothing(screen, pruned.original.accuracy)
+        if threshold is not None and pruned.joint_loss > pruned.threshold:
             screen.warn(
                 f"many small losses add up to {pruned.joint_loss:.4f}, over the threshold of {pruned.threshold:.4f}; "
                 "prune --force --total-loss holds all of it within a bound, finetune wins back"
@@ -410,7 +413,7 @@ def run_command(
             watch=screen.watch,
         )
         if result.rounds < rounds:
-            screen.warn(f"{result.rounds} of {rounds} rounds: after them no group bears to lose more")
+            screen.warn(f"{result.rounds} of {rounds} rounds: at the other thresholds nothing more could go")
         networks = {"original": result.before, "slim": result.after}
         rounds_done = report.round_table(Workspace.load(workspace))
         answer = _figures(result.before, result.after, result.files, True)

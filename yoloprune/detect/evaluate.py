@@ -29,6 +29,9 @@ Metric = Literal["map50", "map75", "map50-95"]
 _THRESHOLDS: Final = tuple(percent / 100 for percent in range(50, 100, 5))
 _OF_METRIC: Final[Mapping[Metric, tuple[float, ...]]] = {"map50": (0.5,), "map75": (0.75,), "map50-95": _THRESHOLDS}
 
+_AT_ONCE: Final = 1 << 22
+"""Detections times resamples that are looked at together: memory stays small."""
+
 _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.int64]
 _Flags = npt.NDArray[np.bool_]
@@ -194,16 +197,16 @@ class DetectionOutcome:
     def resampled(self, counts: npt.NDArray[np.float32]) -> _Floats:
         """[R]: on R sets in which image i counts `counts[r, i]` times; the area under the curve, whatever `points`.
 
-        Per class, a product of [R, I] and [I, J] for J objects found: all that a resample changes is how many
-        detections stand before each of them.
+        All that a resample changes is how many detections stand before each object that is found.
         """
         there = counts @ self.matches.objects.astype(np.float32)  # [R, K]
+        columns = np.ascontiguousarray(counts.T)
         present = np.maximum((there > 0).sum(1), 1)
         thresholds = _OF_METRIC[self.metric]
         total = np.zeros(len(counts))
         for thresh in thresholds:
             for number, (image, true) in _by_class(self.matches, thresh).items():
-                total += _resampled_precision(image, true, counts, there[:, number])
+                total += _resampled_precision(image, true, columns, there[:, number])
         mean: _Floats = total / (present * len(thresholds))
         return mean
 
@@ -272,21 +275,21 @@ def _average_precisions(matches: Matches, thresh: float, points: Points) -> _Flo
 
 
 def _resampled_precision(
-    image: _Indices, true: _Flags, counts: npt.NDArray[np.float32], objects: npt.NDArray[np.float32]
+    image: _Indices, true: _Flags, columns: npt.NDArray[np.float32], objects: npt.NDArray[np.float32]
 ) -> _Floats:
-    """[R]: area under one class's curve; image and true [D] by descending probability, objects [R]."""
+    """[R]: area under one class's curve; image and true [D] by descending probability, columns [I, R], objects [R]."""
     found = np.flatnonzero(true)
     if not found.size:
-        return np.zeros(len(counts))
-    # Behind the last true one nothing counts; before, a detection counts for every true one that comes after it.
-    place: _Indices = np.cumsum(true[: found[-1] + 1]) - true[: found[-1] + 1]
-    shown = np.zeros((found.size, counts.shape[1]), np.float32)
-    np.add.at(shown, (place, image[: found[-1] + 1]), 1)
-    before = counts @ np.cumsum(shown, 0).T  # [R, J]: detections up to each true one
-    weight = counts[:, image[found]]
-    precision = np.cumsum(weight, 1) / np.maximum(before, 1)
-    area: _Floats = (weight * _envelope(precision)).sum(1, dtype=np.float64) / np.maximum(objects, 1)
-    return area
+        return np.zeros(len(objects))
+    image = image[: found[-1] + 1]  # behind the last true one nothing counts
+    starts = np.append(0, found[:-1] + 1)
+    areas = []
+    for some in np.array_split(columns, -(-image.size * len(objects) // _AT_ONCE), axis=1):
+        before = np.cumsum(np.add.reduceat(some[image], starts, axis=0), 0)  # [J, r]: detections up to each true one
+        weight = some[image[found]]
+        precision = np.cumsum(weight, 0) / np.maximum(before, 1)
+        areas.append((weight * _envelope(precision, 0)).sum(0, dtype=np.float64))
+    return np.concatenate(areas) / np.maximum(objects, 1)
 
 
 def _average_precision(precision: _Floats, recall: _Floats, points: Points) -> float:
@@ -298,9 +301,9 @@ def _average_precision(precision: _Floats, recall: _Floats, points: Points) -> f
     return float(np.append(envelope, 0.0)[reached].sum() / points)
 
 
-def _envelope(precision: _Floats) -> _Floats:
-    """[..., D]: the best precision at this or a higher recall."""
-    envelope: _Floats = np.maximum.accumulate(precision[..., ::-1], -1)[..., ::-1]
+def _envelope(precision: _Floats, axis: int = -1) -> _Floats:
+    """The best precision at this or a higher recall, which grows along `axis`."""
+    envelope: _Floats = np.flip(np.maximum.accumulate(np.flip(precision, axis), axis), axis)
     return envelope
 
 

@@ -80,10 +80,10 @@ class Pictures:
         return len(self.paths)
 
     def taking(self, order: Sequence[int]) -> Pictures:
-        """The same in another order: the picture that was `order[0]` comes first."""
+        """The same in another order: the picture that was `order[0]` comes first. It gets the room, too."""
         pictures = copy(self)
         pictures.paths = tuple(self.paths[number] for number in order)
-        pictures._kept = []
+        pictures._kept, self._kept = [], []
         return pictures
 
     def __iter__(self) -> Iterator[Batch]:

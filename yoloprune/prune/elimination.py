@@ -132,7 +132,10 @@ class _Part:
 
 
 def _importance(model: Model, consumer: Consumer, gram: Tensor, weight: Tensor) -> Tensor:
-    """Factor [groups, n, 1] of each output, so that errors count as batch norm passes them on, and consumers alike."""
+    """Factor [groups, n, 1] of each output, so that errors count as batch norm passes them on, and consumers alike.
+
+    0 for a consumer that always puts out the same.
+    """
     arrays = model.weights.layers[consumer.layer]
     factor = torch.ones(consumer.groups, len(arrays["weight"]) // consumer.groups, 1, dtype=torch.float64)
     if "scale" in arrays:
@@ -145,4 +148,5 @@ def _importance(model: Model, consumer: Consumer, gram: Tensor, weight: Tensor) 
     mean = gram[:, :-1, -1:] / samples
     covariance = gram[:, :-1, :-1] / samples - mean @ mean.mT
     energy = ((weight @ covariance) * weight).sum(2, keepdim=True) * factor**2
-    return factor / (energy.sum() * samples[0, 0, 0] + torch.finfo(energy.dtype).tiny).sqrt()
+    whole = energy.sum() * samples[0, 0, 0]
+    return factor / whole.sqrt() if whole > 0 else torch.zeros_like(factor)

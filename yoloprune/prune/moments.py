@@ -188,7 +188,8 @@ class Collector:
         ):  # columns of one picture at a time
             self._pictures += 1
             if not self.consumer.mixed:
-                self._add(self.module.columns(after), self.module.columns(wanted))
+                columns = self.module.columns(after)
+                self._add(columns, columns if unpruned is None else self.module.columns(wanted))
             else:
                 held_out = self._pictures % HELD_OUT == 0
                 if not held_out:

@@ -189,7 +189,7 @@ def grid_counts(curve: Curve, sparsities: Sequence[float]) -> tuple[int, ...]:
 def monotone(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rising sequence that is closest to `values` [P] in weighted squares.
 
-    Pool adjacent violators (Barlow et al. 1972, "Statistical inference under order restrictions").
+    Pool adjacent violators (Ayer et al. 1955, "An empirical distribution function for sampling").
     """
     blocks: list[tuple[float, float, int]] = []  # mean, weight, length
     for value, weight in zip(values.tolist(), weights.tolist(), strict=True):

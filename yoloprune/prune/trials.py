@@ -58,7 +58,7 @@ class Trials:
     @cached_property
     def baseline(self) -> float:
         """Accuracy of the original on all pictures."""
-        return self._original.accuracy
+        return self._outcomes[0].accuracy
 
     def drift(self, curve: Curve, dropped: int) -> float:
         """Sum of squared changes of what the heads rank their answers by, over the sum of its squares."""
@@ -128,13 +128,15 @@ class Trials:
         return self._find_uncut()
 
     @cached_property
-    def _original(self) -> Outcome:
-        return self.measure.outcome(self._find_original() if self._find_original else self._uncut)
+    def _outcomes(self) -> tuple[Outcome, Outcome]:
+        """Of the original and before the cut; both at once, while decoded pictures are kept in their own order."""
+        before = self.measure.outcome(self._uncut)
+        return self.measure.outcome(self._find_original()) if self._find_original else before, before
 
-    @cached_property
+    @property
     def _stakes(self) -> NDArray[np.float64]:
-        """What each picture's findings are worth, before a cut."""
-        return self.measure.outcome(self._uncut).stakes
+        """What each picture's findings are worth, before the cut."""
+        return self._outcomes[1].stakes
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
@@ -160,7 +162,7 @@ class Trials:
     @cached_property
     def _resampled(self) -> NDArray[np.float64]:
         """The original's accuracy on resamples of the pictures."""
-        return self._original.resampled(self._counts)
+        return self._outcomes[0].resampled(self._counts)
 
 
 def _energy(scores: Tensor) -> float:

@@ -174,16 +174,18 @@ class _Analysis:
         file = self.file if processes.count == 1 else self.file.with_name(f"{_PART}{processes.rank}.json")
         latest, groups = mine, len(mine.curves)
         started = saved = time.monotonic()
+        first: int | None = None  # group of this session: earlier ones took no time of it
         self.watch(Step("ana", 0, groups, f"{len(whole.curves)} groups, {len(self.measure.pictures)} pictures"))
 
         def on_change(so_far: Sensitivity, curve: Curve) -> None:
-            nonlocal latest, saved
+            nonlocal latest, saved, first
             latest = so_far
             if time.monotonic() - saved > SAVE_EVERY:
                 latest.save(file)
                 saved = time.monotonic()
             done = [each.label for each in so_far.curves].index(curve.label)
-            left = (time.monotonic() - started) / (done + 0.5) * (groups - done - 0.5) / 60
+            first = done if first is None else first
+            left = (time.monotonic() - started) / (done - first + 0.5) * (groups - done - 0.5) / 60
             self.watch(Step("ana", done, groups, f"{_latest(so_far, curve)}, about {left:.1f} min left"))
 
         trials = Trials(self.cutter, self.measure, lambda: self.uncut, lambda: self.original, self.seed)

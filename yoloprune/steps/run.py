@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from yoloprune.errors import InputError
 from yoloprune.prune.cutter import REFIT
+from yoloprune.prune.sensitivity import ROUNDING
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step, Watch, original_figures, original_findings, start_job, unwatched
-from yoloprune.steps.method import CALIBRATE
+from yoloprune.steps.method import CALIBRATE, Method
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
+from yoloprune.train.processes import world_size
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
 
@@ -25,7 +28,7 @@ class RunResult:
     after: Figures
     files: Mapping[str, Path]
     rounds: int
-    """Rounds done: fewer than asked for where no group bears to lose more."""
+    """Rounds done: fewer than asked for where at some thresholds nothing more could go."""
 
 
 def run(
@@ -62,43 +65,41 @@ def run(
 ) -> RunResult:
     """ana, then `rounds` times prune and finetune, then export to `out`.
 
-    Round k of K prunes at threshold * k / K, each group against the original network. epochs: of each round. An
-    interrupted run goes on where it was. All else as the steps have it.
+    Round k of K prunes at threshold * k / K, each group against the original network, and is left out where nothing
+    more can go at that. epochs: of each round. An interrupted run goes on where it was. All else as the steps have it.
     """
     if rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {rounds}")
+    if world_size() > 1:
+        raise InputError("run: expected one process, found several of torchrun, which is for ana, finetune and train")
     job = start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
     check_objective(objective, reader)
     targets(job, out, force=force)  # refused now, not after hours
     if job.workspace.original is None:
         measure = job.measure(device)
         original_figures(job, measure.outcome(original_findings(job, measure, device)).accuracy, measure)
+    how: dict[str, Any] = {
+        "objective": objective,
+        "reader": reader,
+        "drop_branches": drop_branches,
+        "multiple": multiple,
+        "min_keep": min_keep,
+        "criterion": Method.of(criterion, calibrate, compensation).criterion,
+        "calibrate": calibrate,
+        "compensation": compensation,
+    }
+    _check_same(Workspace.load(workspace), {**how, "exclude": sorted(exclude)})
+    refused: NothingGoesError | None = None
     for number in range(1, rounds + 1):
-        done = {each.number: each for each in Workspace.load(workspace).rounds}
         watch(Step("round", number, rounds))
-        if number not in done:
+        share = threshold * number / rounds
+        if not _reached(Workspace.load(workspace), number, share, relative=relative):
             try:
-                prune(
-                    threshold * number / rounds,
-                    relative=relative,
-                    objective=objective,
-                    reader=reader,
-                    drop_branches=drop_branches,
-                    exclude=exclude,
-                    multiple=multiple,
-                    min_keep=min_keep,
-                    criterion=criterion,
-                    calibrate=calibrate,
-                    compensation=compensation,
-                    workspace=workspace,
-                    device=device,
-                    watch=watch,
-                )
-            except NothingGoesError:
-                if number == 1:
-                    raise
-                break
-        if number not in done or not done[number].finetuned:
+                prune(share, relative=relative, exclude=exclude, **how, workspace=workspace, device=device, watch=watch)
+            except NothingGoesError as error:
+                refused = error  # a later round may lose more
+                continue
+        if not Workspace.load(workspace).last.finetuned:
             finetune(
                 epochs=epochs,
                 learning_rate=learning_rate,
@@ -109,8 +110,29 @@ def run(
                 workers=workers,
                 watch=watch,
             )
+    if refused and not Workspace.load(workspace).rounds:
+        raise refused
     exported = export(out, workspace=workspace, force=force)
     files = {"cfg": exported.cfg, "weights": exported.weights}
     if exported.names is not None:
         files["names"] = exported.names
     return RunResult(exported.before, exported.after, files, len(Workspace.load(workspace).rounds))
+
+
+def _check_same(workspace: Workspace, how: Mapping[str, Any]) -> None:
+    """InputError if a round that is there was cut otherwise."""
+    for done in workspace.rounds:
+        for key, expected in how.items():
+            found = done.chosen_by.get(key)
+            if found != expected:
+                reason = f"round {done.number} was cut with {key} {found}, expected {expected}"
+                raise InputError(f"{reason}; -w names another workspace, --force starts anew", file=workspace.folder)
+
+
+def _reached(workspace: Workspace, number: int, threshold: float, *, relative: bool) -> bool:
+    """Whether a round is there, or one that was allowed as much: where nothing could go, there is none."""
+    if not workspace.rounds:
+        return False
+    assert workspace.original is not None
+    allowed = threshold * (workspace.original.accuracy if relative else 1.0)
+    return number <= len(workspace.rounds) or allowed <= workspace.last.chosen_by["threshold"] + ROUNDING

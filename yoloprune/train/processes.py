@@ -29,9 +29,14 @@ _UNSHARED_BUFFERS: dict[str, Any] = (
 )
 
 
+def world_size(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(environment.get("WORLD_SIZE", "1"))
+
+
 def rank_of(environment: Mapping[str, str] = os.environ) -> int:
     """Number of this process among those of torchrun, 0 where it runs alone."""
-    return int(environment.get("RANK", "0")) if int(environment.get("WORLD_SIZE", "1")) > 1 else 0
+    return int(environment.get("RANK", "0")) if world_size(environment) > 1 else 0
 
 
 @contextmanager
@@ -40,7 +45,7 @@ def joined(device: str, environment: Mapping[str, str] = os.environ) -> Iterator
 
     gloo on CPUs, nccl on GPUs, of which `cuda` means one for each process.
     """
-    if int(environment.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+    if world_size(environment) < 2 or dist.is_initialized():
         yield device
         return
     if device == "cuda":

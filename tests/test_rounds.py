@@ -1,0 +1,145 @@
+"""Jobs of several rounds, interrupted, repeated and cut anew: what stands in the workspace always belongs together."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.drawn import Bench, bench, learn
+from yoloprune.errors import InputError
+from yoloprune.plots import plot_sensitivity
+from yoloprune.steps import look
+from yoloprune.steps import prune as prune_module
+from yoloprune.steps.ana import ana
+from yoloprune.steps.export import export
+from yoloprune.steps.finetune import finetune
+from yoloprune.steps.job import Step, open_job
+from yoloprune.steps.look import accuracy
+from yoloprune.steps.prune import NothingGoesError, prune
+from yoloprune.steps.run import run
+from yoloprune.workspace import Workspace
+
+FEW: dict[str, Any] = {"calibrate": 4}
+
+
+@pytest.fixture(scope="module")
+def made(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return learn(bench(tmp_path_factory.mktemp("set") / "set"), 150)
+
+
+@pytest.fixture(scope="module")
+def once(made: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace after one round."""
+    space = tmp_path_factory.mktemp("once") / "space"
+    ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
+    prune(0.005, multiple=4, workspace=space, **FEW)
+    finetune(iterations=2, workspace=space)
+    return space
+
+
+@pytest.fixture
+def space(once: Path, tmp_path: Path) -> Path:
+    shutil.copytree(once, tmp_path / "space")
+    return tmp_path / "space"
+
+
+def stopped(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_stopped_cut_anew_leaves_the_network_before(
+    made: Bench, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(prune_module.weights_file, "write", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prune(0.3, force=True, workspace=space, **FEW)
+    assert Workspace.load(space).rounds == ()
+    with pytest.raises(InputError, match="nothing is pruned yet"):
+        export(tmp_path / "slim", workspace=space)
+    prune(0.3, workspace=space, **FEW)
+    exported = export(tmp_path / "slim", workspace=space)
+    assert accuracy(exported.cfg, exported.weights, made.data)["map50_present"] == pytest.approx(
+        exported.after.accuracy, abs=1e-3
+    )
+
+
+def test_a_stopped_training_anew_goes_on_without_force(space: Path) -> None:
+    def stop(step: Step) -> None:
+        if step.stage == "finetune" and step.done >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(iterations=4, force=True, workspace=space, watch=stop)
+    assert Workspace.load(space).last.finetuned is None
+    seen: list[int] = []
+    finetune(iterations=4, workspace=space, watch=lambda step: seen.append(step.done))
+    assert Workspace.load(space).last.finetuned
+    assert 1 not in seen
+
+
+def test_an_analysis_of_weights_that_were_replaced_is_in_nobodys_way(made: Bench, space: Path) -> None:
+    prune(0.05, multiple=4, force=True, workspace=space, **FEW)
+    between = ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
+    job = open_job(space)
+    plot_sensitivity(between, look.gains(job, between), look.frontier(job, between), space / "between.png")
+    assert (space / "between.png").stat().st_size > 1000
+    finetune(iterations=2, workspace=space)
+    again = ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
+    assert again.setup.weights != between.setup.weights
+    assert len(Workspace.load(space).rounds) == 1
+
+
+def test_an_analysis_can_be_reused_more_than_once(space: Path) -> None:
+    for number, ratio in ((2, 0.45), (3, 0.6)):
+        prune(ratio=ratio, reuse_analysis=True, workspace=space, **FEW)
+        finetune(iterations=1, workspace=space)
+        assert not Workspace.load(space).sensitivity_file(number).exists()
+
+
+def test_a_total_loss_of_nothing_ends(made: Bench, tmp_path: Path) -> None:
+    space = tmp_path / "space"
+    ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
+    try:
+        assert prune(total_loss=0.0, workspace=space, **FEW).joint_loss <= 1e-9
+    except NothingGoesError:
+        assert not Workspace.load(space).rounds
+    with pytest.raises(InputError, match="at least 0"):
+        prune(total_loss=-0.1, workspace=space, force=True, **FEW)
+
+
+def test_run_goes_past_thresholds_at_which_nothing_goes(
+    made: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from yoloprune.steps import run as run_module
+
+    tried: list[float] = []
+
+    def picky(threshold: float, **options: Any) -> object:
+        tried.append(threshold)
+        if threshold < 0.15:
+            raise NothingGoesError("nothing can go within that loss")
+        return prune(threshold, **options)
+
+    monkeypatch.setattr(run_module, "prune", picky)
+    options: dict[str, Any] = {"threshold": 0.2, "rounds": 4, "epochs": 0.2, "workspace": tmp_path / "space", **FEW}
+    done = run(made.cfg, made.weights, made.data, tmp_path / "slim", **options)
+    assert tried[:3] == pytest.approx([0.05, 0.1, 0.15])
+    assert Workspace.load(tmp_path / "space").rounds[0].chosen_by["threshold"] == pytest.approx(0.15)
+    before = len(tried)
+    again = run(made.cfg, made.weights, made.data, tmp_path / "other", **options)
+    assert tried[before:] in ([], pytest.approx([0.2]))
+    assert again.rounds == done.rounds
+    with pytest.raises(InputError, match="round 1 was cut with multiple 1, expected 4"):
+        run(made.cfg, made.weights, made.data, tmp_path / "third", multiple=4, **options)
+
+
+def test_run_that_can_cut_nothing_says_so(made: Bench, tmp_path: Path) -> None:
+    with pytest.raises(NothingGoesError):
+        run(
+            made.cfg, made.weights, made.data, tmp_path / "slim",
+            threshold=0.0, epochs=0.2, min_keep=100, workspace=tmp_path / "space", **FEW,
+        )  # fmt: skip
