@@ -187,6 +187,15 @@ def test_slim_files_measure_as_export_says(whole: Whole) -> None:
     assert found["map50_present"] == pytest.approx(slim["after"]["map50_present"], abs=1e-3)
 
 
+def test_figures_are_of_the_files_that_are_written(whole: Whole, tmp_path: Path) -> None:
+    folded = answer("export", "-o", tmp_path / "folded", "--fold-bn", "-w", whole.workspace)
+    found = answer("stat", folded["files"]["cfg"], folded["files"]["weights"])
+    assert {key: folded["after"][key] for key in ("bflops", "parameters", "bytes")} == {
+        key: found[key] for key in ("bflops", "parameters", "bytes")
+    }
+    assert found["bytes"] == Path(folded["files"]["weights"]).stat().st_size
+
+
 def test_status_shows_the_round(whole: Whole) -> None:
     (only,) = whole.answers["status"]["rounds"]
     assert only["number"] == 1
@@ -233,6 +242,13 @@ def test_run_does_all_rounds(own: Bench) -> None:
     before = fingerprint(Path.cwd())
     assert "slim.cfg: exists already" in call("run", *own.inputs, *steps, "-o", "slim", "-w", "other", status=2).stderr
     assert {name: digest for name, digest in fingerprint(Path.cwd()).items() if "other" not in name} == before
+
+
+def test_run_is_for_one_process(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    steps = ["--threshold", 0.1, "--epochs", 1, "-o", "slim"]
+    assert "torchrun" in call("run", *own.inputs, *steps, status=2).stderr
+    assert not any(Path.cwd().iterdir())
 
 
 def test_run_ends_where_nothing_more_can_go(own: Bench) -> None:
@@ -317,6 +333,15 @@ def test_detect_draws_what_it_finds(own: Bench) -> None:
     assert "probability" in shown
 
 
+def test_detect_takes_no_names_from_another_networks_data(own: Bench) -> None:
+    Path("other.data").write_text("classes=3\nnames=other.names\n")
+    Path("other.names").write_text("a\nb\nc\n")
+    command = ["detect", own.cfg, own.weights, own.image(), "--thresh", 0.01, "--dry-run"]
+    own.data.unlink()
+    found = answer(*command, "-o", "boxes")["images"][0]["detections"]
+    assert {each["class"] for each in found} <= {"0", "1"}
+
+
 def test_detect_writes_nothing_in_a_dry_run_or_over_its_input(own: Bench) -> None:
     before = fingerprint(own.folder)
     words = ["detect", own.cfg, own.weights, own.image(), "-o"]
@@ -356,6 +381,10 @@ def test_config_gives_options_and_the_command_line_comes_first(own: Bench) -> No
     assert found["images"] == 4
     expected = answer("map", *own.inputs, "--images", 4, "--letterbox", "--points", 101)
     assert found == expected
+    Path("options").write_text(text + f"data={own.data}\npoints=101\nstretch=yes\n")
+    assert answer("map", "--config", "options", "--images", 4) == answer(
+        "map", *own.inputs, "--images", 4, "--stretch", "--points", 101
+    )
 
 
 @pytest.mark.parametrize(
@@ -365,6 +394,7 @@ def test_config_gives_options_and_the_command_line_comes_first(own: Bench) -> No
         ("images\n", "options:1: expected key=value"),
         ("images=\n", "options:1: expected key=value"),
         ("images=two\n", "--images"),
+        ("stretch=two\n", "options:1: stretch: expected yes or no"),
     ],
 )
 def test_config_that_is_wrong(own: Bench, text: str, message: str) -> None:
@@ -405,7 +435,11 @@ def test_dry_runs_write_nothing(whole: Whole, own: Bench) -> None:
     assert fingerprint(Path("space")) == before
     call("prune", "--ratio", 0.3, *FEW, *space)
     before = fingerprint(Path.cwd())
-    answer("finetune", "--epochs", 1, *space, "--dry-run")
+    shown = call("finetune", "--epochs", 1, *space, "--dry-run")
+    assert "finetuned" not in shown.stdout
+    assert "iterations of" in shown.stderr
+    whole_run = ["run", *own.inputs, "--threshold", 0.1, "--rounds", 2, "--epochs", 1, "-o", "slim", "-w", "other"]
+    assert answer(*whole_run, "--dry-run")["thresholds"] == [0.05, 0.1]
     assert answer("export", "-o", "slim", *space, "--dry-run")["files"] == {}
     assert fingerprint(Path.cwd()) == before
 
@@ -498,7 +532,8 @@ def test_a_classifier_is_measured_by_top_k(own: Bench) -> None:
     assert found["metric"] == "top1"
     assert found["top5"] == 1
     assert found["top1"] in [right / 5 for right in range(6)]
-    assert "--points" in call("map", *own.inputs, "--points", 11, status=2).stderr
+    for option in (["--points", 11], ["--letterbox"]):
+        assert str(option[0]) in call("map", *own.inputs, *option, status=2).stderr
     assert (
         "expected a detector" in call("detect", own.cfg, own.weights, own.folder / "images", "-o", "x", status=2).stderr
     )

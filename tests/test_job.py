@@ -111,3 +111,8 @@ def test_verify_sees_a_difference(shared: Path, libdarknet: Path, tmp_path: Path
     different = verify(cfg, weights, cfg, other)
     assert not different.within
     assert min(different.max_relative_diff.values()) > 1e-4
+    lines = tmp_path / "lines.cfg"
+    lines.write_bytes(cfg.read_bytes().replace(b"\n", b"\r\n"))  # stock Darknet does not know its sections then
+    refused = verify(cfg, weights, lines, weights)
+    assert not refused.within
+    assert set(refused.refused) == {"darknet"}

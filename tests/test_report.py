@@ -144,7 +144,11 @@ def test_rounds() -> None:
 
 def test_readers() -> None:
     verified = Verified(
-        {"yoloprune": 0.1, "opencv": 3.0}, {"yoloprune": 1e-6, "opencv": 0.2}, {"darknet": "gone"}, 1e-4
+        {"yoloprune": 0.1, "opencv": 3.0},
+        {"yoloprune": 1e-6, "opencv": 0.2},
+        {"darknet": "gone"},
+        {"other": "bad"},
+        1e-4,
     )
     text = shown(report.reader_table(verified))
     assert "same" in next(line for line in text.splitlines() if "yoloprune" in line)

@@ -52,6 +52,14 @@ def sha256(path: str | Path) -> str:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """A file's bytes. InputError if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+
+
 def save_json(path: str | Path, kind: str, payload: Mapping[str, Any]) -> None:
     """Write a stage's result, whole or not at all."""
     text = json.dumps({"yoloprune": kind, "version": VERSION, **payload}, indent=1, allow_nan=False)

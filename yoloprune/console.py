@@ -192,6 +192,13 @@ def _usable(device: str) -> str:
     return device
 
 
+_OPPOSITE = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), "false"),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), "true"),
+}
+"""Of what a flag can be."""
+
+
 def _from_config(ctx: typer.Context, file: Path | None) -> Path | None:
     """Defaults for this command out of a file of `key=value` lines; what the command line says comes before it."""
     if file is None:
@@ -202,6 +209,7 @@ def _from_config(ctx: typer.Context, file: Path | None) -> Path | None:
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}", file=file) from error
     own = {"config", "help"}
     options = {_key(name): param for param in ctx.command.params for name in param.opts if _key(name) not in own}
+    opposites = {_key(name): param for param in ctx.command.params for name in param.secondary_opts}
     defaults: dict[str, Any] = {}
     for number, line in enumerate(lines, start=1):
         key, equals, value = (part.strip() for part in line.partition("="))
@@ -209,6 +217,11 @@ def _from_config(ctx: typer.Context, file: Path | None) -> Path | None:
             continue
         if not equals or not value:
             raise InputError(f"expected key=value, found {line.strip()!r}", file=file, line=number)
+        if _key(key) in opposites:
+            if value.lower() not in _OPPOSITE:
+                raise InputError(f"{key}: expected yes or no, found {value!r}", file=file, line=number)
+            defaults[str(opposites[_key(key)].name)] = _OPPOSITE[value.lower()]
+            continue
         if _key(key) not in options:
             known = ", ".join(sorted(options))
             raise InputError(

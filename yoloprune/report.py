@@ -14,7 +14,7 @@ from yoloprune.detect.boxes import Detections
 from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.sensitivity import Curve, Sensitivity
 from yoloprune.steps.check import Checked
-from yoloprune.steps.look import BEARABLE, Found, Stat
+from yoloprune.steps.look import BEARABLE, Forecast, Found, Stat
 from yoloprune.steps.verify import Verified
 from yoloprune.workspace import Figures, Workspace
 
@@ -103,6 +103,14 @@ def boxes_of(found: Detections, names: Sequence[str]) -> list[tuple[str, float, 
     """Class name, probability, and centre x, centre y, width, height as fractions, of each detection."""
     rows = zip(found.classes.tolist(), found.probs.tolist(), found.boxes.tolist(), strict=True)
     return [(names[number], probability, bounds) for number, probability, bounds in rows]
+
+
+def forecast_line(ahead: Forecast) -> str:
+    """What an analysis would do."""
+    return (
+        f"{ahead.groups} groups, {ahead.points} points of {ahead.images} pictures, "
+        f"about {ahead.seconds / 60:.1f} min and refitting"
+    )
 
 
 def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> Table:
@@ -225,6 +233,8 @@ def reader_table(verified: Verified) -> Table:
         table.add_row(name, f"{diff:.3g}", f"{relative:.3g}", answer)
     for name, reason in verified.skipped.items():
         table.add_row(name, _NONE, _NONE, f"skipped: {reason}")
+    for name, reason in verified.refused.items():
+        table.add_row(name, _NONE, _NONE, f"runs the first only: {reason}")
     return table
 
 

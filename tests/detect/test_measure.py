@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.drawn import bench
 from tests.helpers import graph_of
-from yoloprune.darknet.data import load_split, read_data
+from yoloprune.darknet.data import Split, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
-from yoloprune.darknet.model import load
+from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.detect import image as image_file
 from yoloprune.detect import measure as measure_file
-from yoloprune.detect.measure import Pictures, load_measure
+from yoloprune.detect.measure import DetectionMeasure, Pictures, load_measure
 from yoloprune.readers import opencv
 
 
@@ -78,6 +81,26 @@ def test_the_first_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest
         assert len(pixels) == 10
         for found, wanted in zip(pixels, expected, strict=True):
             assert np.array_equal((found.numpy() * 255).round().astype(np.uint8), wanted[..., ::-1].transpose(2, 0, 1))
+
+
+def test_what_a_network_finds_is_in_no_digest(tmp_path: Path) -> None:
+    """It differs in the last bit between machines, and an analysis made on one is of use on the other."""
+    made = bench(tmp_path / "set")
+    measure = load_measure(load_graph(made.cfg, ALEXEYAB), read_data(made.data))
+    assert isinstance(measure, DetectionMeasure)
+    digests = []
+    for labels, factor in ((True, 1), (True, 1 + 1e-6), (False, 1), (False, 1 + 1e-6)):
+        measure.labels = labels
+        moved = replace(measure.split, truths=tuple(truth * np.float32(factor) for truth in measure.split.truths))
+        digests.append(DetectionMeasure.digest(_with(measure, moved)))
+    assert digests[0] != digests[1]
+    assert digests[2] == digests[3]
+
+
+def _with(measure: DetectionMeasure, split: Split) -> DetectionMeasure:
+    changed = copy(measure)
+    changed.split = split
+    return changed
 
 
 def plain_nms(rows: np.ndarray) -> list[tuple[float, int, np.ndarray]]:

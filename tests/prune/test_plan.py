@@ -94,6 +94,11 @@ def test_loss_for_total(joint: Callable[[float], float], total: float, expected:
     assert joint(found) <= total + 1e-9
 
 
+def test_a_total_of_nothing_is_bisected_too() -> None:
+    found = loss_for_total(lambda t: max(t - 0.0004, 0.0), 0.0, 0.5)
+    assert found == pytest.approx(0.0004, abs=1e-5)
+
+
 def test_no_loss_for_a_total() -> None:
     assert loss_for_total(lambda t: 0.1, 0.03, 0.5) is None
 

@@ -67,11 +67,7 @@ def ana_command(
             ahead = look.forecast(
                 cfg, weights, data, workspace=workspace, settings=settings, sparsities=shares, device=device
             )
-            screen.answer(
-                asdict(ahead),
-                f"{ahead.groups} groups, {ahead.points} points of {ahead.images} pictures, "
-                f"about {ahead.seconds / 60:.1f} min and refitting",
-            )
+            screen.answer(asdict(ahead), report.forecast_line(ahead))
             return
         result = ana(
             cfg,
@@ -235,7 +231,7 @@ def finetune_command(
             watch=screen.watch,
         )
         files = {"weights": tuned.best, "last": tuned.last}
-        networks = {"pruned": tuned.before, "finetuned": tuned.after}
+        networks = {"pruned": tuned.before} | ({"finetuned": tuned.after} if tuned.written else {})
         screen.answer(_figures(tuned.before, tuned.after, files, tuned.written), report.figures_table(networks))
 
 
@@ -375,12 +371,21 @@ def run_command(
     seed: console.Seed = 0,
     workers: console.Workers = 2,
     force: console.Force = False,
+    dry_run: console.DryRun = False,
     quiet: console.Quiet = False,
     json: console.Json = None,
     config: console.Config = None,
 ) -> None:
     """Do all four steps, the threshold growing from round to round to T."""
     with screen_of(json, quiet, force) as screen:
+        if dry_run:
+            settings = Settings(dialect, letterbox, metric, images)
+            ahead = look.forecast(cfg, weights, data, workspace=workspace, settings=settings, device=device)
+            thresholds = [threshold * number / rounds for number in range(1, rounds + 1)]
+            listed = ", ".join(f"{each:g}" for each in thresholds)
+            trained = f"after it, cut at {listed}, each time trained for {epochs:g} epochs"
+            screen.answer({**asdict(ahead), "thresholds": thresholds}, report.forecast_line(ahead), trained)
+            return
         result = run(
             cfg,
             weights,

@@ -319,6 +319,8 @@ def steering_key(metric: str, labels: bool = True) -> str:
 def fit_for(graph: Graph, letterbox: bool | None) -> Fit:
     """How pictures are brought to the network's size: what the user says, else the cfg, else the dialect."""
     if not graph.detection_heads:
+        if letterbox is not None:
+            raise InputError("--letterbox and --stretch are for detectors, and this network is none")
         return "short_side" if graph.dialect.extended else "centre_square"
     if letterbox is None:
         letterbox = graph.dialect.letterbox if graph.net.letter_box is None else graph.net.letter_box

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from yoloprune.artefacts import atomic_path
+from yoloprune.artefacts import atomic_path, read_bytes
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.compat import reader_named
 from yoloprune.darknet.compat.adapt import adapted
 from yoloprune.darknet.fold import folded
-from yoloprune.darknet.model import hazards, understand
-from yoloprune.darknet.weights import Header
+from yoloprune.darknet.model import Model, hazards, understand
+from yoloprune.darknet.weights import Header, Weights
 from yoloprune.errors import InputError
 from yoloprune.prune.slim import slim
-from yoloprune.steps.job import Job, open_job
+from yoloprune.steps.job import Job, figures_of, open_job
 from yoloprune.workspace import DEFAULT, Figures
 
 
@@ -62,17 +62,20 @@ def export(
     if found:
         raise InputError(f"the slim network is not safe in every Darknet: {found[0]}", file=workspace)
     seen = job.original.weights.header.seen if keep_seen else 0
+    header = Header(seen=seen)  # version 0.2 with a 64-bit `seen` is what every reader takes
+    written = Model(graph, Weights(header, slimmed.weights.layers))
     cfg, weights, names = targets(job, out, force=force)
+    listed = read_bytes(job.data.names) if job.data.names is not None else b""
     if not dry_run:
         cfg_file.write(cfg, graph.cfg, force=force)
-        header = Header(seen=seen)  # version 0.2 with a 64-bit `seen` is what every reader takes
-        weights_file.write(weights, weights_file.Weights(header, slimmed.weights.layers), graph.layers, force=force)
-        if names is not None and job.data.names is not None:
+        weights_file.write(weights, written.weights, graph.layers, force=force)
+        if names is not None:
             with atomic_path(names, force=force) as temporary:
-                temporary.write_bytes(job.data.names.read_bytes())
+                temporary.write_bytes(listed)
+    measured = last.finetuned or last.pruned
     return Exported(
         before=job.workspace.original,
-        after=last.finetuned or last.pruned,
+        after=figures_of(graph, written, measured.metric, measured.accuracy),
         cfg=cfg,
         weights=weights,
         names=names,

@@ -98,18 +98,17 @@ def finetune(
     best = job.workspace.finetuned_file(last.number)
     folder = job.workspace.training_folder(last.number)
     final = folder / "last.weights"
-    if dry_run:
-        return Finetuned(last.pruned, last.pruned, best, final, written=False)
-
-    measure = job.measure(device)
-    if force and not rank_of():
-        job.workspace.make_way(last.number)
     announce(watch, graph, recipe, device)
     taught = (
         "by labels" if teacher is None else "by labels and the unpruned network" if labels else "by the unpruned one"
     )
     text = f"{recipe.iterations} iterations of {recipe.images} pictures, taught {taught}"
     watch(Step("finetune", 0, recipe.iterations, text))
+    if dry_run:
+        return Finetuned(last.pruned, last.pruned, best, final, written=False)
+    measure = job.measure(device)
+    if force and not rank_of():
+        job.workspace.make_way(last.number)
     with joined(device) as place:
         trained = train(
             job.model,

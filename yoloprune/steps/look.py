@@ -143,7 +143,8 @@ def detect(
     """Write a copy with boxes of each image to the folder `out`; the class names and what was found.
 
     All copies appear, or none does; none after a dry run. thresh: least probability, by default the dialect's. Names
-    come from the .data file; where none is given and none or several lie around, classes are called by their numbers.
+    come from the .data file; where none is given, and none or several of this network's classes lie around, classes
+    are called by their numbers.
     """
     model = load(cfg, weights, dialect_named(dialect))
     graph = model.graph
@@ -171,11 +172,12 @@ def detect(
 
 
 def class_names(graph: Graph, cfg: Path, data: Path | None) -> tuple[str, ...]:
-    """Names of the classes: of the .data file that is given or the only one around, else their numbers."""
-    candidates = data_candidates(cfg) if data is None else [data]
-    if len(candidates) != 1:
-        return tuple(map(str, range(graph.classes)))
-    return load_names(read_data(candidates[0]), graph.classes)
+    """Names of the classes: of the .data file that is given or the only one around for as many, else their numbers."""
+    if data is not None:
+        return load_names(read_data(data), graph.classes)
+    around = [read_data(each) for each in data_candidates(cfg)]
+    fitting = [each for each in around if each.classes in (None, graph.classes)]
+    return load_names(fitting[0], graph.classes) if len(fitting) == 1 else tuple(map(str, range(graph.classes)))
 
 
 def forecast(

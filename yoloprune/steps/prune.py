@@ -90,6 +90,8 @@ def prune(
     """
     if [threshold, ratio, total_loss].count(None) != 2:
         raise InputError("expected one of --threshold, --ratio and --total-loss")
+    if relative and ratio is not None:
+        raise InputError("--relative is for --threshold and --total-loss, found --ratio")
     if rule not in RULES:
         raise InputError(f"--rule: expected one of {', '.join(RULES)}, found {rule!r}")
     if multiple < 1 or min_keep < 1:
