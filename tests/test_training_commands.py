@@ -15,6 +15,7 @@ from tests.test_cli import answer, call
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load_graph
+from yoloprune.errors import InputError
 from yoloprune.steps.job import Step
 from yoloprune.steps.train import train_network
 from yoloprune.steps.training import follower
@@ -69,6 +70,9 @@ def test_train_goes_on_where_it_was(made: Bench, tmp_path: Path) -> None:
     whole = train_network(made.cfg, made.data, tmp_path / "whole", **options)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
         train_network(made.cfg, made.data, tmp_path / "parts", watch=stop, **options)  # type: ignore[arg-type]
+    for other in ({"metric": "map75"}, {"images": 1}, {"letterbox": True}):  # figures that can't be compared
+        with pytest.raises(InputError, match="belongs to a run with other"):
+            train_network(made.cfg, made.data, tmp_path / "parts", **options, **other)  # type: ignore[arg-type]
     parts = train_network(made.cfg, made.data, tmp_path / "parts", **options)  # type: ignore[arg-type]
     for a, b in ((whole.best, parts.best), (whole.last, parts.last), (whole.log, parts.log)):
         assert a.read_bytes() == b.read_bytes()

@@ -281,6 +281,8 @@ def test_a_checkpoint_of_another_run_is_refused(images: Split, tmp_path: Path) -
     run(images, tmp_path)
     with pytest.raises(InputError, match=r"last\.pt: belongs to a run with other"):
         run(images, tmp_path, resume=True, seed=9)
+    with pytest.raises(InputError, match=r"last\.pt: belongs to a run with other"):
+        run(images, tmp_path, resume=True, measured="something else")
     (tmp_path / loop.CHECKPOINT).write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"last\.pt: is no checkpoint"):
         run(images, tmp_path, resume=True)

@@ -46,14 +46,14 @@ class State:
     history: list[Record] = field(default_factory=list)
 
 
-def fingerprint(model: Model, samples: Samples, masks: Masks | None, lesson: Lesson) -> str:
-    """Hash of all that decides the result: a checkpoint goes on only with the same."""
+def fingerprint(model: Model, samples: Samples, masks: Masks | None, lesson: Lesson, measured: str) -> str:
+    """Hash of all that decides the result: a checkpoint goes on only with the same. measured: see `loop.train`."""
     digest = hashlib.sha256()
     digest.update("".join(model.graph.cfg.lines).encode("utf-8", "surrogateescape"))
     digest.update(weights_file.dump(model.weights, model.graph.layers))
     recipe = replace(samples.recipe, frozen=frozenset())  # a set has no order of its own
     digest.update(repr((model.graph.dialect, recipe, sorted(samples.recipe.frozen), samples.seed)).encode())
-    digest.update(repr(lesson.labels).encode())
+    digest.update(repr((lesson.labels, measured)).encode())
     if lesson.teacher:
         digest.update(weights_file.dump(lesson.teacher.weights, lesson.teacher.graph.layers))
     for part in samples.learnt():
@@ -87,7 +87,9 @@ def read(path: Path, run: str, device: str) -> State:
     if not isinstance(content, dict) or content.get("version") != _VERSION:
         raise InputError(f"expected a checkpoint of version {_VERSION}", file=path)
     if content["run"] != run:
-        raise InputError("belongs to a run with other weights, images, options or seed; --force starts anew", file=path)
+        raise InputError(
+            "belongs to a run with other weights, images, measure, options or seed; --force starts anew", file=path
+        )
     values = {entry.name: content[entry.name] for entry in fields(State)}
     values["history"] = [Record(*record) for record in content["history"]]
     return State(**values)

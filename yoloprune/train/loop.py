@@ -65,6 +65,7 @@ def train(
     masks: Masks | None = None,
     lesson: Lesson = _LABELS,
     evaluate: Callable[[Network], float] | None = None,
+    measured: str = "",
     resume: bool = False,
     device: str = "cpu",
     workers: int = 2,
@@ -74,10 +75,11 @@ def train(
     """Train a network by `recipe`; `folder` receives the checkpoint last.pt, log.csv and chart.png.
 
     masks: values that stay as `TensorSpec.masked` says, exactly and all the time. lesson: who teaches. evaluate: higher
-    is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. resume: go on
-    from the checkpoint in `folder` if there is one, else it is replaced; on a CPU the result is then, bit for bit, that
-    of an undisturbed run. workers: processes that prepare pictures; they change nothing but the speed. cache_bytes:
-    memory for decoded pictures, of all of them together.
+    is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. measured: what
+    `evaluate` measures, and on what; figures of one run are compared, so a checkpoint goes on only with the same.
+    resume: go on from the checkpoint in `folder` if there is one, else it is replaced; on a CPU the result is then, bit
+    for bit, that of an undisturbed run. workers: processes that prepare pictures; they change nothing but the speed.
+    cache_bytes: memory for decoded pictures, of all of them together.
 
     Within `processes.joined` every process calls this alike; the first one measures, tells and writes, and only its
     result has a best. Mini-batches are then dealt out (see `Recipe.for_processes`), which changes nothing but rounding.
@@ -89,7 +91,7 @@ def train(
     processes = Processes()
     recipe = recipe.for_processes(processes.count)
     samples = Samples.of(images, model.graph, recipe, seed, cache_bytes)
-    run = _Run(model, samples, masks, lesson, torch.device(device), folder, evaluate, progress, processes)
+    run = _Run(model, samples, masks, lesson, torch.device(device), folder, evaluate, measured, progress, processes)
     run.begin(resume)
     # Dropout draws from torch's own generator: it is seeded at each mini-batch, and given back as it was.
     devices = [run.device] if run.device.type == "cuda" else []
@@ -126,6 +128,7 @@ class _Run:
         device: torch.device,
         folder: Path,
         evaluate: Callable[[Network], float] | None,
+        measured: str,
         progress: Callable[[Progress], None],
         processes: Processes,
     ) -> None:
@@ -148,7 +151,7 @@ class _Run:
         self.statistics = Statistics(self.network, processes)
         self.average = Average(self.network, self.recipe.ema_alpha) if self.recipe.ema_alpha else None
         self.state = State(
-            checkpoint.fingerprint(model, samples, masks, lesson),
+            checkpoint.fingerprint(model, samples, masks, lesson, measured),
             self.network.state_dict(),
             self.optimizer.state_dict(),
             self.average.network.state_dict() if self.average else None,
