@@ -39,6 +39,8 @@ class State:
     """The network of the best metric."""
     best_metric: float | None = None
     best_iteration: int = 0
+    stale: int = 0
+    """Measurements since the metric last rose."""
     iteration: int = 0
     """Updates done."""
     evaluated: int = 0

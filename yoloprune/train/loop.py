@@ -173,12 +173,10 @@ class _Run:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do, or nothing gets better."""
-        patience, state = self.recipe.patience, self.state
-        if state.iteration >= self.recipe.iterations or not patience:
-            return state.iteration >= self.recipe.iterations
-        measured = [record.iteration for record in state.history if record.metric is not None]
-        worse = sum(iteration > state.best_iteration for iteration in measured)
-        return self.processes.agreed(worse >= patience)
+        patience = self.recipe.patience
+        if self.state.iteration >= self.recipe.iterations:
+            return True
+        return patience > 0 and self.processes.agreed(self.state.stale >= patience)
 
     def begin(self, resume: bool) -> None:
         """From the checkpoint if it is wanted and there is one; else write one, which shows that the folder works."""
@@ -267,7 +265,9 @@ class _Run:
             metric = evaluate(self.measured)
         self._prepare()
         state.history[-1] = replace(state.history[-1], metric=metric)
-        if state.best_metric is None or metric >= state.best_metric:
+        rose = state.best_metric is None or metric > state.best_metric
+        state.stale = 0 if rose else state.stale + 1
+        if rose or metric == state.best_metric:
             state.best_metric, state.best_iteration = metric, state.iteration
             state.best = {name: tensor.clone() for name, tensor in self.measured.state_dict().items()}
         self.draw()
