@@ -275,12 +275,11 @@ class _Run:
     def _prepare(self) -> None:
         """Ready to train: frozen layers normalize by their running statistics and have no gradients."""
         self.network.train()
-        for index in self.recipe.frozen:
+        still = set(self.recipe.frozen)
+        if self.processes.count > 1:  # DistributedDataParallel waits for all that is trained
+            still.update(set(range(len(self.network.layers))) - _read_by(self.model, self.wanted))
+        for index in still:
             self.network.layers[index].eval().requires_grad_(False)
-        read = _read_by(self.model, self.wanted) if self.processes.count > 1 else set[int]()
-        for index, module in enumerate(self.network.layers):
-            if self.processes.count > 1 and index not in read:
-                module.requires_grad_(False)  # DistributedDataParallel waits for all that is trained
 
     def _due(self, every: int) -> bool:
         return self.state.iteration == self.recipe.iterations or bool(every and self.state.iteration % every == 0)
