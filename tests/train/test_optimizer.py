@@ -12,6 +12,7 @@ from tests.helpers import random_model
 from tests.train.nets import graph
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.network import Network
+from yoloprune.errors import InputError
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.recipe import Recipe
 
@@ -114,6 +115,10 @@ def test_frozen_layers_have_no_update_at_all() -> None:
 
 def test_an_update_is_dealt_out_to_processes() -> None:
     recipe = replace(Recipe.from_graph(made()[0].graph), subdivisions=2)
-    assert recipe.for_processes(1) is recipe
-    assert recipe.for_processes(2) is recipe
-    assert (recipe.for_processes(3).subdivisions, recipe.for_processes(3).mini_batch) == (3, 2)
+    assert recipe.batch == 6
+    assert recipe.for_processes(1) == recipe.for_processes(2) == recipe
+    for batch, subdivisions, count, parts, images in ((6, 2, 3, 3, 6), (48, 16, 6, 24, 48), (17, 3, 5, 5, 15)):
+        dealt = replace(recipe, batch=batch, subdivisions=subdivisions).for_processes(count)
+        assert (dealt.subdivisions, dealt.images) == (parts, images)
+    with pytest.raises(InputError, match=r"batch=16: an update has 16 pictures, of which 3 processes"):
+        replace(recipe, batch=16).for_processes(3)
