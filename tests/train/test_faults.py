@@ -114,6 +114,9 @@ def test_killed_at_any_moment_it_ends_as_undisturbed(tmp_path: Path) -> None:
     for name in ("best", "last"):
         one, other = ((folder / f"{name}.weights").read_bytes() for folder in (whole, killed))
         assert hashlib.sha256(one).digest() == hashlib.sha256(other).digest(), name
+    logs = [(folder / "training" / loop.LOG).read_text() for folder in (whole, killed)]
+    assert logs[0] == logs[1]
+    assert [line.split(",")[0] for line in logs[0].splitlines()[1:]] == [str(number) for number in range(1, 61)]
     left = {path.name for path in (killed / "training").iterdir() if not path.name.startswith(".")}
     assert left == {loop.CHECKPOINT, loop.LOG, loop.CHART}
 

@@ -277,6 +277,22 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(images: 
     assert all(tensor.isfinite().all() for tensor in saved["network"].values())
 
 
+def test_what_is_saved_does_not_grow_with_what_was(images: Split, tmp_path: Path) -> None:
+    model, recipe = fresh()
+    recipe = replace(recipe, checkpoint_every=1)
+    log, checkpoint = tmp_path / loop.LOG, tmp_path / loop.CHECKPOINT
+    sizes = []
+
+    def look(found: Progress) -> None:
+        sizes.append(checkpoint.stat().st_size)
+        if found.record.iteration == 4:
+            log.write_text("before\n")
+
+    train(model, images, recipe, folder=tmp_path, seed=1, progress=look, workers=0)
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["before", "4", "5", "6"]
+    assert len(set(sizes[1:])) == 1
+
+
 def test_a_checkpoint_of_another_run_is_refused(images: Split, tmp_path: Path) -> None:
     run(images, tmp_path)
     with pytest.raises(InputError, match=r"last\.pt: belongs to a run with other"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,10 +19,9 @@ from yoloprune.darknet.model import Model
 from yoloprune.errors import InputError
 from yoloprune.train.held import Masks
 from yoloprune.train.lesson import Lesson
-from yoloprune.train.progress import Record
 from yoloprune.train.samples import Samples
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass
@@ -35,6 +34,8 @@ class State:
     optimizer: dict[str, Any]
     average: dict[str, Tensor] | None
     """The averaged network, where there is one."""
+    history: Tensor
+    """[updates of the run, 5] in float64: the fields of each `Record`, NaN where there is none."""
     best: dict[str, Tensor] | None = None
     """The network of the best metric."""
     best_metric: float | None = None
@@ -45,7 +46,6 @@ class State:
     """Updates done."""
     evaluated: int = 0
     """The last update after which accuracy was measured."""
-    history: list[Record] = field(default_factory=list)
 
 
 def fingerprint(model: Model, samples: Samples, masks: Masks | None, lesson: Lesson, measured: str) -> str:
@@ -70,7 +70,6 @@ def write(path: Path, state: State) -> None:
     """Whole or not at all; InputError if the disk is full or the folder can't be written."""
     content: dict[str, Any] = {entry.name: getattr(state, entry.name) for entry in fields(state)}
     content["version"] = _VERSION
-    content["history"] = [astuple(record) for record in state.history]
     with atomic_path(path) as temporary:
         try:
             torch.save(content, temporary)
@@ -78,10 +77,10 @@ def write(path: Path, state: State) -> None:
             raise InputError(f"cannot be written: {error}", file=path) from error
 
 
-def read(path: Path, run: str, device: str) -> State:
+def read(path: Path, run: str) -> State:
     """The state of run `run`. InputError if the file is none, or another run's."""
     try:
-        content: Mapping[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
     except (RuntimeError, UnpicklingError, EOFError, zipfile.BadZipFile) as error:
@@ -92,6 +91,4 @@ def read(path: Path, run: str, device: str) -> State:
         raise InputError(
             "belongs to a run with other weights, images, measure, options or seed; --force starts anew", file=path
         )
-    values = {entry.name: content[entry.name] for entry in fields(State)}
-    values["history"] = [Record(*record) for record in content["history"]]
-    return State(**values)
+    return State(**{entry.name: content[entry.name] for entry in fields(State)})

@@ -30,7 +30,7 @@ from yoloprune.train.interrupt import uninterrupted
 from yoloprune.train.lesson import Lesson
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.processes import Processes, Statistics
-from yoloprune.train.progress import Progress, Record, write_log
+from yoloprune.train.progress import Progress, Record, records_of, write_log
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.samples import Samples
 from yoloprune.train.sized import Sized
@@ -155,8 +155,10 @@ class _Run:
             self.network.state_dict(),
             self.optimizer.state_dict(),
             self.average.network.state_dict() if self.average else None,
+            torch.full((self.recipe.iterations, 5), math.nan, dtype=torch.float64),
         )
         self.reported = 0
+        self.logged = 0
         self.seconds, self.images = 0.0, 0
 
     @property
@@ -184,7 +186,7 @@ class _Run:
         if not self.processes.agreed(resume and path.exists()):
             self.save()
             return
-        self.state = checkpoint.read(path, self.state.run, str(self.device))
+        self.state = checkpoint.read(path, self.state.run)
         self.network.load_state_dict(self.state.network)
         self.optimizer.load_state_dict(self.state.optimizer)
         if self.average and self.state.average is not None:
@@ -218,8 +220,9 @@ class _Run:
         self.held.restore()
         if self.average:
             self.average.follow(self.network, iteration)
-        average = 0.9 * self.state.history[-1].average + 0.1 * value if self.state.history else value
-        self.state.history.append(Record(iteration, value, average, rate))
+        history = self.state.history
+        average = 0.9 * float(history[iteration - 2, 2]) + 0.1 * value if iteration > 1 else value
+        history[iteration - 1] = torch.tensor([iteration, value, average, rate, math.nan], dtype=history.dtype)
         self.state.iteration = iteration
         self.seconds += time.perf_counter() - start
         self.images += recipe.images
@@ -254,7 +257,7 @@ class _Run:
             self.reported = state.iteration
             speed = self.images / self.seconds
             left = (recipe.iterations - state.iteration) * recipe.images / speed
-            self.progress(Progress(state.history[-1], recipe.iterations, speed, left, state.best_metric))
+            self.progress(Progress(self._records(-1)[0], recipe.iterations, speed, left, state.best_metric))
             if state.iteration % recipe.checkpoint_every == 0:
                 self.save()
 
@@ -264,7 +267,7 @@ class _Run:
         with np.errstate(over="ignore", invalid="ignore"):  # boxes of a network that knows nothing yet may be infinite
             metric = evaluate(self.measured)
         self._prepare()
-        state.history[-1] = replace(state.history[-1], metric=metric)
+        state.history[state.iteration - 1, -1] = metric
         rose = state.best_metric is None or metric > state.best_metric
         state.stale = 0 if rose else state.stale + 1
         if rose or metric == state.best_metric:
@@ -297,12 +300,18 @@ class _Run:
             where = f"{self.model.graph.layers[int(layer)]}, {name}"
             raise InputError(f"iteration {self.state.iteration}: {where} holds values that are no numbers")
         checkpoint.write(self.folder / CHECKPOINT, self.state)
-        write_log(self.folder / LOG, self.state.history)
+        # What an earlier process wrote may go on behind the checkpoint, so the first time all is written.
+        write_log(self.folder / LOG, self._records(self.logged), more=self.logged > 0)
+        self.logged = self.state.iteration
+
+    def _records(self, start: int = 0) -> list[Record]:
+        """Of the updates done, from index `start` on."""
+        return records_of(self.state.history[: self.state.iteration][start:])
 
     def draw(self) -> None:
         """The chart as it is now."""
         if not self.processes.rank:
-            plot_training(self.state.history, self.recipe.iterations, self.folder / CHART)
+            plot_training(self._records(), self.recipe.iterations, self.folder / CHART)
 
     def result(self) -> Trained:
         """Best and last weights."""
@@ -313,7 +322,7 @@ class _Run:
             network = Network(self.model.graph)
             network.load_state_dict(state.best)
             best = self._weights(network, header.seen + state.best_iteration * self.recipe.images)
-        return Trained(best, last, state.best_metric, state.best_iteration, tuple(state.history))
+        return Trained(best, last, state.best_metric, state.best_iteration, tuple(self._records()))
 
     def _weights(self, network: Network, seen: int) -> Weights:
         return network.get_weights(replace(self.model.weights.header, seen=seen))
