@@ -299,6 +299,8 @@ ENDS = {
     "smooth": "[cost]\ntype=smooth\n",
     "L1": "[cost]\ntype=L1\nscale=2\n",
     "masked": "[cost]\ntype=masked\n",
+    "logistic": "[logistic]\n",
+    "logistic and cost": "[logistic]\n[cost]\ntype=sse\n",
     "softmax without loss": "[softmax]\nnoloss=1\n[cost]\ntype=sse\n",
 }
 
