@@ -118,7 +118,13 @@ def test_a_teacher_needs_no_labels(made: Bench, space: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("layers", "found"), [("a", "layer numbers"), ("0-99", "--freeze"), ("0-7", "not all of them")]
+    ("layers", "found"),
+    [
+        ("a", "layer numbers"),
+        ("0-99", "--freeze"),
+        ("0-7", "not all of them"),
+        ("0-6", "no layer with weights is left"),
+    ],
 )
 def test_what_cannot_be_frozen(space: Path, layers: str, found: str) -> None:
     words = ["finetune", "--iterations", 1, "-w", space, "--freeze", layers]

@@ -20,7 +20,7 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.weights import Weights
 from yoloprune.errors import InputError
-from yoloprune.train import loop
+from yoloprune.train import checkpoint, loop
 from yoloprune.train.batches import network_input
 from yoloprune.train.held import Masks
 from yoloprune.train.loop import Trained, train
@@ -299,6 +299,21 @@ def test_a_checkpoint_of_another_run_is_refused(images: Split, tmp_path: Path) -
         run(images, tmp_path, resume=True, seed=9)
     with pytest.raises(InputError, match=r"last\.pt: belongs to a run with other"):
         run(images, tmp_path, resume=True, measured="something else")
+    file = tmp_path / loop.CHECKPOINT
+    whole, saved = file.read_bytes(), torch.load(file, weights_only=True)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        try:
+            found = checkpoint.read(file, saved["run"])
+        except InputError:
+            refused += 1
+        else:
+            assert all(torch.equal(tensor, saved["network"][name]) for name, tensor in found.network.items())
+    assert refused > 200
     (tmp_path / loop.CHECKPOINT).write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"last\.pt: is no checkpoint"):
         run(images, tmp_path, resume=True)

@@ -113,6 +113,14 @@ def test_frozen_layers_have_no_update_at_all() -> None:
         assert torch.equal(parameter, before[name]) == name.startswith("layers.0.")
 
 
+def test_something_must_be_left_to_train() -> None:
+    network, _ = made()
+    recipe = Recipe.from_graph(network.graph)
+    Optimizer(network, replace(recipe, frozen=frozenset({0})))
+    with pytest.raises(InputError, match=r"net\.cfg: no layer with weights is left to train"):
+        Optimizer(network, replace(recipe, frozen=frozenset({0, 1})))
+
+
 def test_an_update_is_dealt_out_to_processes() -> None:
     recipe = replace(Recipe.from_graph(made()[0].graph), subdivisions=2)
     assert recipe.batch == 6

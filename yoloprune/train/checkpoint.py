@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -80,13 +78,17 @@ def write(path: Path, state: State) -> None:
 def read(path: Path, run: str) -> State:
     """The state of run `run`. InputError if the file is none, or another run's."""
     try:
-        content: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            whole = archive.testzip() is None  # by its checksums
+        content = torch.load(path, map_location="cpu", weights_only=True) if whole else None
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
-    except (RuntimeError, UnpicklingError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError("is no checkpoint of a training run", file=path) from error
+        raise InputError(f"cannot be read: {error.strerror}; --force starts anew", file=path) from error
+    except Exception as error:  # what readers of a damaged archive stumble over can be anything
+        raise InputError("is no checkpoint of a training run; --force starts anew", file=path) from error
+    if not whole:
+        raise InputError("is damaged; --force starts anew", file=path)
     if not isinstance(content, dict) or content.get("version") != _VERSION:
-        raise InputError(f"expected a checkpoint of version {_VERSION}", file=path)
+        raise InputError(f"expected a checkpoint of version {_VERSION}; --force starts anew", file=path)
     if content["run"] != run:
         raise InputError(
             "belongs to a run with other weights, images, measure, options or seed; --force starts anew", file=path
