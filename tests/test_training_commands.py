@@ -16,6 +16,7 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load_graph
 from yoloprune.errors import InputError
+from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step
 from yoloprune.steps.train import train_network
 from yoloprune.steps.training import follower
@@ -129,6 +130,13 @@ def test_a_teacher_needs_no_labels(made: Bench, space: Path, tmp_path: Path) -> 
 def test_what_cannot_be_frozen(space: Path, layers: str, found: str) -> None:
     words = ["finetune", "--iterations", 1, "-w", space, "--freeze", layers]
     assert found in call(*words, status=2).stderr
+
+
+@pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf"])
+def test_training_for_no_time_is_refused(space: Path, epochs: str) -> None:
+    assert "--epochs" in call("finetune", "--epochs", epochs, "-w", space, status=2).stderr
+    with pytest.raises(InputError, match="expected at least 1 iteration of 1 image, found 0 of"):
+        finetune(iterations=0, workspace=space)
 
 
 def test_a_classifier_is_trained_and_cut_and_trained(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def finetune(
 
     if iterations is None:
         assert epochs is not None
-        iterations = max(1, math.ceil(epochs * len(images.images) / recipe_for(1).images))
+        if not 0 < epochs < math.inf:
+            raise InputError(f"--epochs: expected more than 0, found {epochs:g}")
+        iterations = math.ceil(epochs * len(images.images) / recipe_for(1).images)
     recipe = recipe_for(iterations)
     recipe = replace(
         recipe,

@@ -137,6 +137,7 @@ class Recipe:
         plain = cls.from_graph(graph, iterations=iterations, letterbox=letterbox)
         return replace(
             plain,
+            iterations=iterations,  # where 0 is refused, and isn't [net]'s max_batches
             sizes=replace(plain.sizes, settled=True),
             batch=images,
             subdivisions=images // mini_batch,
