@@ -201,7 +201,11 @@ class ClassSamples(Samples):
     images: ClassSplit
 
     def at(self, place: int) -> Sample:
-        """A crop, and what its classes are to be (data.c fill_truth_smooth); a picture without a class has zeros."""
+        """A crop, and what its classes are to be (data.c fill_truth_smooth); a picture without a class has zeros.
+
+        Of several classes whose labels a path holds, as `caterpillar` holds `cat`, the first in the list is taught, by
+        which accuracy is measured, too. Darknet teaches all of them, and says "Too many or too few labels".
+        """
         rng, number = self._rng(place), self._number(place)
         rule, classes = self.recipe.augmentation, len(self.images.names)
         pixels = self.cache.read(number)
