@@ -232,10 +232,8 @@ class _Run:
         self.statistics.begin()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
             outputs = self.called(inputs, self.wanted)
-            objective = self.objective
-            if inputs.shape[2:] != self.model.graph.net.input[1:]:
-                objective = Objective.of(self.sized.like(*inputs.shape[2:]).graph)
-            told = objective.costs(outputs, truths, seen) if self.labels else []
+            graph = self.sized.like(*inputs.shape[2:]).graph
+            told = self.objective.costs(graph, outputs, truths, seen) if self.labels else []
             shown = self.teacher.costs(inputs, outputs) if self.teacher else []
         total = torch.stack([*told, *shown]).sum()
         # The processes' gradients are averaged, and are to be summed.
@@ -329,12 +327,9 @@ class _Run:
 
 
 def _read_by(model: Model, wanted: Iterable[int]) -> set[int]:
-    """Layers that the outputs of `wanted` depend on, themselves included."""
-    found: set[int] = set()
-    todo = list(wanted)
-    while todo:
-        index = todo.pop()
-        if index >= 0 and index not in found:
-            found.add(index)
-            todo += model.graph.layers[index].sources
+    """Layers that the outputs of `wanted` depend on, themselves included; -1 is the input."""
+    found = set(wanted)
+    for layer in reversed(model.graph.layers):
+        if layer.index in found:
+            found.update(layer.sources)
     return found
