@@ -15,6 +15,8 @@ from tests.test_cli import answer, call
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load_graph
+from yoloprune.errors import InputError
+from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step
 from yoloprune.steps.train import train_network
 from yoloprune.steps.training import follower
@@ -69,6 +71,9 @@ def test_train_goes_on_where_it_was(made: Bench, tmp_path: Path) -> None:
     whole = train_network(made.cfg, made.data, tmp_path / "whole", **options)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
         train_network(made.cfg, made.data, tmp_path / "parts", watch=stop, **options)  # type: ignore[arg-type]
+    for other in ({"metric": "map75"}, {"images": 1}, {"letterbox": True}):  # figures that can't be compared
+        with pytest.raises(InputError, match="belongs to a run with other"):
+            train_network(made.cfg, made.data, tmp_path / "parts", **options, **other)  # type: ignore[arg-type]
     parts = train_network(made.cfg, made.data, tmp_path / "parts", **options)  # type: ignore[arg-type]
     for a, b in ((whole.best, parts.best), (whole.last, parts.last), (whole.log, parts.log)):
         assert a.read_bytes() == b.read_bytes()
@@ -114,11 +119,24 @@ def test_a_teacher_needs_no_labels(made: Bench, space: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("layers", "found"), [("a", "layer numbers"), ("0-99", "--freeze"), ("0-7", "not all of them")]
+    ("layers", "found"),
+    [
+        ("a", "layer numbers"),
+        ("0-99", "--freeze"),
+        ("0-7", "not all of them"),
+        ("0-6", "no layer with weights is left"),
+    ],
 )
 def test_what_cannot_be_frozen(space: Path, layers: str, found: str) -> None:
     words = ["finetune", "--iterations", 1, "-w", space, "--freeze", layers]
     assert found in call(*words, status=2).stderr
+
+
+@pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf"])
+def test_training_for_no_time_is_refused(space: Path, epochs: str) -> None:
+    assert "--epochs" in call("finetune", "--epochs", epochs, "-w", space, status=2).stderr
+    with pytest.raises(InputError, match="expected at least 1 iteration of 1 image, found 0 of"):
+        finetune(iterations=0, workspace=space)
 
 
 def test_a_classifier_is_trained_and_cut_and_trained(tmp_path: Path) -> None:

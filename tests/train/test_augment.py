@@ -62,6 +62,15 @@ def test_boxes_follow_their_pixels() -> None:
     assert 60 < seen < 140
 
 
+@pytest.mark.parametrize("dialect", [ALEXEYAB, PJREDDIE], ids=lambda dialect: str(dialect.name))
+def test_an_object_at_the_origin_is_ignored(dialect: Dialect) -> None:
+    truths = np.array([[0, 0, 0, 0.5, 0.5], [1, 0, 0.3, 0.5, 0.5], [2, 0.3, 0, 0.5, 0.5]], np.float32)
+    for flip in (False, True):
+        view, rng = View(0, 0, *SIZE, flip=flip), np.random.default_rng(0)
+        found = place_truths(truths, view, SIZE, TARGET, dialect=dialect, most=9, rng=rng)
+        assert sorted(found[:, 0]) == [1, 2]
+
+
 @pytest.mark.parametrize(("dialect", "least"), [(ALEXEYAB, 1 / 24), (PJREDDIE, 0.001)])
 def test_what_is_outside_or_too_small_goes_and_the_rest_is_clipped(dialect: Dialect, least: float) -> None:
     view = View(0, 0, SIZE[0] / 2, SIZE[1])  # the left half

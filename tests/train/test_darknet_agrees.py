@@ -243,7 +243,7 @@ def updated(
         optimizer.zero_grad()
         for begin in range(update * batch, (update + 1) * batch, part):
             inputs, wanted = (torch.from_numpy(rows[begin : begin + part]).to(dtype) for rows in (x, y))
-            costs = torch.stack(objective.costs(network(inputs, objective.wanted), wanted, begin + part))
+            costs = torch.stack(objective.costs(graph, network(inputs, objective.wanted), wanted, begin + part))
             (costs.sum() / batch).backward()
             loss += float(costs.detach().mean()) / images
         optimizer.step(update + 1, schedule.rate(update + 1))
@@ -299,6 +299,8 @@ ENDS = {
     "smooth": "[cost]\ntype=smooth\n",
     "L1": "[cost]\ntype=L1\nscale=2\n",
     "masked": "[cost]\ntype=masked\n",
+    "logistic": "[logistic]\n",
+    "logistic and cost": "[logistic]\n[cost]\ntype=sse\n",
     "softmax without loss": "[softmax]\nnoloss=1\n[cost]\ntype=sse\n",
 }
 

@@ -13,7 +13,7 @@ from tests.helpers import random_model
 from tests.train.nets import graph
 from tests.train.test_loop import NET, fresh, halves, images  # noqa: F401 - a fixture
 from yoloprune.darknet.data import Split
-from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
 from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
@@ -26,6 +26,7 @@ HEADS = {
     "yolo": "[convolutional]\nfilters=14\nactivation=linear\n[yolo]\nclasses=2\nnum=2\nanchors=8,8,16,12\n",
     "region": "[convolutional]\nfilters=14\nactivation=linear\n[region]\nclasses=2\nnum=2\nsoftmax=1\n",
     "softmax": "[avgpool]\n[softmax]\n",
+    "logistic": "[avgpool]\n[logistic]\n",
 }
 
 
@@ -35,7 +36,7 @@ def test_outputs_are_taught_by_darknets_steps(end: str) -> None:
         "[net]\nwidth=13\nheight=17\nchannels=3\n"
         "[convolutional]\nfilters=5\nsize=3\nstride=2\npad=1\nactivation=leaky\n" + end
     )
-    own = graph(text)
+    own = graph(text, PJREDDIE if "logistic" in end else ALEXEYAB)
     model, other = random_model(own, 1), random_model(own, 2)
     teacher = Teacher(model, None, CPU)
     x = torch.rand(2, 3, 17, 13, generator=torch.Generator().manual_seed(0))

@@ -31,6 +31,11 @@ from yoloprune.train.progress import Progress
 from yoloprune.train.samples import Samples
 
 ROOT = Path(__file__).resolve().parents[2]
+SQUARE = "[convolutional]\nbatch_normalize=1\nfilters=10\nsize=3\npad=1\nactivation=leaky\n"
+NORMS = NET.replace(
+    "[convolutional]\nfilters=14", f"[batchnorm]\n{SQUARE}{SQUARE}share_index=4\n[convolutional]\nfilters=14"
+)
+"""With running statistics by themselves, and such as two layers move."""
 
 
 def killed_again_and_again(folder: Path) -> None:
@@ -59,7 +64,7 @@ def killed_again_and_again(folder: Path) -> None:
 
 def together(folder: Path) -> None:
     """A run that processes share, or one process alone."""
-    model, recipe = fresh(NET.replace("subdivisions=2", f"subdivisions={os.environ['PARTS']}"))
+    model, recipe = fresh(NORMS.replace("subdivisions=2", f"subdivisions={os.environ['PARTS']}"))
     recipe = replace(recipe, iterations=5)
     with joined("cpu"):
         found = train(
@@ -109,6 +114,9 @@ def test_killed_at_any_moment_it_ends_as_undisturbed(tmp_path: Path) -> None:
     for name in ("best", "last"):
         one, other = ((folder / f"{name}.weights").read_bytes() for folder in (whole, killed))
         assert hashlib.sha256(one).digest() == hashlib.sha256(other).digest(), name
+    logs = [(folder / "training" / loop.LOG).read_text() for folder in (whole, killed)]
+    assert logs[0] == logs[1]
+    assert [line.split(",")[0] for line in logs[0].splitlines()[1:]] == [str(number) for number in range(1, 61)]
     left = {path.name for path in (killed / "training").iterdir() if not path.name.startswith(".")}
     assert left == {loop.CHECKPOINT, loop.LOG, loop.CHART}
 
@@ -179,7 +187,7 @@ def test_two_processes_are_one_with_twice_the_mini_batches(
     for folder in (alone, shared):
         folder.mkdir()
         (folder / "images").symlink_to(tmp_path / "images")
-    model, _ = fresh()
+    model, _ = fresh(NORMS)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with started(launch, shared, "together", PARTS=parts) as process:
         process.communicate()

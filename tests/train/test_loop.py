@@ -20,7 +20,7 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.weights import Weights
 from yoloprune.errors import InputError
-from yoloprune.train import loop
+from yoloprune.train import checkpoint, loop
 from yoloprune.train.batches import network_input
 from yoloprune.train.held import Masks
 from yoloprune.train.loop import Trained, train
@@ -277,10 +277,43 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(images: 
     assert all(tensor.isfinite().all() for tensor in saved["network"].values())
 
 
+def test_what_is_saved_does_not_grow_with_what_was(images: Split, tmp_path: Path) -> None:
+    model, recipe = fresh()
+    recipe = replace(recipe, checkpoint_every=1)
+    log, checkpoint = tmp_path / loop.LOG, tmp_path / loop.CHECKPOINT
+    sizes = []
+
+    def look(found: Progress) -> None:
+        sizes.append(checkpoint.stat().st_size)
+        if found.record.iteration == 4:
+            log.write_text("before\n")
+
+    train(model, images, recipe, folder=tmp_path, seed=1, progress=look, workers=0)
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["before", "4", "5", "6"]
+    assert len(set(sizes[1:])) == 1
+
+
 def test_a_checkpoint_of_another_run_is_refused(images: Split, tmp_path: Path) -> None:
     run(images, tmp_path)
     with pytest.raises(InputError, match=r"last\.pt: belongs to a run with other"):
         run(images, tmp_path, resume=True, seed=9)
+    with pytest.raises(InputError, match=r"last\.pt: belongs to a run with other"):
+        run(images, tmp_path, resume=True, measured="something else")
+    file = tmp_path / loop.CHECKPOINT
+    whole, saved = file.read_bytes(), torch.load(file, weights_only=True)
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        try:
+            found = checkpoint.read(file, saved["run"])
+        except InputError:
+            refused += 1
+        else:
+            assert all(torch.equal(tensor, saved["network"][name]) for name, tensor in found.network.items())
+    assert refused > 200
     (tmp_path / loop.CHECKPOINT).write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"last\.pt: is no checkpoint"):
         run(images, tmp_path, resume=True)
@@ -323,9 +356,9 @@ def test_frozen_layers_stay_and_normalize_by_what_they_know(images: Split, tmp_p
 def test_it_stops_where_nothing_gets_better(images: Split, tmp_path: Path) -> None:
     model, recipe = fresh()
     recipe = replace(recipe, iterations=30, evaluate_every=2, patience=3)
-    metrics = iter([0.2, 0.7, 0.5, 0.7, 0.6, 0.1, 0.3, 0.9])  # of equals the later is the best
+    metrics = iter([0.2, 0.7, 0.5, 0.1, 0.8, 0.6, 0.8, 0.3, 0.9])  # of equals the later is the best, and no better
     found = train(model, images, recipe, folder=tmp_path, seed=1, evaluate=lambda network: next(metrics), workers=0)
-    assert (len(found.history), found.best_iteration, found.best_metric) == (14, 8, 0.7)
+    assert (len(found.history), found.best_iteration, found.best_metric) == (16, 14, 0.8)
     again = train(model, images, recipe, folder=tmp_path, seed=1, evaluate=lambda network: 1.0, resume=True)
     assert again.history == found.history
 

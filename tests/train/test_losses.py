@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from tests.oracles import yolo_loss as oracle
 from tests.train.nets import graph, random_truths
-from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.layers.head import Head, Softmax, Yolo
+from yoloprune.darknet.network import Network
 from yoloprune.errors import InputError
 from yoloprune.train.losses import find_loss
 from yoloprune.train.losses.boxes import agreement, slopes
@@ -114,6 +116,25 @@ def test_softmax_is_cross_entropy() -> None:
     expected.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     torch.testing.assert_close(found, x.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text"),
+    [
+        (ALEXEYAB, "[softmax]\ntree={tree}"),
+        (ALEXEYAB, "[region]\nclasses=2\ntree={tree}"),
+        (PJREDDIE, "[region]\nclasses=1\ncoords=5"),
+        (PJREDDIE, "[region]\nclasses=2\nbackground=1"),
+    ],
+)
+def test_what_has_another_loss_is_not_trained(tmp_path: Path, dialect: Dialect, text: str) -> None:
+    (tmp_path / "tree").write_text("a -1\nb -1\n")
+    channels = 2 if "softmax" in text else 7
+    end = text.replace("{tree}", str(tmp_path / "tree"))
+    net = graph(f"[net]\nwidth=4\nheight=4\nchannels={channels}\n[avgpool]\n{end}\n", dialect)
+    with pytest.raises(InputError, match=r"layer 1 \[(softmax|region)\]: training a network with it is not supported"):
+        Network(net).train()
+    Network(net).eval()
 
 
 def test_a_head_without_loss_is_refused() -> None:

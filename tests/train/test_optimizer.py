@@ -12,6 +12,7 @@ from tests.helpers import random_model
 from tests.train.nets import graph
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.network import Network
+from yoloprune.errors import InputError
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.recipe import Recipe
 
@@ -112,8 +113,20 @@ def test_frozen_layers_have_no_update_at_all() -> None:
         assert torch.equal(parameter, before[name]) == name.startswith("layers.0.")
 
 
+def test_something_must_be_left_to_train() -> None:
+    network, _ = made()
+    recipe = Recipe.from_graph(network.graph)
+    Optimizer(network, replace(recipe, frozen=frozenset({0})))
+    with pytest.raises(InputError, match=r"net\.cfg: no layer with weights is left to train"):
+        Optimizer(network, replace(recipe, frozen=frozenset({0, 1})))
+
+
 def test_an_update_is_dealt_out_to_processes() -> None:
     recipe = replace(Recipe.from_graph(made()[0].graph), subdivisions=2)
-    assert recipe.for_processes(1) is recipe
-    assert recipe.for_processes(2) is recipe
-    assert (recipe.for_processes(3).subdivisions, recipe.for_processes(3).mini_batch) == (3, 2)
+    assert recipe.batch == 6
+    assert recipe.for_processes(1) == recipe.for_processes(2) == recipe
+    for batch, subdivisions, count, parts, images in ((6, 2, 3, 3, 6), (48, 16, 6, 24, 48), (17, 3, 5, 5, 15)):
+        dealt = replace(recipe, batch=batch, subdivisions=subdivisions).for_processes(count)
+        assert (dealt.subdivisions, dealt.images) == (parts, images)
+    with pytest.raises(InputError, match=r"batch=16: an update has 16 pictures, of which 3 processes"):
+        replace(recipe, batch=16).for_processes(3)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train.test_loop import NET, drawn_images, fresh
-from yoloprune.darknet.data import load_split, read_data
+from tests.train.test_loop import CLASSES, NET, drawn_images, fresh
+from yoloprune.darknet.data import ClassSplit, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
 from yoloprune.detect.image import read_pixels
 from yoloprune.errors import InputError
@@ -75,6 +75,21 @@ def test_what_is_left_off_leaves_no_process(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a process that prepares pictures ended .*--workers 0"):
         list(row)
     assert not active_children()
+
+
+def test_what_is_learnt_from_is_the_same_however_its_paths_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = drawn_images(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for text, split in ((NET, boxes), (CLASSES, ClassSplit(("a", "b"), boxes.images, (0, 1) * 4 + (1,)))):
+        model, recipe = fresh(text)
+        written = [split.images, tuple(Path(path.name) for path in split.images)]
+        written.append(tuple(Path("..") / tmp_path.name / path.name for path in split.images))
+        learnt = {
+            b"".join(Samples.of(replace(split, images=paths), model.graph, recipe, 1, 0).learnt()) for paths in written
+        }
+        assert len(learnt) == 1
 
 
 def test_every_picture_comes_once_an_epoch(tmp_path: Path) -> None:

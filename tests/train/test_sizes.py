@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,20 @@ def test_pjreddies_sizes() -> None:
     assert {size.h for size in found} == {size.w for size in found} == set(range(320, 609, 32))
     assert found[-190:] == [Shape(3, 608, 608)] * 190
     assert sizes.largest(OWN) == Shape(3, 608, 608)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [Sizes(1.4, None, 16, 300), Sizes(0.4, None, 16, 300), Sizes(2.5, None, 48, 300), Sizes(0.0, (320, 608), 32, 300)],
+)
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("own", [Shape(3, 160, 96), Shape(3, 640, 640), Shape(3, 352, 704)])
+def test_none_is_larger_than_the_largest(rule: Sizes, settled: bool, own: Shape) -> None:
+    rule = replace(rule, settled=settled)
+    sizes = {rule.at(own, iteration, seed) for iteration in range(1, 301, 10) for seed in range(40)}
+    largest = rule.largest(own)
+    assert max(size.size for size in sizes) <= largest.size
+    assert largest == own or max(size.h for size in sizes) > 0.9 * largest.h  # drawn, or nearly
 
 
 def test_finetuning_begins_and_ends_with_the_networks_own_size() -> None:

@@ -11,7 +11,7 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.errors import InputError
 from yoloprune.prune.slim import free
 from yoloprune.steps.job import Step, Watch, job_of, open_job, unwatched
-from yoloprune.steps.training import announce, follower, mixed_precision, train_images
+from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images
 from yoloprune.train.lesson import Lesson
 from yoloprune.train.loop import train
 from yoloprune.train.processes import joined, rank_of
@@ -85,7 +85,9 @@ def finetune(
 
     if iterations is None:
         assert epochs is not None
-        iterations = max(1, math.ceil(epochs * len(images.images) / recipe_for(1).images))
+        if not 0 < epochs < math.inf:
+            raise InputError(f"--epochs: expected more than 0, found {epochs:g}")
+        iterations = math.ceil(epochs * len(images.images) / recipe_for(1).images)
     recipe = recipe_for(iterations)
     recipe = replace(
         recipe,
@@ -119,6 +121,7 @@ def finetune(
             masks=free(graph, job.channels, job.keep),
             lesson=lesson,
             evaluate=measure.accuracy,
+            measured=measured_by(measure),
             resume=True,
             device=place,
             workers=workers,

@@ -14,7 +14,7 @@ from yoloprune.darknet.weights import Header
 from yoloprune.detect.measure import load_measure
 from yoloprune.errors import InputError
 from yoloprune.steps.job import Step, Watch, figures_of, find_data, unwatched
-from yoloprune.steps.training import announce, follower, mixed_precision, train_images
+from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images
 from yoloprune.train.loop import CHART, CHECKPOINT, LOG, train
 from yoloprune.train.processes import joined, rank_of
 from yoloprune.train.recipe import Recipe
@@ -108,6 +108,7 @@ def train_network(
             folder=out,
             seed=seed,
             evaluate=measure.accuracy,
+            measured=measured_by(measure),
             resume=True,
             device=place,
             workers=workers,

@@ -8,6 +8,7 @@ import torch
 
 from yoloprune.darknet.data import ClassSplit, DataFile, Split, load_classes, load_split
 from yoloprune.darknet.model import Graph
+from yoloprune.detect.measure import Measure
 from yoloprune.steps.job import Step, Watch
 from yoloprune.train.progress import Progress
 from yoloprune.train.recipe import Recipe
@@ -22,6 +23,11 @@ def train_images(data: DataFile, graph: Graph, *, labels: bool = True) -> Split 
         return load_classes(data, "train", classes=graph.classes)
     split = load_split(data, "train", graph.dialect, classes=graph.classes, labels=False)
     return ClassSplit(split.names, split.images, (-1,) * len(split.images))
+
+
+def measured_by(measure: Measure) -> str:
+    """What figures of a run are figures of: the metric, how pictures are fitted, the pictures and their truth."""
+    return f"{measure.steering} {measure.pictures.fit} {measure.digest()}"
 
 
 def mixed_precision(device: str, asked: bool) -> bool:

@@ -151,7 +151,8 @@ def place_truths(
 ) -> Labels:
     """Objects [T, 5] as the view shows them, clipped to it (data.c correct_boxes, fill_truth_detection).
 
-    In random order, of which the first `most` count; then those go that are outside or too small.
+    In random order, of which the first `most` count; then those go that are outside or too small, or whose centre is
+    said to be 0, 0: that means to ignore them.
     """
     shuffled = truths[rng.permutation(len(truths))]
     centre, half = shuffled[:, 1:3], shuffled[:, 3:] / 2
@@ -165,7 +166,8 @@ def place_truths(
     placed = np.concatenate([shuffled[:, :1], (low + high) / 2, high - low], axis=1)[:most]
     fraction = dialect.smallest_truth
     least = (1 / target.w, 1 / target.h) if fraction is None else (fraction, fraction)
-    kept: Labels = placed[(placed[:, 3] >= least[0]) & (placed[:, 4] >= least[1])].astype(np.float32)
+    large = (placed[:, 3] >= least[0]) & (placed[:, 4] >= least[1])
+    kept: Labels = placed[large & centre[:most].any(1)].astype(np.float32)
     return kept
 
 

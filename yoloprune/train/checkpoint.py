@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,10 +17,9 @@ from yoloprune.darknet.model import Model
 from yoloprune.errors import InputError
 from yoloprune.train.held import Masks
 from yoloprune.train.lesson import Lesson
-from yoloprune.train.progress import Record
 from yoloprune.train.samples import Samples
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass
@@ -35,25 +32,28 @@ class State:
     optimizer: dict[str, Any]
     average: dict[str, Tensor] | None
     """The averaged network, where there is one."""
+    history: Tensor
+    """[updates of the run, 5] in float64: the fields of each `Record`, NaN where there is none."""
     best: dict[str, Tensor] | None = None
     """The network of the best metric."""
     best_metric: float | None = None
     best_iteration: int = 0
+    stale: int = 0
+    """Measurements since the metric last rose."""
     iteration: int = 0
     """Updates done."""
     evaluated: int = 0
     """The last update after which accuracy was measured."""
-    history: list[Record] = field(default_factory=list)
 
 
-def fingerprint(model: Model, samples: Samples, masks: Masks | None, lesson: Lesson) -> str:
-    """Hash of all that decides the result: a checkpoint goes on only with the same."""
+def fingerprint(model: Model, samples: Samples, masks: Masks | None, lesson: Lesson, measured: str) -> str:
+    """Hash of all that decides the result: a checkpoint goes on only with the same. measured: see `loop.train`."""
     digest = hashlib.sha256()
     digest.update("".join(model.graph.cfg.lines).encode("utf-8", "surrogateescape"))
     digest.update(weights_file.dump(model.weights, model.graph.layers))
     recipe = replace(samples.recipe, frozen=frozenset())  # a set has no order of its own
     digest.update(repr((model.graph.dialect, recipe, sorted(samples.recipe.frozen), samples.seed)).encode())
-    digest.update(repr(lesson.labels).encode())
+    digest.update(repr((lesson.labels, measured)).encode())
     if lesson.teacher:
         digest.update(weights_file.dump(lesson.teacher.weights, lesson.teacher.graph.layers))
     for part in samples.learnt():
@@ -68,7 +68,6 @@ def write(path: Path, state: State) -> None:
     """Whole or not at all; InputError if the disk is full or the folder can't be written."""
     content: dict[str, Any] = {entry.name: getattr(state, entry.name) for entry in fields(state)}
     content["version"] = _VERSION
-    content["history"] = [astuple(record) for record in state.history]
     with atomic_path(path) as temporary:
         try:
             torch.save(content, temporary)
@@ -76,18 +75,22 @@ def write(path: Path, state: State) -> None:
             raise InputError(f"cannot be written: {error}", file=path) from error
 
 
-def read(path: Path, run: str, device: str) -> State:
+def read(path: Path, run: str) -> State:
     """The state of run `run`. InputError if the file is none, or another run's."""
     try:
-        content: Mapping[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        with zipfile.ZipFile(path) as archive:
+            whole = archive.testzip() is None  # by its checksums
+        content = torch.load(path, map_location="cpu", weights_only=True) if whole else None
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
-    except (RuntimeError, UnpicklingError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError("is no checkpoint of a training run", file=path) from error
+        raise InputError(f"cannot be read: {error.strerror}; --force starts anew", file=path) from error
+    except Exception as error:  # what readers of a damaged archive stumble over can be anything
+        raise InputError("is no checkpoint of a training run; --force starts anew", file=path) from error
+    if not whole:
+        raise InputError("is damaged; --force starts anew", file=path)
     if not isinstance(content, dict) or content.get("version") != _VERSION:
-        raise InputError(f"expected a checkpoint of version {_VERSION}", file=path)
+        raise InputError(f"expected a checkpoint of version {_VERSION}; --force starts anew", file=path)
     if content["run"] != run:
-        raise InputError("belongs to a run with other weights, images, options or seed; --force starts anew", file=path)
-    values = {entry.name: content[entry.name] for entry in fields(State)}
-    values["history"] = [Record(*record) for record in content["history"]]
-    return State(**values)
+        raise InputError(
+            "belongs to a run with other weights, images, measure, options or seed; --force starts anew", file=path
+        )
+    return State(**{entry.name: content[entry.name] for entry in fields(State)})

@@ -4,7 +4,7 @@ Outputs. What goes into a head gets Darknet's own steps, with the teacher's outp
 with v the values of a cell as the head puts them out (x, y, objectness and classes through the logistic, w and h raw),
 o the objectness and ' the teacher: delta = o' - o for objectness, o' (v' - v) for all else. Cells in which the teacher
 sees nothing so teach only that. (Hinton et al. 2015; for boxes, Chen et al. 2017, Mehta and Ozturk 2018, "Object
-detection at 200 fps", weighing by objectness.) A softmax gets p' - p, any other head x' - x.
+detection at 200 fps", weighing by objectness.) A softmax or logistic gets p' - p, any other head x' - x.
 
 Features. Of each layer that reads pruned channels, the outputs y of filters that stay: half the mean of (y' - y)^2 over
 channels and places, in shares of the variance of y'. (Romero et al. 2015, "FitNets".)
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.layers.base import Layer
-from yoloprune.darknet.layers.head import DetectionHead, Head, Softmax
+from yoloprune.darknet.layers.head import DetectionHead, Head, Logistic, Softmax
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.train.held import Masks
@@ -82,7 +82,7 @@ def _output_cost(head: Layer, module: torch.nn.Module, x: Tensor, right: Tensor)
             weights = torch.cat([believed.expand(-1, -1, 4, -1, -1), torch.ones_like(believed)], 2)
             delta[:, :, :5] *= weights
             delta[:, :, 5:] *= believed
-        elif isinstance(head, Softmax):
+        elif isinstance(head, (Softmax, Logistic)):
             delta = module(right.to(exact)) - module(x.to(exact))
         else:
             delta = right.to(exact) - x.to(exact)

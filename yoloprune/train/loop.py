@@ -30,7 +30,7 @@ from yoloprune.train.interrupt import uninterrupted
 from yoloprune.train.lesson import Lesson
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.processes import Processes, Statistics
-from yoloprune.train.progress import Progress, Record, write_log
+from yoloprune.train.progress import Progress, Record, records_of, write_log
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.samples import Samples
 from yoloprune.train.sized import Sized
@@ -65,6 +65,7 @@ def train(
     masks: Masks | None = None,
     lesson: Lesson = _LABELS,
     evaluate: Callable[[Network], float] | None = None,
+    measured: str = "",
     resume: bool = False,
     device: str = "cpu",
     workers: int = 2,
@@ -74,10 +75,11 @@ def train(
     """Train a network by `recipe`; `folder` receives the checkpoint last.pt, log.csv and chart.png.
 
     masks: values that stay as `TensorSpec.masked` says, exactly and all the time. lesson: who teaches. evaluate: higher
-    is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. resume: go on
-    from the checkpoint in `folder` if there is one, else it is replaced; on a CPU the result is then, bit for bit, that
-    of an undisturbed run. workers: processes that prepare pictures; they change nothing but the speed. cache_bytes:
-    memory for decoded pictures, of all of them together.
+    is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. measured: what
+    `evaluate` measures, and on what; figures of one run are compared, so a checkpoint goes on only with the same.
+    resume: go on from the checkpoint in `folder` if there is one, else it is replaced; on a CPU the result is then, bit
+    for bit, that of an undisturbed run. workers: processes that prepare pictures; they change nothing but the speed.
+    cache_bytes: memory for decoded pictures, of all of them together.
 
     Within `processes.joined` every process calls this alike; the first one measures, tells and writes, and only its
     result has a best. Mini-batches are then dealt out (see `Recipe.for_processes`), which changes nothing but rounding.
@@ -89,7 +91,7 @@ def train(
     processes = Processes()
     recipe = recipe.for_processes(processes.count)
     samples = Samples.of(images, model.graph, recipe, seed, cache_bytes)
-    run = _Run(model, samples, masks, lesson, torch.device(device), folder, evaluate, progress, processes)
+    run = _Run(model, samples, masks, lesson, torch.device(device), folder, evaluate, measured, progress, processes)
     run.begin(resume)
     # Dropout draws from torch's own generator: it is seeded at each mini-batch, and given back as it was.
     devices = [run.device] if run.device.type == "cuda" else []
@@ -126,6 +128,7 @@ class _Run:
         device: torch.device,
         folder: Path,
         evaluate: Callable[[Network], float] | None,
+        measured: str,
         progress: Callable[[Progress], None],
         processes: Processes,
     ) -> None:
@@ -148,12 +151,14 @@ class _Run:
         self.statistics = Statistics(self.network, processes)
         self.average = Average(self.network, self.recipe.ema_alpha) if self.recipe.ema_alpha else None
         self.state = State(
-            checkpoint.fingerprint(model, samples, masks, lesson),
+            checkpoint.fingerprint(model, samples, masks, lesson, measured),
             self.network.state_dict(),
             self.optimizer.state_dict(),
             self.average.network.state_dict() if self.average else None,
+            torch.full((self.recipe.iterations, 5), math.nan, dtype=torch.float64),
         )
         self.reported = 0
+        self.logged = 0
         self.seconds, self.images = 0.0, 0
 
     @property
@@ -170,12 +175,10 @@ class _Run:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do, or nothing gets better."""
-        patience, state = self.recipe.patience, self.state
-        if state.iteration >= self.recipe.iterations or not patience:
-            return state.iteration >= self.recipe.iterations
-        measured = [record.iteration for record in state.history if record.metric is not None]
-        worse = sum(iteration > state.best_iteration for iteration in measured)
-        return self.processes.agreed(worse >= patience)
+        patience = self.recipe.patience
+        if self.state.iteration >= self.recipe.iterations:
+            return True
+        return patience > 0 and self.processes.agreed(self.state.stale >= patience)
 
     def begin(self, resume: bool) -> None:
         """From the checkpoint if it is wanted and there is one; else write one, which shows that the folder works."""
@@ -183,7 +186,7 @@ class _Run:
         if not self.processes.agreed(resume and path.exists()):
             self.save()
             return
-        self.state = checkpoint.read(path, self.state.run, str(self.device))
+        self.state = checkpoint.read(path, self.state.run)
         self.network.load_state_dict(self.state.network)
         self.optimizer.load_state_dict(self.state.optimizer)
         if self.average and self.state.average is not None:
@@ -217,8 +220,9 @@ class _Run:
         self.held.restore()
         if self.average:
             self.average.follow(self.network, iteration)
-        average = 0.9 * self.state.history[-1].average + 0.1 * value if self.state.history else value
-        self.state.history.append(Record(iteration, value, average, rate))
+        history = self.state.history
+        average = 0.9 * float(history[iteration - 2, 2]) + 0.1 * value if iteration > 1 else value
+        history[iteration - 1] = torch.tensor([iteration, value, average, rate, math.nan], dtype=history.dtype)
         self.state.iteration = iteration
         self.seconds += time.perf_counter() - start
         self.images += recipe.images
@@ -228,10 +232,8 @@ class _Run:
         self.statistics.begin()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
             outputs = self.called(inputs, self.wanted)
-            objective = self.objective
-            if inputs.shape[2:] != self.model.graph.net.input[1:]:
-                objective = Objective.of(self.sized.like(*inputs.shape[2:]).graph)
-            told = objective.costs(outputs, truths, seen) if self.labels else []
+            graph = self.sized.like(*inputs.shape[2:]).graph
+            told = self.objective.costs(graph, outputs, truths, seen) if self.labels else []
             shown = self.teacher.costs(inputs, outputs) if self.teacher else []
         total = torch.stack([*told, *shown]).sum()
         # The processes' gradients are averaged, and are to be summed.
@@ -253,7 +255,7 @@ class _Run:
             self.reported = state.iteration
             speed = self.images / self.seconds
             left = (recipe.iterations - state.iteration) * recipe.images / speed
-            self.progress(Progress(state.history[-1], recipe.iterations, speed, left, state.best_metric))
+            self.progress(Progress(self._records(-1)[0], recipe.iterations, speed, left, state.best_metric))
             if state.iteration % recipe.checkpoint_every == 0:
                 self.save()
 
@@ -263,8 +265,10 @@ class _Run:
         with np.errstate(over="ignore", invalid="ignore"):  # boxes of a network that knows nothing yet may be infinite
             metric = evaluate(self.measured)
         self._prepare()
-        state.history[-1] = replace(state.history[-1], metric=metric)
-        if state.best_metric is None or metric >= state.best_metric:
+        state.history[state.iteration - 1, -1] = metric
+        rose = state.best_metric is None or metric > state.best_metric
+        state.stale = 0 if rose else state.stale + 1
+        if rose or metric == state.best_metric:
             state.best_metric, state.best_iteration = metric, state.iteration
             state.best = {name: tensor.clone() for name, tensor in self.measured.state_dict().items()}
         self.draw()
@@ -272,12 +276,11 @@ class _Run:
     def _prepare(self) -> None:
         """Ready to train: frozen layers normalize by their running statistics and have no gradients."""
         self.network.train()
-        for index in self.recipe.frozen:
+        still = set(self.recipe.frozen)
+        if self.processes.count > 1:  # DistributedDataParallel waits for all that is trained
+            still.update(set(range(len(self.network.layers))) - _read_by(self.model, self.wanted))
+        for index in still:
             self.network.layers[index].eval().requires_grad_(False)
-        read = _read_by(self.model, self.wanted) if self.processes.count > 1 else set[int]()
-        for index, module in enumerate(self.network.layers):
-            if self.processes.count > 1 and index not in read:
-                module.requires_grad_(False)  # DistributedDataParallel waits for all that is trained
 
     def _due(self, every: int) -> bool:
         return self.state.iteration == self.recipe.iterations or bool(every and self.state.iteration % every == 0)
@@ -295,12 +298,18 @@ class _Run:
             where = f"{self.model.graph.layers[int(layer)]}, {name}"
             raise InputError(f"iteration {self.state.iteration}: {where} holds values that are no numbers")
         checkpoint.write(self.folder / CHECKPOINT, self.state)
-        write_log(self.folder / LOG, self.state.history)
+        # What an earlier process wrote may go on behind the checkpoint, so the first time all is written.
+        write_log(self.folder / LOG, self._records(self.logged), more=self.logged > 0)
+        self.logged = self.state.iteration
+
+    def _records(self, start: int = 0) -> list[Record]:
+        """Of the updates done, from index `start` on."""
+        return records_of(self.state.history[: self.state.iteration][start:])
 
     def draw(self) -> None:
         """The chart as it is now."""
         if not self.processes.rank:
-            plot_training(self.state.history, self.recipe.iterations, self.folder / CHART)
+            plot_training(self._records(), self.recipe.iterations, self.folder / CHART)
 
     def result(self) -> Trained:
         """Best and last weights."""
@@ -311,19 +320,16 @@ class _Run:
             network = Network(self.model.graph)
             network.load_state_dict(state.best)
             best = self._weights(network, header.seen + state.best_iteration * self.recipe.images)
-        return Trained(best, last, state.best_metric, state.best_iteration, tuple(state.history))
+        return Trained(best, last, state.best_metric, state.best_iteration, tuple(self._records()))
 
     def _weights(self, network: Network, seen: int) -> Weights:
         return network.get_weights(replace(self.model.weights.header, seen=seen))
 
 
 def _read_by(model: Model, wanted: Iterable[int]) -> set[int]:
-    """Layers that the outputs of `wanted` depend on, themselves included."""
-    found: set[int] = set()
-    todo = list(wanted)
-    while todo:
-        index = todo.pop()
-        if index >= 0 and index not in found:
-            found.add(index)
-            todo += model.graph.layers[index].sources
+    """Layers that the outputs of `wanted` depend on, themselves included; -1 is the input."""
+    found = set(wanted)
+    for layer in reversed(model.graph.layers):
+        if layer.index in found:
+            found.update(layer.sources)
     return found

@@ -11,7 +11,6 @@ torch's Adam on -D/B + d*w goes out of m/sqrt(v), and so e becomes e/B.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -20,13 +19,15 @@ from torch.optim import SGD, Adam
 from torch.optim import Optimizer as TorchOptimizer
 
 from yoloprune.darknet.network import Network
+from yoloprune.errors import InputError
 from yoloprune.train.recipe import Recipe
 
 
 class Optimizer:
     """Darknet's update, given gradients of the summed loss divided by the images of an update.
 
-    Layers keep to their own `Updates`: where gradients are stopped, decay and momentum go on, as in Darknet.
+    Layers keep to their own `Updates`: where gradients are stopped, decay and momentum go on, as in Darknet. InputError
+    if nothing is left to train.
     """
 
     def __init__(self, network: Network, recipe: Recipe) -> None:
@@ -43,6 +44,8 @@ class Optimizer:
                 decay = recipe.decay if spec.decay or recipe.adam else 0.0
                 groups.setdefault((updates.rate, decay), []).append(parameter)
                 self._parameters[layer.index].append(parameter)
+        if not groups:
+            raise InputError("no layer with weights is left to train", file=graph.cfg.file)
         listed = [
             {"params": parameters, "weight_decay": decay, "scale": rate}
             for (rate, decay), parameters in sorted(groups.items(), key=lambda group: group[0])
@@ -52,11 +55,6 @@ class Optimizer:
             if recipe.adam
             else SGD(listed, lr=0.0, momentum=recipe.momentum)
         )
-
-    @property
-    def trained(self) -> Collection[nn.Parameter]:
-        """All arrays that updates may change."""
-        return [parameter for parameters in self._parameters for parameter in parameters]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""

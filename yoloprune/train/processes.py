@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from yoloprune.darknet.layers.convolution import Affine
 from yoloprune.darknet.network import Network
 
 _PATIENCE = timedelta(hours=12)
@@ -104,22 +103,22 @@ class Statistics:
     """Running means and variances of batch norm, kept as if one process had taken the mini-batches in order.
 
     A mini-batch moves r to (1-m)r + mb. Of N mini-batches at once, process i knows its own m b_i; the result is
-    (1-m)^N r + sum_i (1-m)^(N-1-i) m b_i, which is a sum over the processes.
+    (1-m)^N r + sum_i (1-m)^(N-1-i) m b_i, which is a sum over the processes. Arrays that k layers share (share_index)
+    move k times a mini-batch: there it is (1-m)^k instead of 1-m.
     """
 
     def __init__(self, network: Network, processes: Processes) -> None:
         self._processes = processes
-        moving = [module for module in network.layers if isinstance(module, Affine) and module.normalized]
-        moving = [module for module in moving if module.training]
-        if processes.count == 1 or not moving:
-            self._buffers: list[Tensor] = []
-            return
-        self._buffers = [tensor for module in moving for tensor in (module.mean, module.variance)]
-        shares = [module.momentum for module in moving for _ in range(2)]
-        self._kept = torch.cat(
-            [torch.full_like(tensor, 1 - share) for tensor, share in zip(self._buffers, shares, strict=True)]
-        )
-        self._before = torch.cat(self._buffers)
+        kept: dict[Tensor, float] = {}
+        for module in network.layers if processes.count > 1 else ():
+            if module.training and hasattr(module, "variance"):
+                share = getattr(module, "momentum", network.graph.dialect.bn_momentum)  # of [batchnorm] always this one
+                for tensor in (module.mean, module.variance):
+                    assert isinstance(tensor, Tensor)
+                    kept[tensor] = kept.get(tensor, 1.0) * (1 - share)
+        self._buffers = list(kept)
+        if kept:
+            self._kept = torch.cat([torch.full_like(tensor, value) for tensor, value in kept.items()])
 
     @torch.no_grad()
     def begin(self) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from yoloprune.artefacts import atomic_path
+from yoloprune.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,32 @@ class Progress:
     """Best metric so far."""
 
 
-def write_log(path: Path, records: Sequence[Record]) -> None:
-    """CSV with a line for each update; the metric is empty where none was taken."""
+def records_of(rows: Tensor) -> list[Record]:
+    """Of a part of `State.history`."""
+    return [
+        Record(int(iteration), loss, average, rate, None if math.isnan(metric) else metric)
+        for iteration, loss, average, rate, metric in rows.tolist()
+    ]
+
+
+def write_log(path: Path, records: Sequence[Record], *, more: bool) -> None:
+    """CSV with a line for each update; the metric is empty where none was taken. more: these go behind what is there.
+
+    InputError if the disk is full or the folder can't be written.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("iteration", "loss", "average", "rate", "metric"))
+    if not more:
+        writer.writerow(("iteration", "loss", "average", "rate", "metric"))
     for record in records:
         metric = "" if record.metric is None else f"{record.metric:.6f}"
         writer.writerow((record.iteration, f"{record.loss:.6g}", f"{record.average:.6g}", f"{record.rate:.6g}", metric))
-    with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue())
+    if not more:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text.getvalue())
+        return
+    try:
+        with path.open("a") as stream:
+            stream.write(text.getvalue())
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", file=path) from error

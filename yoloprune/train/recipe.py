@@ -69,9 +69,16 @@ class Recipe:
         return self.mini_batch * self.subdivisions
 
     def for_processes(self, count: int) -> Recipe:
-        """The same update dealt out to `count` processes: subdivisions become a multiple of it."""
-        subdivisions = -(-self.subdivisions // count) * count
-        return self if subdivisions == self.subdivisions else replace(self, subdivisions=subdivisions)
+        """The same update dealt out to `count` processes: subdivisions become a multiple of it that divides the images.
+
+        InputError if there is none.
+        """
+        if self.images % count:
+            why = f"an update has {self.images} pictures, of which {count} processes can't take equally many"
+            raise InputError(f"batch={self.batch}: {why} (expected a number of processes that divides them)")
+        dealt = range(count, self.images + 1, count)
+        subdivisions = next(parts for parts in dealt if parts >= self.subdivisions and self.images % parts == 0)
+        return replace(self, batch=self.images, subdivisions=subdivisions)
 
     @classmethod
     def from_graph(cls, graph: Graph, *, iterations: int = 0, seed: int = 0, letterbox: bool | None = None) -> Recipe:
@@ -130,6 +137,7 @@ class Recipe:
         plain = cls.from_graph(graph, iterations=iterations, letterbox=letterbox)
         return replace(
             plain,
+            iterations=iterations,  # where 0 is refused, and isn't [net]'s max_batches
             sizes=replace(plain.sizes, settled=True),
             batch=images,
             subdivisions=images // mini_batch,

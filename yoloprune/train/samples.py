@@ -110,7 +110,7 @@ class Samples(ABC):
 
     @abstractmethod
     def learnt(self) -> Iterable[bytes]:
-        """What is learnt from, for a hash: paths and truths."""
+        """What is learnt from, for a hash: paths, however they are written, and truths."""
 
     def _number(self, place: int) -> int:
         return int(_order(self.seed, place // self.count, self.count)[place % self.count])
@@ -190,7 +190,7 @@ class DetectionSamples(Samples):
     def learnt(self) -> Iterable[bytes]:
         """Paths and boxes."""
         for image, truths in zip(self.images.images, self.images.truths, strict=True):
-            yield str(image).encode("utf-8", "surrogateescape")
+            yield str(image.resolve()).encode("utf-8", "surrogateescape")
             yield truths.tobytes()
 
 
@@ -201,7 +201,11 @@ class ClassSamples(Samples):
     images: ClassSplit
 
     def at(self, place: int) -> Sample:
-        """A crop, and what its classes are to be (data.c fill_truth_smooth); a picture without a class has zeros."""
+        """A crop, and what its classes are to be (data.c fill_truth_smooth); a picture without a class has zeros.
+
+        Of several classes whose labels a path holds, as `caterpillar` holds `cat`, the first in the list is taught, by
+        which accuracy is measured, too. Darknet teaches all of them, and says "Too many or too few labels".
+        """
         rng, number = self._rng(place), self._number(place)
         rule, classes = self.recipe.augmentation, len(self.images.names)
         pixels = self.cache.read(number)
@@ -219,7 +223,7 @@ class ClassSamples(Samples):
     def learnt(self) -> Iterable[bytes]:
         """Paths and classes."""
         for image, kind in zip(self.images.images, self.images.classes, strict=True):
-            yield str(image).encode("utf-8", "surrogateescape") + kind.to_bytes(4, "little", signed=True)
+            yield str(image.resolve()).encode("utf-8", "surrogateescape") + kind.to_bytes(4, "little", signed=True)
 
 
 @lru_cache(maxsize=4)

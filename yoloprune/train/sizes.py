@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,20 +61,29 @@ class Sizes:
             return own
         if self.sides is not None:
             low, high = (side // self.step for side in self.sides)
-            side = high if ending else int(rng.integers(low, high + 1))
-            return Shape(own.c, side * self.step, side * self.step)
+            return self._square(own, high if ending else int(rng.integers(low, high + 1)))
         value = float(rng.uniform(min(1, self.factor), max(1, self.factor)))
         value = value if rng.integers(2) else 1 / value
         if block == 0 or ending:
             value = self.factor
-        h, w = (max(_rounded(value * side / self.step + 1), 1) * self.step for side in (own.h, own.w))
-        if value < 1 and (w > own.w or h > own.h):
-            return own
-        return Shape(own.c, h, w)
+        size = self._times(own, value)
+        return own if value < 1 and (size.w > own.w or size.h > own.h) else size
 
     def largest(self, own: Shape) -> Shape:
-        """The largest size that comes."""
-        return replace(self, settled=False).at(own, 1 if self.factor else self.iterations + _EVERY, 0)
+        """The largest size that comes, or the network's own."""
+        drawn = own
+        if self.sides is not None:
+            drawn = self._square(own, self.sides[1] // self.step)
+        elif self.factor:
+            drawn = self._times(own, max(self.factor, 1 / self.factor))
+        return max(own, drawn, key=lambda shape: shape.size)
+
+    def _square(self, own: Shape, steps: int) -> Shape:
+        return Shape(own.c, steps * self.step, steps * self.step)
+
+    def _times(self, own: Shape, value: float) -> Shape:
+        h, w = (max(_rounded(value * side / self.step + 1), 1) * self.step for side in (own.h, own.w))
+        return Shape(own.c, h, w)
 
 
 def _rounded(value: float) -> int:

@@ -44,13 +44,14 @@ class Objective:
                 wanted.add(source)
         return frozenset(wanted)
 
-    def costs(self, outputs: Mapping[int, Tensor], truths: Tensor, seen: int) -> list[Tensor]:
+    def costs(self, graph: Graph, outputs: Mapping[int, Tensor], truths: Tensor, seen: int) -> list[Tensor]:
         """Darknet's cost of each layer, summed over images; truths: see `Loss`; seen: images up to and with these.
 
-        Their gradients are Darknet's of the sum. An update's loss is their mean over the layers and images.
+        graph: the network's, for the size of input that the outputs come from. Their gradients are Darknet's of the
+        sum. An update's loss is their mean over the layers and images.
         """
         return [
-            loss(layer, self._entering(layer.sources[0], outputs), truths, self.graph.dialect, seen)
+            loss(graph.layers[layer.index], self._entering(layer.sources[0], outputs), truths, graph.dialect, seen)
             for layer, loss in zip(self.layers, self.losses, strict=True)
         ]
 

@@ -245,6 +245,11 @@ class Softmax(Head):
         noloss = options.integer("noloss", 0) != 0
         return cls(context.index, (context.previous,), (shape,), tree, groups, temperature, noloss)
 
+    @property
+    def trainable(self) -> bool:
+        """Not in a hierarchy, whose loss isn't offered."""
+        return self.tree is None
+
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> the same."""
         return _Softmax(self)

@@ -118,6 +118,11 @@ class Region(DetectionHead):
         return _Region(self)
 
     @property
+    def trainable(self) -> bool:
+        """Not in a hierarchy, with other coordinates or with a class for nothing: their losses aren't offered."""
+        return self.tree is None and self.coords == 4 and not self.background
+
+    @property
     def objectness(self) -> int:
         """Behind the coordinates, unless there is a class for nothing."""
         return -1 if self.background else self.coords

@@ -1,4 +1,4 @@
-"""Losses of classifiers (Darknet: softmax_layer.c, cost_layer.c; blas.c softmax_x_ent_cpu, l2_cpu, l1_cpu ...).
+"""Losses of classifiers (Darknet: softmax_layer.c, logistic_layer.c, cost_layer.c; blas.c softmax_x_ent_cpu ...).
 
 A stock classifier may end in [softmax] and [cost]: both then teach, and the cost's step passes the softmax unchanged.
 """
@@ -6,10 +6,11 @@ A stock classifier may end in [softmax] and [cost]: both then teach, and the cos
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.head import Cost, Softmax
+from yoloprune.darknet.layers.head import Cost, Logistic, Softmax
 from yoloprune.train.losses.base import inject, loss_for
 
 _UNKNOWN = -1234.0
@@ -29,6 +30,19 @@ def softmax_loss(head: Softmax, x: Tensor, truths: Tensor, dialect: Dialect, see
         logs = (parts / head.temperature).log_softmax(2).flatten(1)
         delta = truths - logs.exp()
         cost = -logs[truths != 0].sum()
+    return inject(x, delta.view_as(x), cost)
+
+
+@loss_for(Logistic)
+def logistic_loss(head: Logistic, x: Tensor, truths: Tensor, dialect: Dialect, seen: int) -> Tensor:
+    """Cross entropy of each class for itself (logistic_x_ent_cpu): delta = truth - p.
+
+    x: [B, C, H, W]; truths: [B, C*H*W].
+    """
+    with torch.no_grad():
+        logits = x.to(torch.promote_types(x.dtype, torch.float32)).flatten(1)
+        delta = truths - logits.sigmoid()
+        cost = F.binary_cross_entropy_with_logits(logits, truths.to(logits.dtype), reduction="sum")
     return inject(x, delta.view_as(x), cost)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.region import Region
-from yoloprune.train.losses.base import inject, loss_for
+from yoloprune.train.losses.base import focal, inject, loss_for
 from yoloprune.train.losses.boxes import best_truths, ends, iou
 
 _PULLED = 12800
@@ -102,6 +102,5 @@ def _class_steps(head: Region, values: Tensor, kinds: Tensor) -> Tensor:
     """What a truth of class `kinds` [P] gives the classes [P, K]."""
     steps = torch.zeros_like(values).scatter_(1, kinds[:, None], 1.0) - values
     if head.training.focal_loss:
-        p = values.gather(1, kinds[:, None]) + 1e-15
-        steps *= -0.5 * (1 - p) * (2 * p * p.log() + p - 1)
+        steps *= focal(values.gather(1, kinds[:, None]))
     return head.training.class_scale * steps

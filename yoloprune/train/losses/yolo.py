@@ -16,7 +16,7 @@ from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.head import Yolo
-from yoloprune.train.losses.base import inject, loss_for
+from yoloprune.train.losses.base import focal, inject, loss_for
 from yoloprune.train.losses.boxes import agreement, best_truths, ends, iou, slopes
 
 _CONFIDENT = 0.25  # AlexeyAB: compare_yolo_class
@@ -194,8 +194,7 @@ def _class_steps(head: Yolo, probs: Tensor, claims: _Claims, owner: Tensor, firs
     there, kind = probs[first], claims.classes[first][:, None]
     wanted = torch.zeros_like(there).scatter_(1, kind, 1.0)
     if options.focal_loss:
-        p = there.gather(1, kind) + 1e-15
-        steps = (wanted - there) * (-0.5 * (1 - p) * (2 * p * p.log() + p - 1))
+        steps = (wanted - there) * focal(there.gather(1, kind))
     else:
         steps = wanted * (1 - smooth) + smooth / 2 - there
     if options.objectness_smooth:
