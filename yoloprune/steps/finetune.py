@@ -85,8 +85,7 @@ def finetune(
 
     if iterations is None:
         assert epochs is not None
-        if not 0 < epochs < math.inf:
-            raise InputError(f"--epochs: expected more than 0, found {epochs:g}")
+        check_epochs(epochs)
         iterations = math.ceil(epochs * len(images.images) / recipe_for(1).images)
     recipe = recipe_for(iterations)
     recipe = replace(
@@ -136,3 +135,9 @@ def finetune(
     after = job.figures(trained.best_metric, job.keep)
     job.workspace.with_round(replace(last, finetuned=after)).save()
     return Finetuned(last.pruned, after, best, final, written=True)
+
+
+def check_epochs(epochs: float) -> None:
+    """InputError unless there is something to train for."""
+    if not 0 < epochs < math.inf:
+        raise InputError(f"--epochs: expected more than 0, found {epochs:g}")

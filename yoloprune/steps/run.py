@@ -11,7 +11,7 @@ from yoloprune.errors import InputError
 from yoloprune.prune.cutter import REFIT
 from yoloprune.prune.sensitivity import ROUNDING
 from yoloprune.steps.export import export, targets
-from yoloprune.steps.finetune import finetune
+from yoloprune.steps.finetune import check_epochs, finetune
 from yoloprune.steps.job import Step, Watch, original_figures, original_findings, start_job, unwatched
 from yoloprune.steps.method import CALIBRATE, Method
 from yoloprune.steps.objective import check_objective
@@ -70,6 +70,7 @@ def run(
     """
     if rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {rounds}")
+    check_epochs(epochs)
     if world_size() > 1:
         raise InputError("run: expected one process, found several of torchrun, which is for ana, finetune and train")
     job = start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
