@@ -109,13 +109,13 @@ def test_reorg3d_and_back() -> None:
 @pytest.mark.parametrize("kind", ["per_feature", "per_layer", "per_channel"])
 def test_weighted_shortcut(kind: str, normalization: str) -> None:
     keys = f"weights_type={kind}\nweights_normalization={normalization}\n"
-    text = START + START.replace("8", "5") + START + f"[shortcut]\nfrom=0,1\nactivation=mish\n{keys}"
-    out, model = outputs(text)
+    text = START.replace("8", "11") + START.replace("8", "5") + START
+    out, model = outputs(text + f"[shortcut]\nfrom=0,1\nactivation=mish\n{keys}")
     raw = model.weights.layers[3]["weight"].astype(np.float64).reshape(3, -1)  # type: ignore[attr-defined]
     assert raw.shape[1] == (8 if kind == "per_channel" else 1)
     size = np.exp(raw - raw.max(0)) if normalization == "softmax" else np.maximum(raw, 0)
     share = np.broadcast_to(size / (1e-4 + size.sum(0)), (3, 8))[:, None, :, None, None]
-    total = out[2] * share[0] + out[0] * share[1]
+    total = out[2] * share[0] + out[0][:, :8] * share[1]
     total[:, :5] += out[1] * share[2][:, :5]
     assert worst(out[3], NUMPY_ACTIVATIONS["mish"](total)) < 1e-9
 

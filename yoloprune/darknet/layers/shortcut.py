@@ -145,10 +145,10 @@ class _Shortcut(nn.Module):
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         if self.normalization:
             first, *rest = self._shares()
-            x, others = (
-                x * first,
-                tuple(other * each[: other.shape[1]] for other, each in zip(others, rest, strict=True)),
-            )
+            common = [
+                (other[:, : x.shape[1]], each[: other.shape[1]]) for other, each in zip(others, rest, strict=True)
+            ]
+            x, others = x * first, tuple(other * each for other, each in common)
         for other in others:
             if other.shape == x.shape and self.alpha == 1 and self.beta == 1:
                 x = x + other
