@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.errors import InputError
 
+USUAL = st.sampled_from(
+    ["", "# note", "  ; old", "[convolutional]", " [ route ] ", "filters=8", "x = 1 # why", "key", "k="]
+)
 LINES = st.lists(
-    st.one_of(
-        st.sampled_from(
-            ["", "# note", "  ; old", "[convolutional]", " [ route ] ", "filters=8", "x = 1 # why", "key", "k="]
-        ),
-        st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\n\0[")),
-    ).filter(lambda line: "[" not in line or "]" in line),
+    st.one_of(USUAL, st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\n\0["))).filter(
+        lambda line: "[" not in line or "]" in line
+    ),
     max_size=20,
 )
 
@@ -53,6 +53,19 @@ def test_edit_touches_only_its_lines_and_moves_a_comment_up() -> None:
     edited = cfg_file.edit(cfg_file.parse(text.encode()), {1: {"filters": "40", "groups": "4"}})
     expected = text.replace("filters = 64 # was 128\nsize=3\n", "# was 128\nfilters=40\nsize=3\ngroups=4\n")
     assert cfg_file.dump(edited).decode() == expected
+
+
+@given(st.lists(USUAL), st.integers(0, 3))
+def test_a_key_has_one_value_for_every_reader(lines: list[str], changed: int) -> None:
+    """Readers take the first or the last of equal keys: what was edited is equal in all, and legal text has one."""
+    cfg = cfg_file.parse("\n".join(["[net]", "filters=4", *lines, "filters=9 # old"]).encode())
+    section = min(changed, len(cfg.sections) - 1)
+    edited = cfg_file.edit(cfg, {section: {"filters": "6"}})
+    assert {entry.value for entry in edited.sections[section].entries if entry.key == "filters"} == {"6"}
+    for before, after in zip(cfg.sections, cfg_file.legal(cfg).sections, strict=True):
+        assert [entry.key for entry in after.entries] == list(dict.fromkeys(entry.key for entry in before.entries))
+        first, left = before.get("filters"), after.get("filters")
+        assert first is left is None or (first and left and left.value == first.value.split("#")[0])
 
 
 def test_legal_rewrites_only_what_readers_trip_over() -> None:

@@ -111,19 +111,19 @@ def write(path: str | Path, cfg: Cfg, *, force: bool = False) -> None:
 def edit(cfg: Cfg, changes: Mapping[int, Mapping[str, str]]) -> Cfg:
     """The cfg with new values: `changes[section number][key] = value`, sections counted from 0 = [net].
 
-    The line of a key is replaced (the first, which Darknet reads); a missing key is added after the section's last
-    entry. A comment behind an old value moves to its own line above. All else stays.
+    The line of a key is replaced, and any that repeats it, as readers differ in which they take; a missing key is added
+    after the section's last entry. A comment behind an old value moves to its own line above. All else stays.
     """
     lines = list(cfg.lines)
     inserted: dict[int, list[str]] = {}
     for number, values in changes.items():
         section = cfg.sections[number]
         for key, value in values.items():
-            entry = section.get(key)
-            if entry is not None:
-                raw = lines[entry.line - 1]
-                lines[entry.line - 1] = _comment_above(raw) + f"{key}={value}" + _line_end(raw)
-            else:
+            found = [entry.line for entry in section.entries if entry.key == key]
+            for line in found:
+                raw = lines[line - 1]
+                lines[line - 1] = _comment_above(raw) + f"{key}={value}" + _line_end(raw)
+            if not found:
                 last = section.entries[-1].line if section.entries else section.line
                 inserted.setdefault(last, []).append(f"{key}={value}")
     out: list[str] = []
@@ -164,12 +164,16 @@ def legal(cfg: Cfg) -> Cfg:
 
     No BOM and no CR (pjreddie refuses them), no blanks around section names and `=`, a comment behind a value on
     its own line above (Darknet would read it as value), plain decimals (hank-ai refuses 1e-3), no key without a value
-    (OpenCV refuses it), no comment that looks like a key (hank-ai takes `;a=b` for one).
+    (OpenCV refuses it), none that repeats another (OpenCV takes the last, hank-ai refuses it), no comment that looks
+    like a key (hank-ai takes `;a=b` for one).
     """
+    repeated = {entry.line for each in cfg.sections for entry in each.entries if each.get(entry.key) is not entry}
     entries = {entry.line: entry for section in cfg.sections for entry in section.entries}
     sections = {section.line: section for section in cfg.sections}
     out = []
     for number, raw in enumerate(cfg.lines, 1):
+        if number in repeated:
+            continue
         line = (raw.removeprefix(_BOM) if number == 1 else raw).replace("\r", "")
         text = line.strip()
         if number in entries:
