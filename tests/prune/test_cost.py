@@ -57,9 +57,7 @@ def test_sums_on_stock_cfgs(shared: Path, name: str) -> None:
     check_costs(graph_of(with_input(stock(shared, name).read_text(), 64, 64)), 1)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_every_layer_stands_alone(seed: int) -> None:
-    graph = graph_of(random_cfg(seed))
+def check_alone(graph: Graph) -> None:
     for layer in graph.layers:
         only = alone(graph, layer.index, [shape.c for shape in layer.source_shapes], layer.out.c).layers[-1]
         assert (type(only), only.out) == (type(layer), layer.out)
@@ -67,6 +65,20 @@ def test_every_layer_stands_alone(seed: int) -> None:
         read = layer.source_shapes if layer.shares is None else layer.source_shapes[:1]
         assert only.source_shapes == read
         assert only.described() == layer.described()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_layer_stands_alone(seed: int) -> None:
+    check_alone(graph_of(random_cfg(seed)))
+
+
+def test_a_shared_head_counts_on_the_map_it_reads() -> None:
+    smaller, shared = "[maxpool]\nsize=2\nstride=2\n", f"{CONV}40\nshare_index=7\n"
+    head = f"{CONV}40\n{smaller}{shared}{smaller}{shared}[upsample]\nstride=4\n{shared}{CONV}14\n"
+    graph = graph_of(CFG[: CFG.index("[route]")] + head)
+    assert [layer.out.h for layer in graph.layers if layer.shares == 7] == [5, 3, 12]
+    assert Costs(graph, trace(graph), flops(graph)).whole == sum(layer.flops for layer in graph.layers)
+    check_alone(graph)
 
 
 def law(layer: Layer) -> float:

@@ -20,7 +20,8 @@ def alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> Graph
     layer = graph.layers[index]
     stands_first = layer.shares is not None or (layer.tensors() and len(layer.sources) == 1)
     in_front, links = ([], {}) if stands_first else _sources(layer, inputs)
-    h, w = (max(shape[axis] for shape in layer.source_shapes) for axis in (1, 2))
+    shapes = layer.source_shapes[:1] if stands_first else layer.source_shapes  # others are only tied to a sharer
+    h, w = (max(shape[axis] for shape in shapes) for axis in (1, 2))
     c = 1 if in_front else inputs[0]
     entries = {entry.key: entry.value for entry in reversed(graph.cfg.sections[index + 1].entries)}
     entries = {key: value for key, value in entries.items() if key not in layer.links}
