@@ -12,6 +12,7 @@ from tests.helpers import graph_of, stock, with_input
 from tests.prune.graphs import random_cfg
 from tests.prune.test_slim import STOCK, random_keep
 from yoloprune.darknet.alone import alone
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
@@ -79,6 +80,18 @@ def test_a_shared_head_counts_on_the_map_it_reads() -> None:
     assert [layer.out.h for layer in graph.layers if layer.shares == 7] == [5, 3, 12]
     assert Costs(graph, trace(graph), flops(graph)).whole == sum(layer.flops for layer in graph.layers)
     check_alone(graph)
+
+
+@pytest.mark.parametrize(
+    ("size", "dialect", "ending"),
+    [
+        *((size, ALEXEYAB, "[avgpool]\n[scale_channels]\nfrom=0\n") for size in ((17, 13), (17, 1), (1, 13))),
+        ((17, 13), PJREDDIE, "[maxpool]\nsize=1\nstride=2\npadding=0\n[shortcut]\nfrom=0\n"),
+    ],
+)
+def test_what_reads_maps_of_two_sizes_stands_alone(size: tuple[int, int], dialect: Dialect, ending: str) -> None:
+    net = f"[net]\nwidth={size[0]}\nheight={size[1]}\nchannels=3\n"
+    check_alone(graph_of(f"{net}{CONV}32\n{ending}", dialect))
 
 
 def law(layer: Layer) -> float:
