@@ -69,6 +69,7 @@ IN_LIBDARKNET = {
     "local stride": START + "[local]\nfilters=4\nsize=3\nstride=2\nactivation=linear\n" + ROOM,
     "local 5": START + "[local]\nfilters=3\nsize=5\nactivation=linear\n" + ROOM,
     "upsample": START + "[upsample]\nstride=2\nscale=0.5\n",
+    "upsample back": EVEN + "[upsample]\nstride=-2\nscale=0.5\n",
     "upsample 3": START + "[upsample]\nstride=3\n",
     "route": START + START + "[route]\nlayers=-1,0,-2\n",
     "shortcut": START + START + "[shortcut]\nfrom=-2\nactivation=leaky\n",
@@ -219,12 +220,6 @@ def test_shortcut_adds_several_layers_and_only_common_channels() -> None:
     assert worst(out[3], NUMPY_ACTIVATIONS["mish"](total)) < 1e-9
 
 
-def test_negative_upsample_sums_blocks() -> None:
-    out, _ = outputs(START + "[upsample]\nstride=-2\nscale=0.5\n")
-    blocks = out[0][:, :, :16, :12].reshape(2, 8, 8, 2, 6, 2).sum((3, 5)) / 2
-    assert worst(out[1], blocks) < 1e-12
-
-
 def test_dilated_and_uneven_strides() -> None:
     text = "[convolutional]\nfilters=4\nsize=3\npad=1\ndilation=2\nstride_x=2\nstride_y=1\nactivation=linear\n"
     out, model = outputs(text)
@@ -289,6 +284,7 @@ def test_yolo_forward_and_decode(scale: float, new_coords: int) -> None:
             "expected 13x17x7 as the layer before has it, found 13",
         ),
         (START + "[maxpool]\nmaxpool_depth=1\nout_channels=9\n", "expected at most the channels in, 8"),
+        (START + "[upsample]\nstride=-2\n", "stride=-2 must divide width and height (found 13x17)"),
         (START + "[reorg3d]\nstride=2\n", "stride=2 must divide width and height (found 13x17)"),
         (EVEN.replace("=8", "=6", 1) + "[reorg]\nstride=2\n", "expected channels that stride*stride divides, found 6"),
         ("[crop]\ncrop_width=14\ncrop_height=3\n", "crop_width=14 expected a value in 1..13"),
