@@ -11,6 +11,7 @@ import torch
 from tests.darknet.test_layers import EVEN, NET, NUMPY_ACTIVATIONS, START, outputs
 from tests.helpers import graph_of, random_model, worst
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
+from yoloprune.darknet.model import hazards
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 
@@ -118,6 +119,19 @@ def test_weighted_shortcut(kind: str, normalization: str) -> None:
     total = out[2] * share[0] + out[0][:, :8] * share[1]
     total[:, :5] += out[1] * share[2][:, :5]
     assert worst(out[3], NUMPY_ACTIVATIONS["mish"](total)) < 1e-9
+
+
+def test_only_a_plain_shortcut_of_one_layer_reads_past_it() -> None:
+    """As forward_shortcut_layer has it: no weights, one layer, and that one's input as large as the sum."""
+    start = START + START.replace("8", "5") + START + "[shortcut]\nfrom="
+    weighted = "1\nweights_type=per_feature\nweights_normalization=relu\n"
+    for end, found in [
+        ("1\n", ["layer 3 [shortcut]: AlexeyAB's Darknet reads past layer 1: 5 channels for 8"]),
+        ("0\n", []),
+        ("1,0\n", []),
+        (weighted, []),
+    ]:
+        assert hazards(graph_of(NET + start + end).layers) == found
 
 
 def test_implicit_gives_its_weights() -> None:
