@@ -141,10 +141,10 @@ def test_the_readers_agree_on_a_small_detector(tmp_path: Path) -> None:
 
 
 def test_the_readers_agree_on_a_classifier(tmp_path: Path) -> None:
-    cfg, weights = made(tmp_path, CLASSIFIER)
+    cfg, weights = made(tmp_path, CLASSIFIER + "\n[cost]\n")
     inputs = random_input((3, 2, 7, 9))
-    stock, cv = (reader.head_inputs(cfg, weights, inputs, [3, 4]) for reader in READERS.values())
-    for head in (3, 4):  # the logits, and one past the end: the probabilities
+    stock, cv = (reader.head_inputs(cfg, weights, inputs, [3, 4, 5]) for reader in READERS.values())
+    for head in (3, 4, 5):  # the logits, the probabilities, and one past the end: what [cost] passes on
         assert stock[head].shape == (3, 5, 1, 1)
         assert difference(cv[head], stock[head]) < 1e-4
     np.testing.assert_allclose(stock[4].sum(axis=1), 1, rtol=1e-5)

@@ -59,6 +59,8 @@ class Network:
         """A copy of a layer's output [C, H, W], or None where Darknet gives none."""
         if not 0 <= layer < len(self._layers):
             raise RefusalError(f"there is no layer {layer}, the cfg has {len(self._layers)}")
+        if self._layers[layer] == "cost":  # passes on what it reads, and keeps its loss
+            return self.output(layer - 1)
         image = self._library.get_network_image_layer(self._net, layer)
         if image.data:
             shape = (image.c, image.h, image.w)
