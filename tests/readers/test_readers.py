@@ -194,6 +194,20 @@ def test_a_crash_of_darknet_is_a_reader_error(tmp_path: Path) -> None:
         libdarknet.outputs(cfg, None, random_input((1, 3, 17, 13)))
 
 
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(CLASSIFIER.replace("[avgpool]", "# a\u2028[b] \v[c] \f[d] \r[e] \x85[f]\n[avgpool]"), newline="")
+    found = libdarknet.outputs(cfg, None, random_input((1, 2, 7, 9)))
+    assert [output.shape[1:] for output in found.values()] == [(4, 7, 9), (4, 1, 1), (5, 1, 1), (5, 1, 1)]
+
+
+def test_darknets_own_reason_is_told(tmp_path: Path) -> None:
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(CLASSIFIER[CLASSIFIER.index("[convolutional]") :])
+    with pytest.raises(ReaderError, match=r"First section must be \[net\] or \[network\]"):
+        libdarknet.outputs(cfg, None, random_input((1, 2, 7, 9)))
+
+
 def test_an_assertion_of_darknet_is_told(tmp_path: Path) -> None:
     cfg = tmp_path / "net.cfg"
     cfg.write_text(DETECTOR.replace("filters=14", "filters=15"))
