@@ -12,7 +12,7 @@ from yoloprune.darknet import cfg as cfg_file
 from yoloprune.errors import InputError
 
 USUAL = st.sampled_from(
-    ["", "# note", "  ; old", "[convolutional]", " [ route ] ", "filters=8", "x = 1 # why", "key", "k="]
+    ["", "# note", "  ; old", "[convolutional]", " [ route ] ", "filters=8", "shown = 1 # why", "key", "k="]
 )
 LINES = st.lists(
     st.one_of(USUAL, st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\n\0["))).filter(
@@ -84,6 +84,10 @@ def test_legal_rewrites_only_what_readers_trip_over() -> None:
         (b"[convolutional]\n", "a.cfg:1: expected [net] first, found ['convolutional']"),
         (b"width=1\n[net]\n", "a.cfg:1: expected [net] first, found 'width=1'"),
         (b"[net]\nwidth=1\n[yolo] # last\n", "a.cfg:3: expected [section] and nothing after it"),
+        (
+            b"[net]\nwidth\nheight\nheight=\n[net]\nheight=1\nwi dth=2\nwidth\n[net]\n height\nheight = 2\n",
+            "a.cfg:11: expected 'height' once, found it without a value in line 10, which Darknet takes",
+        ),
         (b"[net]\nwi\0dth=1\n", "a.cfg:2: expected text, found a NUL byte"),
     ],
 )

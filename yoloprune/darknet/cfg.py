@@ -55,11 +55,13 @@ class Cfg:
 def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
     """Bytes of a cfg -> Cfg. InputError for what no Darknet reads: no [net] first, a key before it, a NUL byte.
 
+    Nor does it read a value where the same key stands without `=` before: that is the first, and counts as absent.
     lenient: passes over a key before [net] and a comment behind `]`, which some readers do too.
     """
     text = data.decode("utf-8", "surrogateescape")
     lines = tuple(re.findall(r"[^\n]*\n|[^\n]+", text))
     sections: list[tuple[str, int, list[Entry]]] = []
+    bare: dict[str, int] = {}
     for number, raw in enumerate(lines, 1):
         if "\0" in raw:
             raise InputError("expected text, found a NUL byte", file=file, line=number)
@@ -73,6 +75,7 @@ def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
                 found = f"expected [section] and nothing after it, found {_shown(line)}"
                 raise InputError(f"{found}; a comment stands on its own line", file=file, line=number)
             sections.append((line[1:-1], number, []))
+            bare = {}
             continue
         if not sections:
             if lenient:
@@ -80,7 +83,12 @@ def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
             raise InputError(f"expected [net] first, found {_shown(line)}", file=file, line=number)
         key, equals, value = line.partition("=")
         if equals and value:  # Darknet takes `key` and `key=` for an absent key
+            if key in bare:
+                found = f"found it without a value in line {bare[key]}, which Darknet takes"
+                raise InputError(f"expected {_shown(key)} once, {found}", file=file, line=number)
             sections[-1][2].append(Entry(key, value, number))
+        elif not equals:
+            bare.setdefault(key, number)
     if not sections:
         raise InputError("expected [net] first, found no section", file=file)
     name, line_of_first, _ = sections[0]
