@@ -63,6 +63,8 @@ IN_LIBDARKNET = {
     "lstm": "[lstm]\noutput=7\n",
     "lstm norm": START + "[lstm]\noutput=7\nbatch_normalize=1\n",
     "two recurrent": "[lstm]\noutput=5\n[gru]\noutput=7\n[connected]\noutput=3\nactivation=linear\n[softmax]\n",
+    "vectors": "[lstm]\noutput=5\n[dropout]\n[route]\nlayers=-1,-2\n[activation]\nactivation=elu\n[softmax]\n"
+    "[connected]\noutput=3\n[lrn]\n[logistic]\n",
     "detection": START + "[connected]\noutput=108\nactivation=linear\n" + V1,
     "detection softmax": START + "[connected]\noutput=108\nactivation=linear\n" + V1 + "softmax=1\n",
     "local": START + "[local]\nfilters=4\nsize=3\npad=1\nactivation=leaky\n" + ROOM,
@@ -331,6 +333,10 @@ def test_errors_locate(text: str, message: str) -> None:
         "[convolutional]\nsize=3\nantialiasing=1\n",
         START + START + "[shortcut]\nfrom=-2\nweights_type=per_feature\nweights_normalization=relu\n",
         "min_ratio=0\n" + START,
+        "[gru]\noutput=7\n" + START,
+        "[lstm]\noutput=7\n[dropout]\n[upsample]\n",
+        START + "[softmax]\n[lrn]\n",
+        START + "[softmax]\n[route]\nlayers=-1\n[maxpool]\n",
     ],
 )
 def test_what_pjreddie_would_compute_wrongly_is_refused_there(text: str) -> None:

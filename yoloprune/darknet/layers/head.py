@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, register, single
+from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, Vector, register, single
 from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
@@ -230,6 +230,7 @@ class Softmax(Head):
     """Whether training passes it over."""
 
     names: ClassVar[tuple[str, ...]] = ("softmax", "soft")
+    reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -244,6 +245,11 @@ class Softmax(Head):
         tree = Tree.read(options, shape.size)
         noloss = options.integer("noloss", 0) != 0
         return cls(context.index, (context.previous,), (shape,), tree, groups, temperature, noloss)
+
+    @property
+    def out(self) -> Shape:
+        """As the input."""
+        return Vector(*self.source_shapes[0])
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> the same."""
@@ -272,6 +278,7 @@ class Logistic(Head):
     """Class probabilities, each for itself (pjreddie: logistic_layer.c)."""
 
     names: ClassVar[tuple[str, ...]] = ("logistic",)
+    reads_vectors: ClassVar[bool] = True
     classic: ClassVar[bool] = True
 
     @classmethod
@@ -293,6 +300,7 @@ class Cost(Layer):
     scale: float
 
     names: ClassVar[tuple[str, ...]] = ("cost",)
+    reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -309,7 +317,7 @@ class Cost(Layer):
     @property
     def out(self) -> Shape:
         """As the input."""
-        return self.source_shapes[0]
+        return Vector(*self.source_shapes[0])
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> the same."""

@@ -310,6 +310,7 @@ class Dropout(Layer):
     """Training drops blocks instead of values."""
 
     names: ClassVar[tuple[str, ...]] = ("dropout",)
+    reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
