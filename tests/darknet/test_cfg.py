@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.errors import InputError
 
+USUAL = st.sampled_from(
+    ["", "# note", "  ; old", "[convolutional]", " [ route ] ", "filters=8", "shown = 1 # why", "key", "k="]
+)
 LINES = st.lists(
-    st.one_of(
-        st.sampled_from(
-            ["", "# note", "  ; old", "[convolutional]", " [ route ] ", "filters=8", "x = 1 # why", "key", "k="]
-        ),
-        st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\n\0[")),
-    ).filter(lambda line: "[" not in line or "]" in line),
+    st.one_of(USUAL, st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\n\0["))).filter(
+        lambda line: "[" not in line or "]" in line
+    ),
     max_size=20,
 )
 
@@ -55,6 +55,19 @@ def test_edit_touches_only_its_lines_and_moves_a_comment_up() -> None:
     assert cfg_file.dump(edited).decode() == expected
 
 
+@given(st.lists(USUAL), st.integers(0, 3))
+def test_a_key_has_one_value_for_every_reader(lines: list[str], changed: int) -> None:
+    """Readers take the first or the last of equal keys: what was edited is equal in all, and legal text has one."""
+    cfg = cfg_file.parse("\n".join(["[net]", "filters=4", *lines, "filters=9 # old"]).encode())
+    section = min(changed, len(cfg.sections) - 1)
+    edited = cfg_file.edit(cfg, {section: {"filters": "6"}})
+    assert {entry.value for entry in edited.sections[section].entries if entry.key == "filters"} == {"6"}
+    for before, after in zip(cfg.sections, cfg_file.legal(cfg).sections, strict=True):
+        assert [entry.key for entry in after.entries] == list(dict.fromkeys(entry.key for entry in before.entries))
+        first, left = before.get("filters"), after.get("filters")
+        assert first is left is None or (first and left and left.value == first.value.split("#")[0])
+
+
 def test_legal_rewrites_only_what_readers_trip_over() -> None:
     text = "\ufeff[net]\r\nwidth=32\r\nlearning_rate = 1e-3\r\nscales=.1,1E-05 # two\r\n"
     text += "anchors=1, 2,  3\r\n# 1e-3 stays\r\n"
@@ -71,6 +84,10 @@ def test_legal_rewrites_only_what_readers_trip_over() -> None:
         (b"[convolutional]\n", "a.cfg:1: expected [net] first, found ['convolutional']"),
         (b"width=1\n[net]\n", "a.cfg:1: expected [net] first, found 'width=1'"),
         (b"[net]\nwidth=1\n[yolo] # last\n", "a.cfg:3: expected [section] and nothing after it"),
+        (
+            b"[net]\nwidth\nheight\nheight=\n[net]\nheight=1\nwi dth=2\nwidth\n[net]\n height\nheight = 2\n",
+            "a.cfg:11: expected 'height' once, found it without a value in line 10, which Darknet takes",
+        ),
         (b"[net]\nwi\0dth=1\n", "a.cfg:2: expected text, found a NUL byte"),
     ],
 )

@@ -63,12 +63,15 @@ IN_LIBDARKNET = {
     "lstm": "[lstm]\noutput=7\n",
     "lstm norm": START + "[lstm]\noutput=7\nbatch_normalize=1\n",
     "two recurrent": "[lstm]\noutput=5\n[gru]\noutput=7\n[connected]\noutput=3\nactivation=linear\n[softmax]\n",
+    "vectors": "[lstm]\noutput=5\n[dropout]\n[route]\nlayers=-1,-2\n[activation]\nactivation=elu\n[softmax]\n"
+    "[connected]\noutput=3\n[lrn]\n[logistic]\n",
     "detection": START + "[connected]\noutput=108\nactivation=linear\n" + V1,
     "detection softmax": START + "[connected]\noutput=108\nactivation=linear\n" + V1 + "softmax=1\n",
     "local": START + "[local]\nfilters=4\nsize=3\npad=1\nactivation=leaky\n" + ROOM,
     "local stride": START + "[local]\nfilters=4\nsize=3\nstride=2\nactivation=linear\n" + ROOM,
     "local 5": START + "[local]\nfilters=3\nsize=5\nactivation=linear\n" + ROOM,
     "upsample": START + "[upsample]\nstride=2\nscale=0.5\n",
+    "upsample back": EVEN + "[upsample]\nstride=-2\nscale=0.5\n",
     "upsample 3": START + "[upsample]\nstride=3\n",
     "route": START + START + "[route]\nlayers=-1,0,-2\n",
     "shortcut": START + START + "[shortcut]\nfrom=-2\nactivation=leaky\n",
@@ -219,12 +222,6 @@ def test_shortcut_adds_several_layers_and_only_common_channels() -> None:
     assert worst(out[3], NUMPY_ACTIVATIONS["mish"](total)) < 1e-9
 
 
-def test_negative_upsample_sums_blocks() -> None:
-    out, _ = outputs(START + "[upsample]\nstride=-2\nscale=0.5\n")
-    blocks = out[0][:, :, :16, :12].reshape(2, 8, 8, 2, 6, 2).sum((3, 5)) / 2
-    assert worst(out[1], blocks) < 1e-12
-
-
 def test_dilated_and_uneven_strides() -> None:
     text = "[convolutional]\nfilters=4\nsize=3\npad=1\ndilation=2\nstride_x=2\nstride_y=1\nactivation=linear\n"
     out, model = outputs(text)
@@ -289,6 +286,7 @@ def test_yolo_forward_and_decode(scale: float, new_coords: int) -> None:
             "expected 13x17x7 as the layer before has it, found 13",
         ),
         (START + "[maxpool]\nmaxpool_depth=1\nout_channels=9\n", "expected at most the channels in, 8"),
+        (START + "[upsample]\nstride=-2\n", "stride=-2 must divide width and height (found 13x17)"),
         (START + "[reorg3d]\nstride=2\n", "stride=2 must divide width and height (found 13x17)"),
         (EVEN.replace("=8", "=6", 1) + "[reorg]\nstride=2\n", "expected channels that stride*stride divides, found 6"),
         ("[crop]\ncrop_width=14\ncrop_height=3\n", "crop_width=14 expected a value in 1..13"),
@@ -335,6 +333,10 @@ def test_errors_locate(text: str, message: str) -> None:
         "[convolutional]\nsize=3\nantialiasing=1\n",
         START + START + "[shortcut]\nfrom=-2\nweights_type=per_feature\nweights_normalization=relu\n",
         "min_ratio=0\n" + START,
+        "[gru]\noutput=7\n" + START,
+        "[lstm]\noutput=7\n[dropout]\n[upsample]\n",
+        START + "[softmax]\n[lrn]\n",
+        START + "[softmax]\n[route]\nlayers=-1\n[maxpool]\n",
     ],
 )
 def test_what_pjreddie_would_compute_wrongly_is_refused_there(text: str) -> None:

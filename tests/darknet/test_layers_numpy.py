@@ -11,6 +11,7 @@ import torch
 from tests.darknet.test_layers import EVEN, NET, NUMPY_ACTIVATIONS, START, outputs
 from tests.helpers import graph_of, random_model, worst
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
+from yoloprune.darknet.model import hazards
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 
@@ -109,15 +110,28 @@ def test_reorg3d_and_back() -> None:
 @pytest.mark.parametrize("kind", ["per_feature", "per_layer", "per_channel"])
 def test_weighted_shortcut(kind: str, normalization: str) -> None:
     keys = f"weights_type={kind}\nweights_normalization={normalization}\n"
-    text = START + START.replace("8", "5") + START + f"[shortcut]\nfrom=0,1\nactivation=mish\n{keys}"
-    out, model = outputs(text)
+    text = START.replace("8", "11") + START.replace("8", "5") + START
+    out, model = outputs(text + f"[shortcut]\nfrom=0,1\nactivation=mish\n{keys}")
     raw = model.weights.layers[3]["weight"].astype(np.float64).reshape(3, -1)  # type: ignore[attr-defined]
     assert raw.shape[1] == (8 if kind == "per_channel" else 1)
     size = np.exp(raw - raw.max(0)) if normalization == "softmax" else np.maximum(raw, 0)
     share = np.broadcast_to(size / (1e-4 + size.sum(0)), (3, 8))[:, None, :, None, None]
-    total = out[2] * share[0] + out[0] * share[1]
+    total = out[2] * share[0] + out[0][:, :8] * share[1]
     total[:, :5] += out[1] * share[2][:, :5]
     assert worst(out[3], NUMPY_ACTIVATIONS["mish"](total)) < 1e-9
+
+
+def test_only_a_plain_shortcut_of_one_layer_reads_past_it() -> None:
+    """As forward_shortcut_layer has it: no weights, one layer, and that one's input as large as the sum."""
+    start = START + START.replace("8", "5") + START + "[shortcut]\nfrom="
+    weighted = "1\nweights_type=per_feature\nweights_normalization=relu\n"
+    for end, found in [
+        ("1\n", ["layer 3 [shortcut]: AlexeyAB's Darknet reads past layer 1: 5 channels for 8"]),
+        ("0\n", []),
+        ("1,0\n", []),
+        (weighted, []),
+    ]:
+        assert hazards(graph_of(NET + start + end).layers) == found
 
 
 def test_implicit_gives_its_weights() -> None:

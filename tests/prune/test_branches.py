@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from tests.helpers import graph_of, random_model, stock, with_input, worst
 from tests.prune.graphs import random_cfg
@@ -27,6 +29,31 @@ from yoloprune.readers import libdarknet
 CONV = "[convolutional]\nactivation=leaky\nfilters="
 HEAD = f"{CONV}14\n[yolo]\nmask=0,1\nnum=2\nanchors=3,4,6,8\nclasses=2\n"
 START = f"[net]\nwidth=17\nheight=13\nchannels=3\n{CONV}8\nsize=3\npad=1\n"
+PARTS = {
+    "leaky": f"{CONV}8\n",
+    "logistic": f"{CONV}8\n".replace("leaky", "logistic"),
+    "shared": f"{CONV}8\n{CONV}8\nshare_index=-1\n{CONV}8\nshare_index=1\n",
+    "connected": "[connected]\noutput=8\nactivation=relu\n",
+    "local": "[local]\nfilters=8\nactivation=leaky\n",
+    "rnn": "[rnn]\noutput=8\nhidden=3\nactivation=relu\n",
+    "gru": "[gru]\noutput=8\n",
+    "lstm": "[lstm]\noutput=8\n",
+    "norm": "[batchnorm]\n",
+    "lrn": "[lrn]\n",
+    "maxpool": "[maxpool]\nsize=1\n",
+    "activation": "[activation]\nactivation=tanh\n",
+    "softmax": "[softmax]\n",
+    "crop": "[crop]\n",
+    "reorg": "[reorg]\n",
+    "implicit": "[implicit]\nfilters=8\n",
+    "sam": "[sam]\nfrom=-1\n",
+    **{
+        f"{kind} {how}": f"[shortcut]\nfrom=-1\nactivation=linear\nweights_type={kind}\nweights_normalization={how}\n"
+        for kind in ("per_feature", "per_channel")
+        for how in ("relu", "softmax")
+    },
+}
+"""Sections that make 8x1x1 of 8x1x1."""
 BLOCK = f"# narrow\n{CONV}4\n\n# wide again\n{CONV}8\nsize=3\npad=1\n"
 
 
@@ -54,6 +81,20 @@ def test_masked_is_slim(seed: int) -> None:
         assert farthest(mask(model, channels, keep), slimmed, 2, seed) < 1e-9
         assert Costs(graph, channels, flops(graph)).total(keep) == sum(layer.flops for layer in slimmed.graph.layers)
         assert Costs(graph, channels, parameters(graph)).total(keep) == slimmed.graph.parameters
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(sorted(PARTS)), min_size=1, max_size=4))
+@example(["logistic", "per_channel softmax"])
+def test_whatever_a_branch_is_made_of_masked_is_slim(parts: list[str]) -> None:
+    front = START.replace("17", "1").replace("13", "1") + PARTS["leaky"]
+    inside = "".join(PARTS[part] for part in parts)
+    graph = graph_of(f"{front}{inside}[shortcut]\nfrom=1\nactivation=linear\n{HEAD}")
+    model = random_model(graph, 1)
+    for branch in branches(graph):
+        channels = trace(graph, [branch])
+        keep = channels.all_kept()
+        assert farthest(mask(model, channels, keep), slim(model, channels, keep), 2, 1) < 1e-9
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -92,6 +133,16 @@ def test_which_may_go() -> None:
     assert found(plain.replace("leaky", "logistic")) == []  # its end is 0.5 when silenced
     assert found(f"{plain}[route]\nlayers=-1,1\n") == []  # read from outside
     assert found(f"{BLOCK}[shortcut]\nfrom=-2,-3\nactivation=linear\n") == []  # adds more than one
+    weighted = "[shortcut]\nfrom=-2\nactivation=linear\nweights_type=per_channel\nweights_normalization="
+    for ending, goes in [
+        ("[batchnorm]\n", True),  # masked, it gives 0 of any map
+        (f"{weighted}relu\n", True),
+        (f"{weighted}softmax\n", False),  # masked, its weights are equal
+        ("[local]\nfilters=8\nactivation=leaky\n", False),  # none of its arrays is masked
+        (f"{CONV}8\nshare_index=1\n", False),  # nor is another's
+    ]:
+        end = f"{CONV}8\n{CONV}8\n".replace("leaky", "logistic") + ending
+        assert found(f"{end}[shortcut]\nfrom=0\nactivation=linear\n") == ([Branch(0, 4)] if goes else [])
     assert found(f"{CONV}8\n{CONV}6\n[shortcut]\nfrom=-2\nactivation=linear\n") == []  # only some channels are added
     with pytest.raises(InputError, match=r"layer 2 adds no branch that can go \(expected some of 3\)"):
         branches_named(graph_of(START + plain + HEAD), [2])

@@ -12,6 +12,7 @@ from tests.helpers import graph_of, stock, with_input
 from tests.prune.graphs import random_cfg
 from tests.prune.test_slim import STOCK, random_keep
 from yoloprune.darknet.alone import alone
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
@@ -57,9 +58,7 @@ def test_sums_on_stock_cfgs(shared: Path, name: str) -> None:
     check_costs(graph_of(with_input(stock(shared, name).read_text(), 64, 64)), 1)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_every_layer_stands_alone(seed: int) -> None:
-    graph = graph_of(random_cfg(seed))
+def check_alone(graph: Graph) -> None:
     for layer in graph.layers:
         only = alone(graph, layer.index, [shape.c for shape in layer.source_shapes], layer.out.c).layers[-1]
         assert (type(only), only.out) == (type(layer), layer.out)
@@ -67,6 +66,32 @@ def test_every_layer_stands_alone(seed: int) -> None:
         read = layer.source_shapes if layer.shares is None else layer.source_shapes[:1]
         assert only.source_shapes == read
         assert only.described() == layer.described()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_layer_stands_alone(seed: int) -> None:
+    check_alone(graph_of(random_cfg(seed)))
+
+
+def test_a_shared_head_counts_on_the_map_it_reads() -> None:
+    smaller, shared = "[maxpool]\nsize=2\nstride=2\n", f"{CONV}40\nshare_index=7\n"
+    head = f"{CONV}40\n{smaller}{shared}{smaller}{shared}[upsample]\nstride=4\n{shared}{CONV}14\n"
+    graph = graph_of(CFG[: CFG.index("[route]")] + head)
+    assert [layer.out.h for layer in graph.layers if layer.shares == 7] == [5, 3, 12]
+    assert Costs(graph, trace(graph), flops(graph)).whole == sum(layer.flops for layer in graph.layers)
+    check_alone(graph)
+
+
+@pytest.mark.parametrize(
+    ("size", "dialect", "ending"),
+    [
+        *((size, ALEXEYAB, "[avgpool]\n[scale_channels]\nfrom=0\n") for size in ((17, 13), (17, 1), (1, 13))),
+        ((17, 13), PJREDDIE, "[maxpool]\nsize=1\nstride=2\npadding=0\n[shortcut]\nfrom=0\n"),
+    ],
+)
+def test_what_reads_maps_of_two_sizes_stands_alone(size: tuple[int, int], dialect: Dialect, ending: str) -> None:
+    net = f"[net]\nwidth={size[0]}\nheight={size[1]}\nchannels=3\n"
+    check_alone(graph_of(f"{net}{CONV}32\n{ending}", dialect))
 
 
 def law(layer: Layer) -> float:

@@ -77,6 +77,18 @@ def test_taylor_is_the_change_of_the_heads() -> None:
     assert order(model, "taylor", batches) == list(np.argsort(squares))
 
 
+@pytest.mark.parametrize(
+    ("middle", "changes"),
+    [(f"{NEXT}{NEXT}[route]\nlayers=0\n", [True, False, False]), (f"[lrn]\n{NEXT}[route]\nlayers=1\n", [False])],
+)
+def test_what_no_head_depends_on_changes_none(middle: str, changes: list[bool]) -> None:
+    model = random_model(graph_of(net(middle)), 3)
+    made = cutter(model, pictures(model, 8, 2))
+    found = made.evidence.head_changes
+    assert [bool(found[group.atoms].all()) for group in made.channels.groups] == changes
+    assert [bool(found[group.atoms].any()) for group in made.channels.groups] == changes
+
+
 def columns_of(model: Model, batches: list[torch.Tensor]) -> np.ndarray:
     """What layer 1 multiplies [8 channels, 9 places, M]."""
     network = build(model)

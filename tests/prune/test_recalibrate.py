@@ -44,9 +44,18 @@ def test_statistics_are_those_of_all_pictures() -> None:
     assert worst(entering[0], build(mask(model, channels, keep))(x, [5])[5].detach().numpy()) > 0.01
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_only_statistics_change(seed: int) -> None:
-    model = random_model(graph_of(random_cfg(seed)), seed)
+OTHERS = (
+    f"[net]\nwidth=17\nheight=13\nchannels=3\n{CONV}8\nsize=3\n{CONV}8\n[shortcut]\nfrom=-2\nactivation=linear\n"
+    f"weights_type=per_feature\nweights_normalization=softmax\n{CONV}8\n[shortcut]\nfrom=-2\nactivation=linear\n"
+    f"weights_type=per_channel\nweights_normalization=relu\n{CONV}6\n[local]\nfilters=5\nsize=3\npad=1\n"
+    f"activation=leaky\n{CONV}4\n[lstm]\noutput=6\n"
+)
+"""Arrays whose first axis is another than the filters."""
+
+
+@pytest.mark.parametrize(("text", "seed"), [(OTHERS, 0), *((random_cfg(seed), seed) for seed in range(4))])
+def test_only_statistics_change(text: str, seed: int) -> None:
+    model = random_model(graph_of(text), seed)
     channels = trace(model.graph)
     keep = channels.all_kept()
     for group in channels.groups:

@@ -141,10 +141,10 @@ def test_the_readers_agree_on_a_small_detector(tmp_path: Path) -> None:
 
 
 def test_the_readers_agree_on_a_classifier(tmp_path: Path) -> None:
-    cfg, weights = made(tmp_path, CLASSIFIER)
+    cfg, weights = made(tmp_path, CLASSIFIER + "\n[cost]\n")
     inputs = random_input((3, 2, 7, 9))
-    stock, cv = (reader.head_inputs(cfg, weights, inputs, [3, 4]) for reader in READERS.values())
-    for head in (3, 4):  # the logits, and one past the end: the probabilities
+    stock, cv = (reader.head_inputs(cfg, weights, inputs, [3, 4, 5]) for reader in READERS.values())
+    for head in (3, 4, 5):  # the logits, the probabilities, and one past the end: what [cost] passes on
         assert stock[head].shape == (3, 5, 1, 1)
         assert difference(cv[head], stock[head]) < 1e-4
     np.testing.assert_allclose(stock[4].sum(axis=1), 1, rtol=1e-5)
@@ -192,6 +192,20 @@ def test_a_crash_of_darknet_is_a_reader_error(tmp_path: Path) -> None:
     cfg.write_text("width=3\n" + DETECTOR)
     with pytest.raises(ReaderError, match="ended by SIG"):
         libdarknet.outputs(cfg, None, random_input((1, 3, 17, 13)))
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(CLASSIFIER.replace("[avgpool]", "# a\u2028[b] \v[c] \f[d] \r[e] \x85[f]\n[avgpool]"), newline="")
+    found = libdarknet.outputs(cfg, None, random_input((1, 2, 7, 9)))
+    assert [output.shape[1:] for output in found.values()] == [(4, 7, 9), (4, 1, 1), (5, 1, 1), (5, 1, 1)]
+
+
+def test_darknets_own_reason_is_told(tmp_path: Path) -> None:
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(CLASSIFIER[CLASSIFIER.index("[convolutional]") :])
+    with pytest.raises(ReaderError, match=r"First section must be \[net\] or \[network\]"):
+        libdarknet.outputs(cfg, None, random_input((1, 2, 7, 9)))
 
 
 def test_an_assertion_of_darknet_is_told(tmp_path: Path) -> None:

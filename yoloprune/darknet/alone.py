@@ -20,7 +20,8 @@ def alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> Graph
     layer = graph.layers[index]
     stands_first = layer.shares is not None or (layer.tensors() and len(layer.sources) == 1)
     in_front, links = ([], {}) if stands_first else _sources(layer, inputs)
-    h, w = (max(shape[axis] for shape in layer.source_shapes) for axis in (1, 2))
+    shapes = layer.source_shapes[:1] if stands_first else layer.source_shapes  # others are only tied to a sharer
+    h, w = (max(shape[axis] for shape in shapes) for axis in (1, 2))
     c = 1 if in_front else inputs[0]
     entries = {entry.key: entry.value for entry in reversed(graph.cfg.sections[index + 1].entries)}
     entries = {key: value for key, value in entries.items() if key not in layer.links}
@@ -44,17 +45,15 @@ def _sources(layer: Layer, inputs: Sequence[int]) -> tuple[list[str], dict[str, 
     Large maps come first, since the next section reads them; what the layer reads as the one before comes last.
     """
     shapes = dict(zip(layer.sources, zip(layer.source_shapes, inputs, strict=True), strict=True))
-    h = max(shape.h for shape in layer.source_shapes)
+    size = max(shape[1:] for shape in layer.source_shapes)
     sections: list[str] = []
     made: dict[int, int] = {}
-    for source in sorted(shapes, key=lambda source: (-shapes[source][0].h, source == layer.sources[0])):
-        shape, count = shapes[source]
+    for source in sorted(shapes, key=lambda source: (shapes[source][0][1:], source != layer.sources[0]), reverse=True):
+        (_, h, w), count = shapes[source]
         sections.append(f"[convolutional]\nfilters={count}\nsize=1\nactivation=linear\n")
-        if shape.h < h:
-            factor = h // shape.h
-            shrunk = f"[maxpool]\nsize={factor}\nstride={factor}\npadding=0\n"
-            sections.append("[avgpool]\n" if shape[1:] == (1, 1) else shrunk)
-        h, made[source] = shape.h, len(sections) - 1
+        if (h, w) != size:
+            sections.append(f"[crop]\ncrop_height={h}\ncrop_width={w}\nnoadjust=1\n")
+        size, made[source] = (h, w), len(sections) - 1
     if made[layer.sources[0]] != len(sections) - 1:
         sections.append(f"[route]\nlayers={made[layer.sources[0]]}\n")
     links = {key: ",".join(str(made[each]) for each in named) for key, named in layer.links.items()}

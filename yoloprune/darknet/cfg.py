@@ -55,11 +55,13 @@ class Cfg:
 def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
     """Bytes of a cfg -> Cfg. InputError for what no Darknet reads: no [net] first, a key before it, a NUL byte.
 
+    Nor does it read a value where the same key stands without `=` before: that is the first, and counts as absent.
     lenient: passes over a key before [net] and a comment behind `]`, which some readers do too.
     """
     text = data.decode("utf-8", "surrogateescape")
     lines = tuple(re.findall(r"[^\n]*\n|[^\n]+", text))
     sections: list[tuple[str, int, list[Entry]]] = []
+    bare: dict[str, int] = {}
     for number, raw in enumerate(lines, 1):
         if "\0" in raw:
             raise InputError("expected text, found a NUL byte", file=file, line=number)
@@ -73,6 +75,7 @@ def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
                 found = f"expected [section] and nothing after it, found {_shown(line)}"
                 raise InputError(f"{found}; a comment stands on its own line", file=file, line=number)
             sections.append((line[1:-1], number, []))
+            bare = {}
             continue
         if not sections:
             if lenient:
@@ -80,7 +83,12 @@ def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
             raise InputError(f"expected [net] first, found {_shown(line)}", file=file, line=number)
         key, equals, value = line.partition("=")
         if equals and value:  # Darknet takes `key` and `key=` for an absent key
+            if key in bare:
+                found = f"found it without a value in line {bare[key]}, which Darknet takes"
+                raise InputError(f"expected {_shown(key)} once, {found}", file=file, line=number)
             sections[-1][2].append(Entry(key, value, number))
+        elif not equals:
+            bare.setdefault(key, number)
     if not sections:
         raise InputError("expected [net] first, found no section", file=file)
     name, line_of_first, _ = sections[0]
@@ -111,19 +119,19 @@ def write(path: str | Path, cfg: Cfg, *, force: bool = False) -> None:
 def edit(cfg: Cfg, changes: Mapping[int, Mapping[str, str]]) -> Cfg:
     """The cfg with new values: `changes[section number][key] = value`, sections counted from 0 = [net].
 
-    The line of a key is replaced (the first, which Darknet reads); a missing key is added after the section's last
-    entry. A comment behind an old value moves to its own line above. All else stays.
+    The line of a key is replaced, and any that repeats it, as readers differ in which they take; a missing key is added
+    after the section's last entry. A comment behind an old value moves to its own line above. All else stays.
     """
     lines = list(cfg.lines)
     inserted: dict[int, list[str]] = {}
     for number, values in changes.items():
         section = cfg.sections[number]
         for key, value in values.items():
-            entry = section.get(key)
-            if entry is not None:
-                raw = lines[entry.line - 1]
-                lines[entry.line - 1] = _comment_above(raw) + f"{key}={value}" + _line_end(raw)
-            else:
+            found = [entry.line for entry in section.entries if entry.key == key]
+            for line in found:
+                raw = lines[line - 1]
+                lines[line - 1] = _comment_above(raw) + f"{key}={value}" + _line_end(raw)
+            if not found:
                 last = section.entries[-1].line if section.entries else section.line
                 inserted.setdefault(last, []).append(f"{key}={value}")
     out: list[str] = []
@@ -164,12 +172,16 @@ def legal(cfg: Cfg) -> Cfg:
 
     No BOM and no CR (pjreddie refuses them), no blanks around section names and `=`, a comment behind a value on
     its own line above (Darknet would read it as value), plain decimals (hank-ai refuses 1e-3), no key without a value
-    (OpenCV refuses it), no comment that looks like a key (hank-ai takes `;a=b` for one).
+    (OpenCV refuses it), none that repeats another (OpenCV takes the last, hank-ai refuses it), no comment that looks
+    like a key (hank-ai takes `;a=b` for one).
     """
+    repeated = {entry.line for each in cfg.sections for entry in each.entries if each.get(entry.key) is not entry}
     entries = {entry.line: entry for section in cfg.sections for entry in section.entries}
     sections = {section.line: section for section in cfg.sections}
     out = []
     for number, raw in enumerate(cfg.lines, 1):
+        if number in repeated:
+            continue
         line = (raw.removeprefix(_BOM) if number == 1 else raw).replace("\r", "")
         text = line.strip()
         if number in entries:

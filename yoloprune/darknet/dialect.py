@@ -30,6 +30,8 @@ class Dialect:
     """Knows AlexeyAB's keys: route groups, scale_channels, scale_x_y, new_coords, nms_kind, iou losses ..."""
     shortcut_scaled: bool
     """Whether [shortcut] honours alpha and beta and may change resolution (pjreddie)."""
+    vectors_are_maps: bool
+    """Whether what [rnn], [softmax] and their like give has a width and a height for the sections behind."""
     max_truths: int
     """Default of `max`, the number of boxes that training looks at in an image."""
     smallest_truth: float | None
@@ -66,6 +68,7 @@ ALEXEYAB: Final = Dialect(
     labels_required=False,
     extended=True,
     shortcut_scaled=False,
+    vectors_are_maps=True,
     max_truths=200,
     smallest_truth=None,
     yolo_truths_add_up=True,
@@ -88,6 +91,7 @@ PJREDDIE: Final = Dialect(
     labels_required=True,
     extended=False,
     shortcut_scaled=True,
+    vectors_are_maps=False,
     max_truths=90,
     smallest_truth=0.001,
     yolo_truths_add_up=False,

@@ -43,13 +43,17 @@ def head_changes(
     Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", eq. 8: the square of the sum of g z over
     a group of values z with gradients g. They take g from a loss with labels. Here it is of the heads' inputs h times
     random signs s, as E[(sum dz dh/dz s)^2] is the squared length of the change of h. h counts in deviations of each
-    head's input. layers: those whose outputs z are looked at. Mean over pictures and PROBES random directions.
+    head's input. layers: those whose outputs z are looked at; where no head depends on one, its z change nothing. Mean
+    over pictures and PROBES random directions.
     """
     network.requires_grad_(False)
-    wanted = sorted(set(layers))
+    graph = network.graph
+    wanted = [index for index in sorted(set(layers)) if not graph.behind([index]).isdisjoint(graph.entering)]
     generator = torch.Generator().manual_seed(seed)
     total = np.zeros(channels.atoms)
     rounds = 0
+    if not wanted:
+        return total
     with ExitStack() as hooks, torch.enable_grad():
         outputs: dict[int, Tensor] = {}
         for index in wanted:
@@ -60,7 +64,7 @@ def head_changes(
             hooks.callback(network.layers[index].register_forward_hook(listen).remove)
         for batch in batches:
             for one in torch.split(batch, 1):
-                heads = list(network(one, network.graph.entering).values())
+                heads = list(network(one, graph.entering).values())
                 for _ in range(PROBES):
                     asked = torch.zeros(())
                     for h in heads:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from yoloprune.darknet.layers.base import Layer
@@ -69,18 +70,27 @@ def _closed(graph: Graph, branch: Branch) -> bool:
 
 
 def _silent(graph: Graph, end: int, branch: Branch) -> bool:
-    """Whether a layer gives 0 once the branch's arrays are silenced."""
+    """Whether a layer gives 0 once the branch is masked: whatever it reads, or because all that it reads is 0."""
     layer = graph.layers[end]
-    if end not in branch.inside or not _zero_from_zero(graph, layer):
+    if end not in branch.inside or layer.shares is not None or not _masked_whole(layer):
         return False
-    return bool(layer.tensors()) or all(_silent(graph, source, branch) for source in layer.sources)
+    if layer.tensors() and _gives_zero(graph, layer, 1):
+        return True
+    return _gives_zero(graph, layer, 0) and all(_silent(graph, source, branch) for source in layer.sources)
 
 
-def _zero_from_zero(graph: Graph, layer: Layer) -> bool:
-    """Whether a layer with silenced arrays makes 0 of 0."""
+def _masked_whole(layer: Layer) -> bool:
+    """Whether masking leaves nothing of a layer's arrays where none of its channels stays."""
+    everything = [np.ones(shape.c, np.bool_) for shape in layer.source_shapes]
+    left = layer.narrow(everything, np.zeros(layer.out.c, np.bool_)).index
+    return all(any(keep is not None and not keep.any() for keep in left.get(spec.name, ())) for spec in layer.tensors())
+
+
+def _gives_zero(graph: Graph, layer: Layer, value: float) -> bool:
+    """Whether a layer with masked arrays makes 0 of maps that are `value` everywhere."""
     module = layer.module(graph.dialect).eval()
     with torch.inference_mode():
         for spec in layer.tensors():
             getattr(module, spec.name).fill_(spec.masked)
-        out: torch.Tensor = module(*(torch.zeros(1, *shape) for shape in layer.source_shapes))
+        out: torch.Tensor = module(*(torch.full((1, *shape), float(value)) for shape in layer.source_shapes))
     return not bool(out.count_nonzero())

@@ -15,7 +15,7 @@ from yoloprune.darknet.layers.convolution import Affine
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.slim import mask
+from yoloprune.prune.slim import mask, mesh
 from yoloprune.prune.walk import MEMORY, Walk, touched_by
 
 
@@ -58,8 +58,10 @@ def recalibrate(
 def _disturbed(model: Model, masked: Model, channels: Channels, keep: KeepAtoms) -> set[int]:
     """Layers in which something that stays has other weights or other inputs than before the cut."""
     changed = []
-    for index, (old, new) in enumerate(zip(model.weights.layers, masked.weights.layers, strict=True)):
-        kept = channels.kept_outputs(index, keep)
-        if not all(np.array_equal(old[name][kept], new[name][kept]) for name in old):
-            changed.append(index)
+    for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
+        every = [np.ones(shape.c, np.bool_) for shape in layer.source_shapes]
+        left = layer.narrow(every, channels.kept_outputs(layer.index, keep))
+        at = {spec.name: mesh(spec, left) for spec in layer.tensors()}
+        if not all(np.array_equal(old[name][at[name]], new[name][at[name]]) for name in old):
+            changed.append(layer.index)
     return model.graph.behind(changed)

@@ -39,7 +39,7 @@ def _free(layer: Layer, channels: Channels, keep: KeepAtoms) -> dict[str, NDArra
     arrays = {}
     for spec in layer.tensors():
         array = np.zeros(spec.shape, np.bool_)
-        array[_index(spec, narrowed)] = True
+        array[mesh(spec, narrowed)] = True
         arrays[spec.name] = array
     return arrays
 
@@ -94,7 +94,7 @@ def slim(model: Model, channels: Channels, keep: KeepAtoms) -> Model:
     for index in kept_layers(model.graph, channels):
         arrays, left = model.weights.layers[index], narrowed[index]
         specs = {spec.name: spec for spec in model.graph.layers[index].tensors()}
-        layers.append({name: np.ascontiguousarray(array[_index(specs[name], left)]) for name, array in arrays.items()})
+        layers.append({name: np.ascontiguousarray(array[mesh(specs[name], left)]) for name, array in arrays.items()})
     return Model(slim_graph(model.graph, channels, keep), Weights(model.weights.header, tuple(layers)))
 
 
@@ -131,7 +131,7 @@ def _rewired(graph: Graph, channels: Channels) -> dict[int, dict[str, str]]:
     return changes
 
 
-def _index(spec: TensorSpec, narrowed: Narrowed) -> tuple[NDArray[np.intp], ...]:
+def mesh(spec: TensorSpec, narrowed: Narrowed) -> tuple[NDArray[np.intp], ...]:
     """Open mesh that picks what stays of a tensor; all of it where its layer says nothing."""
     kept: Sequence[Keep | None] = narrowed.index.get(spec.name, (None,) * len(spec.shape))
     axes = [

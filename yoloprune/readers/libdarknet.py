@@ -42,7 +42,7 @@ def outputs(cfg: Path, weights: Path | None, inputs: Floats, layers: Sequence[in
     """Output of each of `layers`, [B, C, H, W]; `layers` None: all that keep a map (get_network_image_layer).
 
     inputs: [B, C, H, W], each image runs alone through network_predict. weights None: Darknet's random start.
-    Raises ReaderError, also for a layer that keeps no output (softmax, cost, recurrent) unless it is the net's last.
+    Raises ReaderError, also for a layer that keeps no output (softmax, recurrent) unless it is the net's last.
     """
     wanted = None if layers is None else [int(layer) for layer in layers]
     answer = _call("outputs", cfg, weights, {"layers": wanted}, {"inputs": inputs})

@@ -6,12 +6,14 @@ Signatures are those of pjreddie's darknet.h. A network is an opaque pointer: it
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,6 +21,8 @@ from yoloprune.readers.base import Floats
 from yoloprune.readers.process import LAYER_ROUNDS, Answer, Arrays, RefusalError, in_turns, serve
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
+_OWN_NAMES_FIRST: Final = ctypes.DEFAULT_MODE | getattr(os, "RTLD_DEEPBIND", 0)
+"""Otherwise Darknet's error() is glibc's function of that name, which says something else and may go on."""
 
 
 class _Image(ctypes.Structure):
@@ -59,6 +63,8 @@ class Network:
         """A copy of a layer's output [C, H, W], or None where Darknet gives none."""
         if not 0 <= layer < len(self._layers):
             raise RefusalError(f"there is no layer {layer}, the cfg has {len(self._layers)}")
+        if self._layers[layer] == "cost":  # passes on what it reads, and keeps its loss
+            return self.output(layer - 1)
         image = self._library.get_network_image_layer(self._net, layer)
         if image.data:
             shape = (image.c, image.h, image.w)
@@ -153,15 +159,15 @@ def _timed_text(library: str, text: str) -> Callable[[], float]:
 
 
 def _layer_types(cfg: str) -> list[str]:
-    """Names of the sections after the first; blanks removed, as Darknet does."""
-    text = Path(cfg).read_text("utf-8", "surrogateescape")
-    lines = ("".join(line.split()) for line in text.splitlines())
+    """Names of the sections after the first; lines end and blanks go where Darknet has it (utils.c fgetl, strip)."""
+    text = Path(cfg).read_bytes().decode("utf-8", "surrogateescape")
+    lines = (re.sub("[ \\t]", "", line) for line in text.split("\n"))
     return [line.strip("[]") for line in lines if line.startswith("[")][1:]
 
 
 def _declared(path: str) -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(path)
+        library = ctypes.CDLL(path, _OWN_NAMES_FIRST)
     except OSError as error:
         raise RefusalError(f"{path}: {error}") from error
     pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p

@@ -16,8 +16,8 @@ from yoloprune.darknet.options import Options
 def adapted(cfg: Cfg, reader: Reader) -> Cfg:
     """The cfg with notation, names and keys that the reader knows, and its defaults spelt out.
 
-    Lines go that change nothing: repetitions, of which the first counts, and keys that the reader would refuse and that
-    don't matter to what is computed. InputError, with the line, for what can't be said in the reader's words.
+    Lines go that change nothing: keys that the reader would refuse and that don't matter to what is computed.
+    InputError, with the line, for what can't be said in the reader's words.
     """
     names = {at: full_name(section.name) for at, section in enumerate(cfg.sections)}
     known = {at: name for at, name in names.items() if reader.kind(cfg.sections[at].name) is None}
@@ -42,12 +42,11 @@ def _nodes(cfg: Cfg, reader: Reader) -> list[Node]:
 
 
 def _needless(node: Node) -> Iterator[Entry]:
-    first: dict[str, Entry] = {}
     for entry in node.section.entries:
         unknown = not node.reader.knows(node.kind, entry.key) or any(out_of_season(node, entry))
         strange = unknown and node.reader.unknown_key_refused
         neutral = entry.key in ("alpha", "beta") and entry.key in keys.EFFECTS.get(node.kind, {})
-        if first.setdefault(entry.key, entry) is not entry or ((strange or neutral) and not has_effect(node, entry)):
+        if (strange or neutral) and not has_effect(node, entry):
             yield entry
 
 

@@ -46,6 +46,12 @@ class Shape(NamedTuple):
         return f"{self.w}x{self.h}x{self.c}"
 
 
+class Vector(Shape):
+    """Shape of an output that is only values in a row to Darknet, as it comes from [rnn] or [softmax]."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One array of a layer, as the .weights file stores it."""
@@ -162,6 +168,8 @@ class Layer(ABC):
     """Only AlexeyAB's dialect knows the section."""
     classic: ClassVar[bool] = False
     """Only pjreddie's dialect knows the section."""
+    reads_vectors: ClassVar[bool] = False
+    """It only counts the values that it reads, and needs no width and height."""
     sums_channels: ClassVar[bool] = False
     """A consumer: its outputs are weighted sums over channels; its module is an `Affine`."""
     is_output: ClassVar[bool] = False
@@ -280,6 +288,9 @@ def read_layer(options: Options, context: Context) -> Layer:
         known = ", ".join(sorted(kind.names[0] for kind in set(REGISTRY.values()) if known_to(kind, dialect)))
         raise options.error(f"unknown or unsupported in dialect {dialect.name} (expected one of {known})")
     layer = cls.read(options, context)
+    vector = any(isinstance(shape, Vector) for shape in layer.source_shapes)
+    if vector and not (layer.reads_vectors or dialect.vectors_are_maps):
+        raise options.error(f"expected a map to read, found values without width and height in dialect {dialect.name}")
     shape = layer.out
     if min(shape) < 1 or shape.size > _MOST_VALUES or shape.c > _MOST_CHANNELS:
         raise options.error(
@@ -348,6 +359,7 @@ __all__ = [
     "Shape",
     "Storage",
     "TensorSpec",
+    "Vector",
     "add_tensors",
     "freeze",
     "known_to",

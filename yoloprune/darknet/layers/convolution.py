@@ -238,6 +238,7 @@ class Connected(Layer):
     activation: str
 
     names: ClassVar[tuple[str, ...]] = ("connected", "conn")
+    reads_vectors: ClassVar[bool] = True
     sums_channels: ClassVar[bool] = True
 
     @classmethod

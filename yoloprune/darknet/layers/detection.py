@@ -28,6 +28,7 @@ class Detection(DetectionHead):
     """Whether w and h are square roots (`sqrt`)."""
 
     names: ClassVar[tuple[str, ...]] = ("detection",)
+    reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:

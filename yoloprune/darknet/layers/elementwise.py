@@ -85,6 +85,7 @@ class Activation(SameShape):
     activation: str
 
     names: ClassVar[tuple[str, ...]] = ("activation",)
+    reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, register, single
+from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, Vector, register, single
 from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
@@ -230,6 +230,7 @@ class Softmax(Head):
     """Whether training passes it over."""
 
     names: ClassVar[tuple[str, ...]] = ("softmax", "soft")
+    reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -249,6 +250,11 @@ class Softmax(Head):
     def trainable(self) -> bool:
         """Not in a hierarchy, whose loss isn't offered."""
         return self.tree is None
+
+    @property
+    def out(self) -> Shape:
+        """As the input."""
+        return Vector(*self.source_shapes[0])
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> the same."""
@@ -277,6 +283,7 @@ class Logistic(Head):
     """Class probabilities, each for itself (pjreddie: logistic_layer.c)."""
 
     names: ClassVar[tuple[str, ...]] = ("logistic",)
+    reads_vectors: ClassVar[bool] = True
     classic: ClassVar[bool] = True
 
     @classmethod
@@ -298,6 +305,7 @@ class Cost(Layer):
     scale: float
 
     names: ClassVar[tuple[str, ...]] = ("cost",)
+    reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -314,7 +322,7 @@ class Cost(Layer):
     @property
     def out(self) -> Shape:
         """As the input."""
-        return self.source_shapes[0]
+        return Vector(*self.source_shapes[0])
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> the same."""

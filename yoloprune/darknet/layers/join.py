@@ -39,6 +39,7 @@ class Route(Layer):
     group_id: int
 
     names: ClassVar[tuple[str, ...]] = ("route",)
+    reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -66,8 +67,7 @@ class Route(Layer):
     @property
     def out(self) -> Shape:
         """[sum of C / groups, H, W]."""
-        first = self.source_shapes[0]
-        return Shape(sum(shape.c for shape in self.source_shapes) // self.groups, first.h, first.w)
+        return self.source_shapes[0]._replace(c=sum(shape.c for shape in self.source_shapes) // self.groups)
 
     @property
     def links(self) -> Mapping[str, tuple[int, ...]]:

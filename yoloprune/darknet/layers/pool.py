@@ -257,10 +257,13 @@ class Upsample(Layer):
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
-        """Defaults as parse_upsample: stride 2, scale 1."""
+        """Defaults as parse_upsample: stride 2, scale 1. What doesn't divide, Darknet sums by a wrong width."""
         stride = options.integer("stride", 2, -64, 64)
         if stride == 0:
             raise options.error("expected a stride other than 0", "stride")
+        _, h, w = context.shapes[context.previous]
+        if stride < 0 and (h % stride or w % stride):
+            raise options.error(f"must divide width and height (found {w}x{h})", "stride")
         return cls(
             **single(context),
             stride=abs(stride),
@@ -307,6 +310,7 @@ class Dropout(Layer):
     """Training drops blocks instead of values."""
 
     names: ClassVar[tuple[str, ...]] = ("dropout",)
+    reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, freeze, register, single
+from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, Vector, freeze, register, single
 from yoloprune.darknet.options import Options
 
 
@@ -50,7 +50,7 @@ class _Blocks(Layer):
         c, h, w = self.source_shapes[0]
         s = self.stride
         if self.extra:
-            return Shape(c * h * w + self.extra, 1, 1)
+            return Vector(c * h * w + self.extra, 1, 1)
         return Shape(c // s**2, h * s, w * s) if self.reverse else Shape(c * s**2, h // s, w // s)
 
     def described(self) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from yoloprune.darknet.layers.base import (
     Layer,
     Shape,
     TensorSpec,
+    Vector,
     add_tensors,
     freeze,
     register,
@@ -44,6 +45,8 @@ class Recurrent(Layer):
     parts: tuple[str, ...]
     """Names of the parts in disk order; those that start with u read the input, the others the state."""
 
+    reads_vectors: ClassVar[bool] = True
+
     @classmethod
     def common(cls, options: Options, context: Context) -> dict[str, Any]:
         """What all three say."""
@@ -56,7 +59,7 @@ class Recurrent(Layer):
     @property
     def out(self) -> Shape:
         """[outputs, 1, 1]."""
-        return Shape(self.outputs, 1, 1)
+        return Vector(self.outputs, 1, 1)
 
     def tensors(self) -> tuple[TensorSpec, ...]:
         """Those of a [connected] section for each part."""

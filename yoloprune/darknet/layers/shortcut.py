@@ -120,10 +120,14 @@ class Shortcut(Layer):
         return first
 
     def hazard(self, in_shapes: Mapping[int, Shape]) -> str | None:
-        """AlexeyAB's fast path looks at the from-layer's input, and adds memory past the end of a narrower output."""
-        for source, shape in zip(self.sources[1:], self.source_shapes[1:], strict=True):
-            if in_shapes[source] == self.out and shape.c < self.out.c:
-                return f"AlexeyAB's Darknet reads past layer {source}: {shape.c} channels for {self.out.c}"
+        """AlexeyAB's fast path, for one layer and no weights, adds as much as that layer's input has.
+
+        Where the output is narrower, it reads memory past the end.
+        """
+        source, shape = self.sources[-1], self.source_shapes[-1]
+        fast = len(self.sources) == 2 and not self.normalization and in_shapes[source] == self.out
+        if fast and shape.c < self.out.c:
+            return f"AlexeyAB's Darknet reads past layer {source}: {shape.c} channels for {self.out.c}"
         return None
 
 
@@ -145,10 +149,10 @@ class _Shortcut(nn.Module):
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         if self.normalization:
             first, *rest = self._shares()
-            x, others = (
-                x * first,
-                tuple(other * each[: other.shape[1]] for other, each in zip(others, rest, strict=True)),
-            )
+            common = [
+                (other[:, : x.shape[1]], each[: other.shape[1]]) for other, each in zip(others, rest, strict=True)
+            ]
+            x, others = x * first, tuple(other * each for other, each in common)
         for other in others:
             if other.shape == x.shape and self.alpha == 1 and self.beta == 1:
                 x = x + other
