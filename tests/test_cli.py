@@ -107,17 +107,27 @@ def test_ana_measures_every_group(whole: Whole) -> None:
 @pytest.mark.parametrize(
     ("flag", "criterion", "expected"),
     [
-        ("--no-compensate", "l1", "none"),
-        ("--no-compensate", "elimination", "none, 4 pictures"),
-        ("--bn-recalibrate", "apoz", "batch norm, 4 pictures"),
+        ("--no-compensate", "l1", ("none", 0)),
+        ("--no-compensate", "elimination", ("none", 4)),
+        ("--bn-recalibrate", "apoz", ("batch norm", 4)),
     ],
 )
-def test_cuts_without_a_refit(own: Bench, flag: str, criterion: str, expected: str) -> None:
+def test_cuts_without_a_refit(own: Bench, flag: str, criterion: str, expected: tuple[str, int]) -> None:
+    """`prune` takes what it isn't told from the analysis, and the next round from the last."""
     words = [*FEW, flag, "--criterion", criterion]
     answer("ana", *own.inputs, *words, "--sparsities", 0.5)
-    answer("prune", *words, "--threshold", 0.5)
-    setup = json.loads(Path("yoloprune-workspace/round-1/sensitivity.json").read_text())["setup"]
-    assert (setup["criterion"], setup["compensation"]) == (criterion, expected)
+    assert (
+        "was made with" in call("prune", "--calibrate", 3, "--criterion", "taylor", "--threshold", 2, status=2).stderr
+    )
+    answer("prune", "--threshold", 2, "--min-keep", 4)
+    answer("finetune", "--iterations", 1)
+    answer("prune", "--threshold", 2)
+    for number in (1, 2):
+        folder = Path(f"yoloprune-workspace/round-{number}")
+        found = json.loads((folder / "sensitivity.json").read_text())["setup"]
+        assert (found["criterion"], (found["compensation"], found["calibrate"])) == (criterion, expected)
+        chosen = json.loads((folder / "plan.json").read_text())["chosen_by"]
+        assert (chosen["criterion"], (chosen["compensation"], chosen["calibrate"])) == (criterion, expected)
 
 
 def test_ana_measures_where_it_is_asked_to(own: Bench) -> None:
@@ -231,7 +241,11 @@ def test_verify_says_no_to_other_weights(whole: Whole) -> None:
 
 def test_run_does_all_rounds(own: Bench) -> None:
     steps = ["--threshold", 0.1, "--rounds", 2, "--epochs", 1, "--min-keep", 4, *FEW]
-    found = answer("run", *own.inputs, *steps, "-o", "slim", "-w", "space")
+    done = call("run", *own.inputs, *steps, "-o", "slim", "-w", "space", "--json", "answer.json")
+    found = json.loads(Path("answer.json").read_text())
+    lost = [found["before"]["map50_present"] - each["pruned"]["map50_present"] for each in found["rounds"]]
+    over = [loss > each["chosen_by"]["threshold"] for loss, each in zip(lost, found["rounds"], strict=True)]
+    assert [f"round {number}: many small" in done.stderr for number in range(1, len(over) + 1)] == over
     assert found["after"]["bflops"] < found["before"]["bflops"]
     assert sorted(Path(file).name for file in found["files"].values()) == [
         "tiny-slim.cfg", "tiny-slim.names", "tiny-slim.weights",

@@ -193,7 +193,7 @@ def test_data_of_the_calibration_pictures(own: Bench) -> None:
         (["map", "CFG", "WEIGHTS", "--data", "no.data"], ["no.data"]),
         (["ana", "CFG", "WEIGHTS", "--criterion", "luck"], ["--criterion", "l1", "luck"]),
         (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1", "--epochs", "1", "--exclude", "a"], ["--exclude"]),
-        (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1"], ["--epochs"]),
+        (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1", "--epochs", "0"], ["--epochs"]),
         (["ana", "CFG", "WEIGHTS", "--sparsities", "0.5,1"], ["--sparsities", "between 0 and 1", "0.5,1"]),
         (["ana", "CFG", "WEIGHTS", "--sparsities", "half"], ["--sparsities", "half"]),
         (["prune", "--threshold", "0.1"], ["yoloprune-workspace", "no workspace", "ana"]),

@@ -62,6 +62,12 @@ def test_train_writes_what_map_measures(made: Bench, tmp_path: Path) -> None:
     assert again == found
 
 
+def test_train_writes_where_the_data_file_says(made: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert answer("train", made.cfg, "--data", made.data, "--iterations", 1)["iterations"] == 1
+    assert (tmp_path / "backup" / "tiny-best.weights").exists()
+
+
 def test_train_goes_on_where_it_was(made: Bench, tmp_path: Path) -> None:
     def stop(step: Step) -> None:
         if step.done == 3:

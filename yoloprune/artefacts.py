@@ -43,6 +43,13 @@ def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def ready(folder: Path) -> None:
+    """Makes a folder. InputError if nothing can be written there."""
+    with atomic_path(folder / ".trial"):
+        pass
+    (folder / ".trial").unlink()
+
+
 def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's bytes. InputError if it cannot be read."""
     try:

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from yoloprune.artefacts import atomic_path
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA
-from yoloprune.prune.cutter import NOTHING, RECALIBRATE, REFIT
+from yoloprune.prune.cutter import NOTHING, RECALIBRATE
 from yoloprune.readers import ReaderError
 from yoloprune.steps.job import Step
 from yoloprune.train.processes import rank_of
@@ -177,11 +177,11 @@ def shares_of(option: str, text: str | None) -> tuple[float, ...] | None:
     return tuple(sorted(set(shares)))
 
 
-def compensation_of(no_compensate: bool, bn_recalibrate: bool) -> str:
-    """What is done about a cut. InputError for both."""
+def compensation_of(no_compensate: bool, bn_recalibrate: bool) -> str | None:
+    """What is done about a cut, None where nothing is said. InputError for both."""
     if no_compensate and bn_recalibrate:
         raise InputError("expected --no-compensate or --bn-recalibrate, found both")
-    return NOTHING if no_compensate else RECALIBRATE if bn_recalibrate else REFIT
+    return NOTHING if no_compensate else RECALIBRATE if bn_recalibrate else None
 
 
 def _usable(device: str) -> str:
@@ -306,6 +306,14 @@ Calibrate = Annotated[
     int,
     typer.Option("--calibrate", metavar="N", min=0, help="Train pictures that consumers are refitted on; 0: no refit."),
 ]
+CriterionAsBefore = Annotated[
+    str | None,
+    typer.Option("--criterion", metavar="NAME", help=f"As for ana: {', '.join(CRITERIA)}; left out, as ana had it."),
+]
+CalibrateAsBefore = Annotated[
+    int | None,
+    typer.Option("--calibrate", metavar="N", min=0, help="As for ana; left out, as ana had it."),
+]
 NoCompensate = Annotated[
     bool, typer.Option("--no-compensate", help="Cut plainly; --calibrate then only serves the criterion.")
 ]
@@ -314,7 +322,7 @@ BnRecalibrate = Annotated[
 ]
 Epochs = Annotated[float | None, typer.Option("--epochs", metavar="N", min=0, help="Times through the train list.")]
 NeededThreshold = Annotated[float, typer.Option("--threshold", metavar="T", help="As for prune, of the last round.")]
-NeededEpochs = Annotated[float, typer.Option("--epochs", metavar="N", min=0, help="As for finetune, of each round.")]
+RoundEpochs = Annotated[float, typer.Option("--epochs", metavar="N", min=0, help="As for finetune, of each round.")]
 LearningRate = Annotated[
     float | None, typer.Option("--learning-rate", metavar="X", min=0, help="Left out, a share of the cfg's.")
 ]
@@ -339,6 +347,10 @@ Bf16 = Annotated[
     bool, typer.Option("--bf16", help="Compute layers in bfloat16 on a CPU; a GPU that has it does anyway.")
 ]
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written.")]
+OutOrBackup = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="DIR", help="Folder for what is written; left out, the .data file's backup."),
+]
 ForReader = Annotated[
     str | None,
     typer.Option("--for", metavar="READER", help="Who reads it: pjreddie, alexeyab, hank-ai or opencv; left out, all."),

@@ -13,6 +13,7 @@ from yoloprune.cli.app import app
 from yoloprune.console import screen_of
 from yoloprune.errors import InputError
 from yoloprune.plots import plot_sensitivity
+from yoloprune.prune.cutter import REFIT
 from yoloprune.prune.sensitivity import GRID
 from yoloprune.steps import look
 from yoloprune.steps.ana import ana
@@ -21,7 +22,7 @@ from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
 from yoloprune.steps.method import CALIBRATE
 from yoloprune.steps.prune import prune
-from yoloprune.steps.run import run
+from yoloprune.steps.run import EPOCHS, run
 from yoloprune.steps.train import train_network
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
@@ -77,7 +78,7 @@ def ana_command(
             **asdict(settings),
             criterion=criterion,
             calibrate=calibrate,
-            compensation=console.compensation_of(no_compensate, bn_recalibrate),
+            compensation=console.compensation_of(no_compensate, bn_recalibrate) or REFIT,
             losses=wanted,
             sparsities=shares,
             device=device,
@@ -109,8 +110,8 @@ def prune_command(
     exclude: console.Exclude = None,
     multiple: console.Multiple = 1,
     min_keep: console.MinKeep = 1,
-    criterion: console.Criterion = None,
-    calibrate: console.Calibrate = CALIBRATE,
+    criterion: console.CriterionAsBefore = None,
+    calibrate: console.CalibrateAsBefore = None,
     no_compensate: console.NoCompensate = False,
     bn_recalibrate: console.BnRecalibrate = False,
     reuse_analysis: Annotated[
@@ -169,11 +170,8 @@ def prune_command(
             f"each alone {'may lose' if threshold is not None else 'loses at most'} {pruned.threshold:.4f}",
         )
         console.warn_of_nothing(screen, pruned.original.accuracy)
-        if threshold is not None and pruned.joint_loss > pruned.threshold:
-            screen.warn(
-                f"many small losses add up to {pruned.joint_loss:.4f}, over the threshold of {pruned.threshold:.4f}; "
-                "prune --force --total-loss holds all of it within a bound, finetune wins back"
-            )
+        if threshold is not None:
+            _warn_of_sum(screen, pruned.joint_loss, pruned.threshold)
 
 
 @app.command("finetune", epilog="Example: yoloprune finetune --epochs 30 --batch 64")
@@ -238,8 +236,8 @@ def finetune_command(
 @app.command("train", epilog="Example: yoloprune train yolo.cfg --data d.data --pretrained yolo.conv.15 -o trained")
 def train_command(
     cfg: console.CfgArg,
-    out: console.Out,
     data: console.Data = None,
+    out: console.OutOrBackup = None,
     pretrained: Annotated[
         Path | None,
         typer.Option("--pretrained", metavar="FILE", help="Weights of all layers or the first ones, to start from."),
@@ -346,8 +344,8 @@ def run_command(
     weights: console.WeightsArg,
     out: console.Out,
     threshold: console.NeededThreshold,
-    epochs: console.NeededEpochs,
     data: console.Data = None,
+    epochs: console.RoundEpochs = EPOCHS,
     rounds: Annotated[int, typer.Option("--rounds", metavar="K", min=1, help="Rounds of cutting and training.")] = 1,
     workspace: console.WorkspaceDir = DEFAULT,
     dialect: console.DialectName = "alexeyab",
@@ -408,7 +406,7 @@ def run_command(
             min_keep=min_keep,
             criterion=criterion,
             calibrate=calibrate,
-            compensation=console.compensation_of(no_compensate, bn_recalibrate),
+            compensation=console.compensation_of(no_compensate, bn_recalibrate) or REFIT,
             learning_rate=learning_rate,
             batch=batch,
             device=device,
@@ -419,9 +417,13 @@ def run_command(
         )
         if result.rounds < rounds:
             screen.warn(f"{result.rounds} of {rounds} rounds: at the other thresholds nothing more could go")
+        done = Workspace.load(workspace)
+        for each in done.rounds:
+            joint = result.before.accuracy - each.pruned.accuracy
+            _warn_of_sum(screen, joint, each.chosen_by["threshold"], f"round {each.number}: ")
         networks = {"original": result.before, "slim": result.after}
-        rounds_done = report.round_table(Workspace.load(workspace))
-        answer = _figures(result.before, result.after, result.files, True)
+        rounds_done = report.round_table(done)
+        answer = _figures(result.before, result.after, result.files, True) | report.round_dict(done)
         screen.answer(answer, rounds_done, report.figures_table(networks), report.file_list(result.files))
 
 
@@ -442,3 +444,12 @@ def status_command(
 def _figures(before: Figures, after: Figures, files: Any, written: bool) -> dict[str, Any]:
     """What prune, finetune, export and run answer; `files` names what was written, nothing after a dry run."""
     return {"before": before.as_dict(), "after": after.as_dict(), "files": dict(files) if written else {}}
+
+
+def _warn_of_sum(screen: console.Screen, joint_loss: float, threshold: float, cut: str = "") -> None:
+    """Where all groups together lose more than each alone was allowed."""
+    if joint_loss > threshold:
+        screen.warn(
+            f"{cut}many small losses add up to {joint_loss:.4f}, over the threshold of {threshold:.4f}; "
+            "prune --force --total-loss holds all of it within a bound, finetune wins back"
+        )

@@ -41,6 +41,8 @@ class DataFile:
     """One class name a line, for people."""
     labels: Path | None
     """`labels=`: what a classifier looks for in an image's path; elsewhere another word for names."""
+    backup: Path
+    """Folder that training writes to: as written, from the current folder."""
     difficult: Path | None
     """AlexeyAB: a list parallel to `valid`; detections on the objects it labels count neither way."""
     values: Mapping[str, str]
@@ -113,6 +115,7 @@ def read_data(path: str | Path) -> DataFile:
         valid=where("valid"),
         names=where("names") or where("labels"),
         labels=where("labels"),
+        backup=Path(values.get("backup", "backup")),
         difficult=where("difficult"),
         values=values,
         lines=lines,

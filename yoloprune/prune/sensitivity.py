@@ -41,9 +41,11 @@ class Setup:
     """Measured images."""
     criterion: str
     compensation: str
-    """How consumers were refitted, or "none"."""
+    """What made up for cuts, one of `cutter.COMPENSATIONS`."""
+    calibrate: int = 0
+    """Calibration pictures that were looked at ..."""
     calibration: str = ""
-    """SHA-256 of the file names of the pictures that were looked at for it."""
+    """... and SHA-256 of their file names."""
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class _Analysis:
             known = None if force else self._known()
             if self.method.calibrate:
                 self.watch(Step("ana", 0, 1, f"looking at {self.method.calibrate} calibration pictures"))
-            if self.method.refits and self.cutter.not_refitted:
+            if self.method.compensation == REFIT and self.cutter.not_refitted:
                 layers = ", ".join(map(str, self.cutter.not_refitted))
                 self.watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
         curves = self._first_curves() if self.processes.agreed(first and known is None) else ()
@@ -238,7 +238,8 @@ def setup_of(job: Job, measure: Measure, method: Method) -> Setup:
         metric=measure.metric,
         images=len(measure.pictures),
         criterion=method.criterion,
-        compensation=str(method),
+        compensation=method.compensation,
+        calibrate=method.calibrate,
         calibration=digest_of(method.paths(job)),
     )
 

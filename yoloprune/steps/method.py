@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from yoloprune.detect.measure import Pictures, fit_for
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
 from yoloprune.prune.cutter import COMPENSATIONS, NOTHING, RECALIBRATE, REFIT, Cutter
+from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.steps.job import Job
 
 CALIBRATE: Final = 64
@@ -37,7 +39,8 @@ class Method:
             raise InputError(f"compensation: expected one of {', '.join(COMPENSATIONS)}, found {compensation!r}")
         if compensation == RECALIBRATE and not calibrate:
             raise InputError("--bn-recalibrate: expected calibration pictures, found --calibrate 0")
-        criterion = criterion or default_criterion(bool(calibrate) and compensation == REFIT)
+        compensation = compensation if calibrate else NOTHING
+        criterion = criterion or default_criterion(compensation == REFIT)
         if criterion not in CRITERIA:
             raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
         if not calibrate and criterion not in WITHOUT_PICTURES:
@@ -45,13 +48,22 @@ class Method:
         looks = compensation != NOTHING or criterion not in WITHOUT_PICTURES
         return cls(criterion, compensation, calibrate if looks else 0)
 
-    @property
-    def refits(self) -> bool:
-        """Whether consumers are refitted."""
-        return self.compensation == REFIT and self.calibrate > 0
-
-    def __str__(self) -> str:
-        return f"{self.compensation}, {self.calibrate} pictures" if self.calibrate else NOTHING
+    @classmethod
+    def as_before(cls, job: Job, criterion: str | None, calibrate: int | None, compensation: str | None) -> Self:
+        """What is left out is as the analysis of the round to come has it, else as the last round was cut."""
+        before: Mapping[str, Any] = {}
+        if job.workspace.rounds:
+            before = job.workspace.last.chosen_by
+        file = job.workspace.sensitivity_file(job.next_round)
+        if file.exists():
+            before = vars(Sensitivity.load(file).setup)
+        if compensation is None:
+            compensation = before.get("compensation", REFIT)
+        if calibrate is None:
+            calibrate = before.get("calibrate", CALIBRATE)
+        if (compensation, calibrate) == (before.get("compensation"), before.get("calibrate")):
+            criterion = criterion or before["criterion"]
+        return cls.of(criterion, calibrate, compensation)
 
     def paths(self, job: Job) -> tuple[Path, ...]:
         """The calibration pictures; no labels are needed. InputError where there are none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,14 +17,14 @@ from yoloprune.prune.branches import Branch
 from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total, carried_curves, nested
 from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.cost import Costs, Price
-from yoloprune.prune.cutter import REFIT, Cutter
+from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.plan import RULES, Limits, Plan, keep_atoms, loss_for_total
 from yoloprune.prune.sensitivity import ROUNDING, Sensitivity
 from yoloprune.prune.trade import Choice, Thresholds, added_loss, doubt, economical
 from yoloprune.steps.ana import analyse_job
 from yoloprune.steps.branches import branch_accuracies, everything
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
-from yoloprune.steps.method import CALIBRATE, Method
+from yoloprune.steps.method import Method
 from yoloprune.steps.objective import check_objective, price_for
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
@@ -69,8 +70,8 @@ def prune(
     multiple: int = 1,
     min_keep: int = 1,
     criterion: str | None = None,
-    calibrate: int = CALIBRATE,
-    compensation: str = REFIT,
+    calibrate: int | None = None,
+    compensation: str | None = None,
     reuse_analysis: bool = False,
     workspace: Path = DEFAULT,
     device: str = "cpu",
@@ -86,7 +87,8 @@ def prune(
     to save: bflops, parameters or latency, the time in `reader` (darknet or opencv; left out, the first that runs the
     network). drop_branches: whole residual branches may go too. exclude: layers whose channels all stay. multiple,
     min_keep: of the channels a group keeps. The analysis is finished or made where it is missing; reuse_analysis takes
-    that of an earlier round. criterion, calibrate, compensation: as for ana. force: cut the last round anew.
+    that of an earlier round. criterion, calibrate, compensation: as for ana; left out, as the
+    analysis has them, or the last round. force: cut the last round anew.
     """
     if [threshold, ratio, total_loss].count(None) != 2:
         raise InputError("expected one of --threshold, --ratio and --total-loss")
@@ -103,8 +105,11 @@ def prune(
     if drop_branches and rule == "prefix" and threshold is None:
         raise InputError("--drop-branches with --ratio or --total-loss: expected --rule interpolated, found prefix")
     check_objective(objective, reader)
-    method = Method.of(criterion, calibrate, compensation)
+    for name, value in (("--threshold", threshold), ("--total-loss", total_loss)):
+        if value is not None and not math.isfinite(value):
+            raise InputError(f"{name}: expected a loss, found {value}")
     job = _open_for_cut(workspace, force=force)
+    method = Method.as_before(job, criterion, calibrate, compensation)
     _check_layers(job, exclude)
     limits = Limits(frozenset(exclude), multiple, min_keep)
     original = job.workspace.original
@@ -166,8 +171,8 @@ def prune(
     chosen_by |= {
         "exclude": sorted(exclude),
         "criterion": method.criterion,
-        "calibrate": calibrate,
-        "compensation": compensation,
+        "calibrate": method.calibrate,
+        "compensation": method.compensation,
     }
     plan = Plan.of(job.workspace.cfg.sha256, job.channels, keep, chosen_by, _accuracies(original, before, after))
     files = (job.workspace.plan_file(number), job.workspace.pruned_file(number))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from yoloprune.artefacts import ready
 from yoloprune.errors import InputError
 from yoloprune.prune.cutter import REFIT
 from yoloprune.prune.sensitivity import ROUNDING
@@ -18,6 +19,9 @@ from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.train.processes import world_size
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
+
+EPOCHS: Final = 30
+"""Of the training in each round."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def run(
     *,
     threshold: float,
     rounds: int = 1,
-    epochs: float,
+    epochs: float = EPOCHS,
     workspace: Path = DEFAULT,
     dialect: str = "alexeyab",
     letterbox: bool | None = None,
@@ -76,6 +80,7 @@ def run(
     job = start_job(cfg, weights, data, workspace, Settings(dialect, letterbox, metric, images), force=force)
     check_objective(objective, reader)
     targets(job, out, force=force)  # refused now, not after hours
+    ready(out)
     if job.workspace.original is None:
         measure = job.measure(device)
         original_figures(job, measure.outcome(original_findings(job, measure, device)).accuracy, measure)
@@ -85,9 +90,7 @@ def run(
         "drop_branches": drop_branches,
         "multiple": multiple,
         "min_keep": min_keep,
-        "criterion": Method.of(criterion, calibrate, compensation).criterion,
-        "calibrate": calibrate,
-        "compensation": compensation,
+        **vars(Method.of(criterion, calibrate, compensation)),
     }
     _check_same(Workspace.load(workspace), {**how, "exclude": sorted(exclude)})
     refused: NothingGoesError | None = None

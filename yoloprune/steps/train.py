@@ -44,8 +44,8 @@ class TrainedNetwork:
 
 def train_network(
     cfg: Path,
-    data: Path | None,
-    out: Path,
+    data: Path | None = None,
+    out: Path | None = None,
     *,
     pretrained: Path | None = None,
     iterations: int = 0,
@@ -65,11 +65,13 @@ def train_network(
 ) -> TrainedNetwork:
     """Train as [net] says, for `iterations` updates, 0: its max_batches, and write best and last weights to `out`.
 
+    out: left out, the .data file's `backup`, as Darknet has it.
     An interrupted run goes on from its checkpoint in `out`; force starts anew and replaces what is there. ema: instead
     of the cfg's ema_alpha. early_stop: measurements without a better one after which training ends, 0: none.
     """
     graph = load_graph(cfg, dialect_named(dialect))
     known = read_data(find_data(cfg, data))
+    out = out or known.backup
     best, last = out / f"{cfg.stem}-best.weights", out / f"{cfg.stem}-last.weights"
     if not force and (best.exists() or last.exists()):
         raise InputError("exists already; --force trains anew", file=best if best.exists() else last)
