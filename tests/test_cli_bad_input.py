@@ -236,7 +236,7 @@ def test_a_workspace_whose_inputs_changed(analysed: Bench) -> None:
 
 def test_another_job_in_the_workspace(analysed: Bench) -> None:
     refused(analysed, ["ana", *analysed.inputs, "--images", 3], "yoloprune-workspace", "settings", "--force")
-    refused(analysed, ["ana", *analysed.inputs, "--images", 2, "--calibrate", 3], "sensitivity.json", "compensation")
+    refused(analysed, ["ana", *analysed.inputs, "--images", 2, "--calibrate", 3], "sensitivity.json", "calibrate 2, expected 3")
 
 
 def test_steps_out_of_order(analysed: Bench) -> None:
