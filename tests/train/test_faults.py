@@ -179,7 +179,7 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(tmp_path: Path) -
 
 @pytest.mark.parametrize("parts", ["1", "2"])
 def test_two_processes_are_one_with_twice_the_mini_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: str
+    one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: str
 ) -> None:
     (tmp_path / "images").mkdir()
     drawn_images(tmp_path / "images")
