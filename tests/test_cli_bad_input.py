@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -225,6 +227,13 @@ def analysed(own: Bench) -> Bench:
     return own
 
 
+@pytest.fixture
+def pruned(analysed: Bench) -> Bench:
+    result = CliRunner().invoke(cli.app, ["prune", "--ratio", "0.2", "--calibrate", "2"])
+    assert result.exit_code == 0, result.output
+    return analysed
+
+
 def test_a_workspace_whose_inputs_changed(analysed: Bench) -> None:
     for file in (analysed.cfg, analysed.weights, analysed.data):
         content = file.read_bytes()
@@ -278,3 +287,51 @@ def test_outputs_that_exist(analysed: Bench) -> None:
 def test_spoilt_artefacts(analysed: Bench, file: str, text: str) -> None:
     (Path("yoloprune-workspace") / file).write_text(text)
     refused(analysed, ["prune", "--threshold", 0.1, "--calibrate", 2], file)
+
+
+def spoil(file: str, keys: str, value: object) -> None:
+    """Put `value` where `keys`, as a.0.b, lead in a file of the workspace; `...` takes the last key away."""
+    path = Path("yoloprune-workspace") / file
+    payload = at = json.loads(path.read_text())
+    *way, last = [int(key) if key.isdecimal() else key for key in keys.split(".")]
+    for key in way:
+        at = at[key]
+    if value is ...:
+        del at[last]
+    else:
+        at[last] = value
+    path.write_text(json.dumps(payload))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "expected"),
+    [
+        ("cfg", None, "cfg: expected an object, found None"),
+        ("cfg.path", None, "cfg.path: expected text, found None"),
+        ("cfg.path", "a\0b", "cannot be read"),
+        ("weights.sha256", 3, "weights.sha256: expected text, found 3"),
+        ("weights.sha256", ..., "weights: expected the keys path, sha256, found no sha256"),
+        ("data.size", 3, "data: expected the keys path, sha256, found ['size']"),
+        ("settings.dialect", 0.5, "settings.dialect: expected text, found 0.5"),
+        ("settings.letterbox", 1, "settings.letterbox: expected true or false, found 1"),
+        ("settings.images", True, "settings.images: expected a whole number, found True"),
+        ("settings.images", 1.5, "settings.images: expected a whole number, found 1.5"),
+        ("original.accuracy", "x", "original.accuracy: expected a number, found 'x'"),
+        ("original.accuracy", 10**400, "original.accuracy: expected a number, found 1000"),
+        ("original.accuracy", float("inf"), "original.accuracy: expected a number, found inf"),
+        ("original.bflops", 0, "original.bflops: expected more than 0, found 0"),
+        ("rounds", {}, "rounds: expected a list, found {}"),
+        ("rounds.0", 3, "rounds[0]: expected an object, found 3"),
+        ("rounds.0.pruned.bytes", [], "rounds[0].pruned.bytes: expected a whole number, found []"),
+        ("rounds.0.chosen_by", [], "rounds[0].chosen_by: expected an object, found []"),
+        ("rounds.0.chosen_by.threshold", ..., "rounds[0].chosen_by.threshold: expected a number, found None"),
+    ],
+)
+def test_workspace_edited_by_hand(pruned: Bench, keys: str, value: Any, expected: str) -> None:
+    spoil("workspace.json", keys, value)
+    refused(pruned, ["status"], expected)
+
+
+def test_json_too_deep_to_read(analysed: Bench) -> None:
+    Path("yoloprune-workspace/workspace.json").write_text("[" * 200_000)
+    refused(analysed, ["status"], "workspace.json: expected JSON")

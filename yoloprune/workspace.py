@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-from yoloprune.artefacts import load_json, save_json, sha256
+from yoloprune.artefacts import load_json, save_json, sha256, typed
 from yoloprune.errors import InputError
 
 DEFAULT: Final = Path("yoloprune-workspace")
@@ -172,19 +172,13 @@ class Workspace:
         """Read a workspace. InputError if there is none, or if its inputs are no longer what they were."""
         if not (folder / _FILE).exists():
             raise InputError("no workspace here; yoloprune ana CFG WEIGHTS starts one", file=folder)
-        payload = load_json(folder / _FILE, "workspace")
-        try:
-            workspace = cls(
-                folder=folder,
-                cfg=Input(**payload["cfg"]),
-                weights=Input(**payload["weights"]),
-                data=Input(**payload["data"]),
-                settings=Settings(**payload["settings"]),
-                original=_figures(payload["original"]),
-                rounds=tuple(_round(each) for each in payload["rounds"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"lacks or garbles {error}", file=folder / _FILE) from error
+        file = folder / _FILE
+        workspace = typed(cls, {**load_json(file, "workspace"), "folder": folder}, file)
+        if workspace.original is not None and workspace.original.bflops <= 0:
+            found = workspace.original.bflops
+            raise InputError(f"original.bflops: expected more than 0, found {found:g}", file=file)
+        for at, done in enumerate(workspace.rounds):
+            typed(float, done.chosen_by.get("threshold"), file, f"rounds[{at}].chosen_by.threshold")
         for each in (workspace.cfg, workspace.weights, workspace.data):
             each.check()
         return workspace
@@ -205,20 +199,6 @@ class Workspace:
                     raise InputError(message, file=folder)
             return old
         return new
-
-
-def _figures(payload: Mapping[str, Any] | None) -> Figures | None:
-    return None if payload is None else Figures(**payload)
-
-
-def _round(payload: Mapping[str, Any]) -> Round:
-    return Round(
-        number=int(payload["number"]),
-        chosen_by=dict(payload["chosen_by"]),
-        before=Figures(**payload["before"]),
-        pruned=Figures(**payload["pruned"]),
-        finetuned=_figures(payload["finetuned"]),
-    )
 
 
 def _brief(value: object) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.artefacts import load_json, save_json
-from yoloprune.errors import InputError
+from yoloprune.artefacts import load_json, save_json, typed
 from yoloprune.prune.channels import Channels, KeepAtoms
 
 GRID: Final = tuple(n / 10 for n in range(1, 10))
@@ -151,33 +150,7 @@ class Sensitivity:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read `sensitivity.json`. InputError if it is not what `save` writes."""
-        payload = load_json(path, "sensitivity")
-        try:
-            curves = tuple(_curve(each) for each in payload["curves"])
-            setup = Setup(**payload["setup"])
-            losses, sparsities = (tuple(map(float, payload[key])) for key in ("losses", "sparsities"))
-            return cls(setup, float(payload["baseline"]), float(payload["start"]), losses, sparsities, curves)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"expected what ana writes, found a file that lacks or garbles {error}", file=path
-            ) from error
-
-
-def _curve(payload: Mapping[str, Any]) -> Curve:
-    numbers = {key: tuple(map(int, payload[key])) for key in ("producers", "order")}
-    return Curve(
-        **numbers,
-        atoms=int(payload["atoms"]),
-        gone=int(payload["gone"]),
-        points=tuple(_point(each) for each in payload["points"]),
-        screen=tuple((int(count), float(drift)) for count, drift in payload["screen"]),
-    )
-
-
-def _point(payload: Mapping[str, Any]) -> Point:
-    interval = payload["interval"]
-    ends = None if interval is None else (float(interval[0]), float(interval[1]))
-    return Point(int(payload["dropped"]), float(payload["accuracy"]), ends, float(payload["share"]))
+        return typed(cls, load_json(path, "sensitivity"), path)
 
 
 def grid_counts(curve: Curve, sparsities: Sequence[float]) -> tuple[int, ...]:
