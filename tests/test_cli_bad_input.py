@@ -332,6 +332,51 @@ def test_workspace_edited_by_hand(pruned: Bench, keys: str, value: Any, expected
     refused(pruned, ["status"], expected)
 
 
+@pytest.mark.parametrize(
+    ("keys", "value", "expected"),
+    [
+        ("baseline", None, "baseline: expected a number, found None"),
+        ("losses", [0], "losses: expected numbers over 0, found (0.0,)"),
+        ("sparsities", [10**30], "sparsities: expected numbers between 0 and 1, found (1e+30,)"),
+        ("setup.images", "3", "setup.images: expected a whole number, found '3'"),
+        ("curves.0.producers", [999], "curves[0].producers: expected groups among 0+1, 2, 4, each once, found (999,)"),
+        ("curves.0.producers", [], "curves[0].producers: expected groups among 0+1, 2, 4, each once, found ()"),
+        ("curves.1.producers", [0, 1], "curves[1].producers: expected groups among 0+1, 2, 4, each once, found (0, 1)"),
+        ("curves.0.order.0", 10**30, "curves[0].order: expected positions from 0 on, each once, found (10000000"),
+        ("curves.0.order.0", 1.5, "curves[0].order[0]: expected a whole number, found 1.5"),
+        ("curves.0.order", [1, 0], "curves[0].atoms: expected 2, as in its order, found 8"),
+        ("curves.0.gone", 10**30, "curves[0].gone: expected 0..7, found 1000"),
+        ("curves.0.gone", 1, "curves[0].gone: expected 0, found 1"),
+        ("curves.0.screen", [[3, 1], [2, 1]], "curves[0].screen: expected rising counts within 1..7, found [3, 2]"),
+        ("curves.0.screen", [[3, -1]], "curves[0].screen: expected drifts of 0 or more, found [-1.0]"),
+        ("curves.0.points", [{"accuracy": 1}], "curves[0].points[0]: expected the keys dropped, accuracy, interval, s"),
+        ("curves.0.points", [{"dropped": 8, "accuracy": 1}], "curves[0].points: expected rising counts within 1..7"),
+        ("curves.0.points.0.interval", [], "curves[0].points[0].interval: expected 2 values, found []"),
+        ("curves.0.points.0.interval", [2, 1], "curves[0].points[0].interval: expected the lower loss first, found ("),
+        ("curves.0.points.0.share", -1, "curves[0].points[0].share: expected a share over 0, 1 at the most, found -1"),
+        ("curves.0.points.0.share", float("nan"), "curves[0].points[0].share: expected a number, found nan"),
+    ],
+)
+def test_sensitivity_edited_by_hand(analysed: Bench, keys: str, value: Any, expected: str) -> None:
+    spoil("round-1/sensitivity.json", keys, value)
+    refused(analysed, ["prune", "--threshold", 0.1, "--calibrate", 2], f"round-1/sensitivity.json: {expected}")
+
+
+def test_curves_of_the_atoms_that_are_left(pruned: Bench) -> None:
+    """In the second round something is gone, and an order has it first."""
+    run = CliRunner()
+    assert run.invoke(cli.app, ["finetune", "--epochs", "1"]).exit_code == 0
+    assert run.invoke(cli.app, ["ana", *pruned.inputs, "--calibrate", "2", "--images", "2"]).exit_code == 0
+    file = "round-2/sensitivity.json"
+    curves = json.loads(Path("yoloprune-workspace", file).read_text())["curves"]
+    at, curve = next((at, curve) for at, curve in enumerate(curves) if curve["gone"])
+    spoil(file, f"curves.{at}.order", curve["order"][::-1])
+    refused(pruned, ["prune", "--ratio", 0.5, "--calibrate", 2], file, f"curves[{at}].order: expected [", "first")
+    spoil("round-1/sensitivity.json", "curves.0.producers", [5])
+    again = ["prune", "--ratio", 0.5, "--calibrate", 2, "--reuse-analysis"]
+    refused(pruned, again, "round-1/sensitivity.json: curves[0].producers: expected groups")
+
+
 def test_json_too_deep_to_read(analysed: Bench) -> None:
     Path("yoloprune-workspace/workspace.json").write_text("[" * 200_000)
     refused(analysed, ["status"], "workspace.json: expected JSON")
