@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -515,6 +517,24 @@ def test_ctrl_c_ends_with_130(own: Bench) -> None:
     assert "Traceback" not in error
     assert error.splitlines()[-1].startswith("yoloprune: interrupted")
     json.loads(Path("space/round-1/sensitivity.json").read_text())
+
+
+def test_ctrl_c_while_modules_are_read(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    _, module, function = re.split("[=:]", setup["options.entry_points"]["console_scripts"].replace(" ", ""))
+    for start in (["-m", "yoloprune"], ["-c", f"from {module} import {function}; {function}()"]):
+        done = subprocess.run(
+            [sys.executable, *start, "status"],
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 130
+        assert done.stderr.startswith("yoloprune: interrupted")
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_classifier_is_measured_by_top_k(own: Bench) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package
 from typer.core import TyperGroup
 
 from yoloprune.artefacts import atomic_path
-from yoloprune.errors import InputError
+from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS, InputError
 from yoloprune.prune.criteria import CRITERIA
 from yoloprune.prune.cutter import NOTHING, RECALIBRATE, REFIT
 from yoloprune.readers import ReaderError
@@ -26,7 +26,6 @@ from yoloprune.steps.job import Step
 from yoloprune.train.processes import rank_of
 
 BAD_INPUT: Final = 2
-INTERRUPTED: Final = 130
 _UNSEEN_WIDTH: Final = 200
 """Columns of tables that go to a file or a pipe."""
 _SLOW: Final = 10.0
@@ -45,9 +44,7 @@ class Commands(TyperGroup):
         except typer.TyperException as error:
             raise _ended(f"{error.format_message()} (--help shows the use)", BAD_INPUT) from None
         except KeyboardInterrupt:
-            raise _ended(
-                "interrupted; the same command, without --force, goes on from what is done", INTERRUPTED
-            ) from None
+            raise _ended(INTERRUPTED, INTERRUPTED_STATUS) from None
 
 
 def _ended(message: str, status: int) -> typer.Exit:
