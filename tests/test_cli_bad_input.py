@@ -250,6 +250,7 @@ def test_another_job_in_the_workspace(analysed: Bench) -> None:
 
 def test_steps_out_of_order(analysed: Bench) -> None:
     refused(analysed, ["finetune", "--epochs", 1], "nothing is pruned yet")
+    refused(analysed, ["finetune", "--epochs", 1, "--freeze", "0-99999999999999"], "--freeze", "up to 9999", "0-9999")
     refused(analysed, ["export", "-o", "out"], "nothing is pruned yet")
     refused(analysed, ["prune"], "--threshold", "--ratio")
     refused(analysed, ["prune", "--threshold", 1, "--ratio", 0.5], "--threshold", "--ratio")
@@ -257,6 +258,10 @@ def test_steps_out_of_order(analysed: Bench) -> None:
     refused(analysed, [*cut, "--ratio", 1.5], "--ratio", "1.5")
     refused(analysed, [*cut, "--ratio", 0.99], "--ratio", "at most")
     refused(analysed, [*cut, "--threshold", 0.1, "--exclude", "3"], "--exclude", "layer 3", "0, 1, 2, 4")
+    for layers in ("5-1", "0-99999999999999", "1" * 5000, "3-", "-3", "3 5", "a"):
+        refused(
+            analysed, [*cut, "--threshold", 0.1, "--exclude", f"0,{layers}"], "--exclude", "0-4", f"found '{layers}'"
+        )
     refused(analysed, [*cut, "--threshold", 0.1, "--rule", "guess"], "--rule", "prefix", "guess")
     refused(analysed, [*cut, "--threshold", -2], "nothing can go")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -151,13 +152,12 @@ def plain(value: Any) -> Any:
 def layers_of(text: str | None, option: str = "--exclude") -> frozenset[int]:
     """`3,5-8` as numbers. InputError for anything else."""
     found: set[int] = set()
-    for part in (text or "").split(","):
-        first, dash, last = (each.strip() for each in part.partition("-"))
-        if not part.strip():
-            continue
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InputError(f"{option}: expected layer numbers like 3,5,8 or 0-4, found {text!r}")
-        found.update(range(int(first), int(last or first) + 1))
+    for part in filter(None, map(str.strip, (text or "").split(","))):
+        span = re.fullmatch(r"([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?", part)  # more layers than any network has
+        first, last = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
+        if first > last:
+            raise InputError(f"{option}: expected layer numbers like 3,5,8 or 0-4, up to 9999, found {part!r}")
+        found.update(range(first, last + 1))
     return frozenset(found)
 
 
