@@ -183,9 +183,10 @@ def compensation_of(no_compensate: bool, bn_recalibrate: bool) -> str:
 
 def _usable(device: str) -> str:
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise typer.BadParameter(f"{device!r}: {str(error).splitlines()[0]}") from error
+        torch.zeros(1, device=device).item()  # "meta" only lacks the number
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = f" ({str(error).splitlines()[0]})" if device.startswith("cuda") else ""  # of others it lists them all
+        raise typer.BadParameter(f"expected cpu, cuda or cuda:N, found {device!r}{reason}") from error
     return device
 
 
