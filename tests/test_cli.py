@@ -395,13 +395,24 @@ def test_config_gives_options_and_the_command_line_comes_first(own: Bench) -> No
         ("images=2\nsped=3\n", "options:2: sped: map has no such option"),
         ("images\n", "options:1: expected key=value"),
         ("images=\n", "options:1: expected key=value"),
-        ("images=two\n", "--images"),
+        ("# few\nimages=two\n", "options:2: images=two: Invalid value for '--images'"),
+        ("images=0\n", "options:1: images=0: Invalid value for '--images'"),
         ("stretch=two\n", "options:1: stretch: expected yes or no"),
     ],
 )
 def test_config_that_is_wrong(own: Bench, text: str, message: str) -> None:
     Path("options").write_text(text)
     assert message in call("map", *own.inputs, "--config", "options", status=2).stderr
+
+
+def test_config_is_not_named_for_a_wrong_value_of_the_command_line(own: Bench) -> None:
+    Path("options").write_text("images=two\n")
+    assert "options" not in call("map", *own.inputs, "--config", "options", "--images", "0", status=2).stderr
+
+
+def test_config_with_a_byte_order_mark(own: Bench) -> None:
+    Path("options").write_text("images=2\n", encoding="utf-8-sig")
+    assert answer("map", *own.inputs, "--config", "options")["images"] == 2
 
 
 def test_config_reaches_lists_and_flags(own: Bench) -> None:
