@@ -248,7 +248,11 @@ def test_a_workspace_whose_inputs_changed(analysed: Bench) -> None:
 
 
 def test_another_job_in_the_workspace(analysed: Bench) -> None:
-    refused(analysed, ["ana", *analysed.inputs, "--images", 3], "yoloprune-workspace", "settings", "--force")
+    started = "yoloprune-workspace: was started with"
+    refused(analysed, ["ana", *analysed.inputs, "--images", 3], f"{started} --images 2 (found 3); --force")
+    words = ["--images", 1, "--stretch", "--no-labels"]
+    several = "--letterbox left out (found no), --images 2 (found 1), --labels yes (found no); --force"
+    refused(analysed, ["ana", *analysed.inputs, *words], f"{started} {several}")
     refused(analysed, ["ana", *analysed.inputs, "--images", 2, "--calibrate", 3], "sensitivity.json", "compensation")
 
 

@@ -192,14 +192,26 @@ class Workspace:
         new = cls(folder, Input.of(cfg), Input.of(weights), Input.of(data), settings)
         if not force and (folder / _FILE).exists():
             old = cls.load(folder)
-            for key in ("cfg", "weights", "data", "settings"):
-                if getattr(old, key) != getattr(new, key):
-                    expected, found = _brief(getattr(old, key)), _brief(getattr(new, key))
-                    message = f"was started with {key} {expected}, found {found}; --force replaces it, -w names another"
-                    raise InputError(message, file=folder)
+            was, found = _begun_with(old), _begun_with(new)
+            differing = [
+                f"{key} {_said(was[key])} (found {_said(found[key])})" for key in was if was[key] != found[key]
+            ]
+            if differing:
+                message = f"was started with {', '.join(differing)}; --force replaces it, -w names another"
+                raise InputError(message, file=folder)
             return old
         return new
 
 
-def _brief(value: object) -> str:
-    return f"{value.path} ({value.sha256[:12]})" if isinstance(value, Input) else str(value)
+def _begun_with(workspace: Workspace) -> dict[str, object]:
+    """What makes one job another, by the names that users know."""
+    settings = {f"--{key.replace('_', '-')}": value for key, value in vars(workspace.settings).items()}
+    return {"cfg": workspace.cfg, "weights": workspace.weights, "data": workspace.data, **settings}
+
+
+def _said(value: object) -> str:
+    if isinstance(value, Input):
+        return f"{value.path} ({value.sha256[:12]})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "left out" if value is None else str(value)
