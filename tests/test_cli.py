@@ -285,6 +285,14 @@ def test_map_is_the_measure(made: Bench) -> None:
     assert set(found["ap"]) == {"box", "disc"}
 
 
+def test_map_tells_classes_of_one_name_apart(own: Bench) -> None:
+    apart = answer("map", *own.inputs)["ap"]
+    names = own.folder / "set.names"
+    assert names.read_text().split() == list(apart)
+    names.write_text("box\nbox\n")
+    assert answer("map", *own.inputs)["ap"] == dict(zip(("box", "box (1)"), apart.values(), strict=True))
+
+
 def test_map_shows_each_class(made: Bench) -> None:
     found = answer("map", *made.inputs)
     shown = call("map", *made.inputs).stdout
