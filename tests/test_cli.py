@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -297,6 +299,14 @@ def test_map_is_the_measure(made: Bench) -> None:
     assert set(found["ap"]) == {"box", "disc"}
 
 
+def test_map_tells_classes_of_one_name_apart(own: Bench) -> None:
+    apart = answer("map", *own.inputs)["ap"]
+    names = own.folder / "set.names"
+    assert names.read_text().split() == list(apart)
+    names.write_text("box\nbox\n")
+    assert answer("map", *own.inputs)["ap"] == dict(zip(("box", "box (1)"), apart.values(), strict=True))
+
+
 def test_map_shows_each_class(made: Bench) -> None:
     found = answer("map", *made.inputs)
     shown = call("map", *made.inputs).stdout
@@ -407,13 +417,24 @@ def test_config_gives_options_and_the_command_line_comes_first(own: Bench) -> No
         ("images=2\nsped=3\n", "options:2: sped: map has no such option"),
         ("images\n", "options:1: expected key=value"),
         ("images=\n", "options:1: expected key=value"),
-        ("images=two\n", "--images"),
+        ("# few\nimages=two\n", "options:2: images=two: Invalid value for '--images'"),
+        ("images=0\n", "options:1: images=0: Invalid value for '--images'"),
         ("stretch=two\n", "options:1: stretch: expected yes or no"),
     ],
 )
 def test_config_that_is_wrong(own: Bench, text: str, message: str) -> None:
     Path("options").write_text(text)
     assert message in call("map", *own.inputs, "--config", "options", status=2).stderr
+
+
+def test_config_is_not_named_for_a_wrong_value_of_the_command_line(own: Bench) -> None:
+    Path("options").write_text("images=two\n")
+    assert "options" not in call("map", *own.inputs, "--config", "options", "--images", "0", status=2).stderr
+
+
+def test_config_with_a_byte_order_mark(own: Bench) -> None:
+    Path("options").write_text("images=2\n", encoding="utf-8-sig")
+    assert answer("map", *own.inputs, "--config", "options")["images"] == 2
 
 
 def test_config_reaches_lists_and_flags(own: Bench) -> None:
@@ -529,6 +550,24 @@ def test_ctrl_c_ends_with_130(own: Bench) -> None:
     assert "Traceback" not in error
     assert error.splitlines()[-1].startswith("yoloprune: interrupted")
     json.loads(Path("space/round-1/sensitivity.json").read_text())
+
+
+def test_ctrl_c_while_modules_are_read(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    _, module, function = re.split("[=:]", setup["options.entry_points"]["console_scripts"].replace(" ", ""))
+    for start in (["-m", "yoloprune"], ["-c", f"from {module} import {function}; {function}()"]):
+        done = subprocess.run(
+            [sys.executable, *start, "status"],
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 130
+        assert done.stderr.startswith("yoloprune: interrupted")
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_classifier_is_measured_by_top_k(own: Bench) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -191,6 +193,10 @@ def test_data_of_the_calibration_pictures(own: Bench) -> None:
         (["map", "CFG", "WEIGHTS", "--dialect", "tf"], ["--dialect", "alexeyab", "tf"]),
         (["map", "CFG", "WEIGHTS", "--images", "0"], ["--images"]),
         (["map", "CFG", "WEIGHTS", "--data", "no.data"], ["no.data"]),
+        (["map", "CFG", "WEIGHTS", "--device", "meta"], ["--device", "expected cpu, cuda or cuda:N, found 'meta' ("]),
+        (["map", "CFG", "WEIGHTS", "--device", "fpga"], ["--device", "expected cpu, cuda or cuda:N, found 'fpga' ("]),
+        (["map", "CFG", "WEIGHTS", "--device", "hpu"], ["--device", "expected cpu, cuda or cuda:N, found 'hpu' ("]),
+        (["map", "CFG", "WEIGHTS", "--device", "cuda:x"], ["--device", "found 'cuda:x' (Invalid device string"]),
         (["ana", "CFG", "WEIGHTS", "--criterion", "luck"], ["--criterion", "l1", "luck"]),
         (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1", "--epochs", "1", "--exclude", "a"], ["--exclude"]),
         (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1", "--epochs", "0"], ["--epochs"]),
@@ -225,6 +231,13 @@ def analysed(own: Bench) -> Bench:
     return own
 
 
+@pytest.fixture
+def pruned(analysed: Bench) -> Bench:
+    result = CliRunner().invoke(cli.app, ["prune", "--ratio", "0.2", "--calibrate", "2"])
+    assert result.exit_code == 0, result.output
+    return analysed
+
+
 def test_a_workspace_whose_inputs_changed(analysed: Bench) -> None:
     for file in (analysed.cfg, analysed.weights, analysed.data):
         content = file.read_bytes()
@@ -235,12 +248,22 @@ def test_a_workspace_whose_inputs_changed(analysed: Bench) -> None:
 
 
 def test_another_job_in_the_workspace(analysed: Bench) -> None:
-    refused(analysed, ["ana", *analysed.inputs, "--images", 3], "yoloprune-workspace", "settings", "--force")
-    refused(analysed, ["ana", *analysed.inputs, "--images", 2, "--calibrate", 3], "sensitivity.json", "calibrate 2, expected 3")
+    started = "yoloprune-workspace: was started with"
+    refused(analysed, ["ana", *analysed.inputs, "--images", 3], f"{started} --images 2 (found 3); --force")
+    words = ["--images", 1, "--stretch", "--no-labels"]
+    several = "--letterbox left out (found no), --images 2 (found 1), --labels yes (found no); --force"
+    refused(analysed, ["ana", *analysed.inputs, *words], f"{started} {several}")
+    refused(
+        analysed,
+        ["ana", *analysed.inputs, "--images", 2, "--calibrate", 3],
+        "sensitivity.json",
+        "calibrate 2, expected 3",
+    )
 
 
 def test_steps_out_of_order(analysed: Bench) -> None:
     refused(analysed, ["finetune", "--epochs", 1], "nothing is pruned yet")
+    refused(analysed, ["finetune", "--epochs", 1, "--freeze", "0-99999999999999"], "--freeze", "up to 9999", "0-9999")
     refused(analysed, ["export", "-o", "out"], "nothing is pruned yet")
     refused(analysed, ["prune"], "--threshold", "--ratio")
     refused(analysed, ["prune", "--threshold", 1, "--ratio", 0.5], "--threshold", "--ratio")
@@ -248,6 +271,10 @@ def test_steps_out_of_order(analysed: Bench) -> None:
     refused(analysed, [*cut, "--ratio", 1.5], "--ratio", "1.5")
     refused(analysed, [*cut, "--ratio", 0.99], "--ratio", "at most")
     refused(analysed, [*cut, "--threshold", 0.1, "--exclude", "3"], "--exclude", "layer 3", "0, 1, 2, 4")
+    for layers in ("5-1", "0-99999999999999", "1" * 5000, "3-", "-3", "3 5", "a"):
+        refused(
+            analysed, [*cut, "--threshold", 0.1, "--exclude", f"0,{layers}"], "--exclude", "0-4", f"found '{layers}'"
+        )
     refused(analysed, [*cut, "--threshold", 0.1, "--rule", "guess"], "--rule", "prefix", "guess")
     refused(analysed, [*cut, "--threshold", -2], "nothing can go")
 
@@ -278,3 +305,96 @@ def test_outputs_that_exist(analysed: Bench) -> None:
 def test_spoilt_artefacts(analysed: Bench, file: str, text: str) -> None:
     (Path("yoloprune-workspace") / file).write_text(text)
     refused(analysed, ["prune", "--threshold", 0.1, "--calibrate", 2], file)
+
+
+def spoil(file: str, keys: str, value: object) -> None:
+    """Put `value` where `keys`, as a.0.b, lead in a file of the workspace; `...` takes the last key away."""
+    path = Path("yoloprune-workspace") / file
+    payload = at = json.loads(path.read_text())
+    *way, last = [int(key) if key.isdecimal() else key for key in keys.split(".")]
+    for key in way:
+        at = at[key]
+    if value is ...:
+        del at[last]
+    else:
+        at[last] = value
+    path.write_text(json.dumps(payload))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "expected"),
+    [
+        ("cfg", None, "cfg: expected an object, found None"),
+        ("cfg.path", None, "cfg.path: expected text, found None"),
+        ("cfg.path", "a\0b", "cannot be read"),
+        ("weights.sha256", 3, "weights.sha256: expected text, found 3"),
+        ("weights.sha256", ..., "weights: expected the keys path, sha256, found no sha256"),
+        ("data.size", 3, "data: expected the keys path, sha256, found ['size']"),
+        ("settings.dialect", 0.5, "settings.dialect: expected text, found 0.5"),
+        ("settings.letterbox", 1, "settings.letterbox: expected true or false, found 1"),
+        ("settings.images", True, "settings.images: expected a whole number, found True"),
+        ("settings.images", 1.5, "settings.images: expected a whole number, found 1.5"),
+        ("original.accuracy", "x", "original.accuracy: expected a number, found 'x'"),
+        ("original.accuracy", 10**400, "original.accuracy: expected a number, found 1000"),
+        ("original.accuracy", float("inf"), "original.accuracy: expected a number, found inf"),
+        ("original.bflops", 0, "original.bflops: expected more than 0, found 0"),
+        ("rounds", {}, "rounds: expected a list, found {}"),
+        ("rounds.0", 3, "rounds[0]: expected an object, found 3"),
+        ("rounds.0.pruned.bytes", [], "rounds[0].pruned.bytes: expected a whole number, found []"),
+        ("rounds.0.chosen_by", [], "rounds[0].chosen_by: expected an object, found []"),
+        ("rounds.0.chosen_by.threshold", ..., "rounds[0].chosen_by.threshold: expected a number, found None"),
+    ],
+)
+def test_workspace_edited_by_hand(pruned: Bench, keys: str, value: Any, expected: str) -> None:
+    spoil("workspace.json", keys, value)
+    refused(pruned, ["status"], expected)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "expected"),
+    [
+        ("baseline", None, "baseline: expected a number, found None"),
+        ("losses", [0], "losses: expected numbers over 0, found (0.0,)"),
+        ("sparsities", [10**30], "sparsities: expected numbers between 0 and 1, found (1e+30,)"),
+        ("setup.images", "3", "setup.images: expected a whole number, found '3'"),
+        ("curves.0.producers", [999], "curves[0].producers: expected groups among 0+1, 2, 4, each once, found (999,)"),
+        ("curves.0.producers", [], "curves[0].producers: expected groups among 0+1, 2, 4, each once, found ()"),
+        ("curves.1.producers", [0, 1], "curves[1].producers: expected groups among 0+1, 2, 4, each once, found (0, 1)"),
+        ("curves.0.order.0", 10**30, "curves[0].order: expected positions from 0 on, each once, found (10000000"),
+        ("curves.0.order.0", 1.5, "curves[0].order[0]: expected a whole number, found 1.5"),
+        ("curves.0.order", [1, 0], "curves[0].atoms: expected 2, as in its order, found 8"),
+        ("curves.0.gone", 10**30, "curves[0].gone: expected 0..7, found 1000"),
+        ("curves.0.gone", 1, "curves[0].gone: expected 0, found 1"),
+        ("curves.0.screen", [[3, 1], [2, 1]], "curves[0].screen: expected rising counts within 1..7, found [3, 2]"),
+        ("curves.0.screen", [[3, -1]], "curves[0].screen: expected drifts of 0 or more, found [-1.0]"),
+        ("curves.0.points", [{"accuracy": 1}], "curves[0].points[0]: expected the keys dropped, accuracy, interval, s"),
+        ("curves.0.points", [{"dropped": 8, "accuracy": 1}], "curves[0].points: expected rising counts within 1..7"),
+        ("curves.0.points.0.interval", [], "curves[0].points[0].interval: expected 2 values, found []"),
+        ("curves.0.points.0.interval", [2, 1], "curves[0].points[0].interval: expected the lower loss first, found ("),
+        ("curves.0.points.0.share", -1, "curves[0].points[0].share: expected a share over 0, 1 at the most, found -1"),
+        ("curves.0.points.0.share", float("nan"), "curves[0].points[0].share: expected a number, found nan"),
+    ],
+)
+def test_sensitivity_edited_by_hand(analysed: Bench, keys: str, value: Any, expected: str) -> None:
+    spoil("round-1/sensitivity.json", keys, value)
+    refused(analysed, ["prune", "--threshold", 0.1, "--calibrate", 2], f"round-1/sensitivity.json: {expected}")
+
+
+def test_curves_of_the_atoms_that_are_left(pruned: Bench) -> None:
+    """In the second round something is gone, and an order has it first."""
+    run = CliRunner()
+    assert run.invoke(cli.app, ["finetune", "--epochs", "1"]).exit_code == 0
+    assert run.invoke(cli.app, ["ana", *pruned.inputs, "--calibrate", "2", "--images", "2"]).exit_code == 0
+    file = "round-2/sensitivity.json"
+    curves = json.loads(Path("yoloprune-workspace", file).read_text())["curves"]
+    at, curve = next((at, curve) for at, curve in enumerate(curves) if curve["gone"])
+    spoil(file, f"curves.{at}.order", curve["order"][::-1])
+    refused(pruned, ["prune", "--ratio", 0.5, "--calibrate", 2], file, f"curves[{at}].order: expected [", "first")
+    spoil("round-1/sensitivity.json", "curves.0.producers", [5])
+    again = ["prune", "--ratio", 0.5, "--calibrate", 2, "--reuse-analysis"]
+    refused(pruned, again, "round-1/sensitivity.json: curves[0].producers: expected groups")
+
+
+def test_json_too_deep_to_read(analysed: Bench) -> None:
+    Path("yoloprune-workspace/workspace.json").write_text("[" * 200_000)
+    refused(analysed, ["status"], "workspace.json: expected JSON")

@@ -93,6 +93,19 @@ def test_an_analysis_of_weights_that_were_replaced_is_in_nobodys_way(made: Bench
     assert len(Workspace.load(space).rounds) == 1
 
 
+def test_force_measures_anew_and_keeps_the_rounds_of_the_same_job(made: Bench, space: Path, tmp_path: Path) -> None:
+    inputs = (made.cfg, made.weights, made.data)
+    first = ana(*inputs, workspace=space, **FEW)
+    again = ana(*inputs, workspace=space, calibrate=3, force=True)
+    assert len(Workspace.load(space).rounds) == 1
+    assert (first.setup.calibrate, again.setup.calibrate) == (4, 3)
+    shutil.copytree(made.folder, tmp_path / "other")
+    other = Bench(tmp_path / "other")
+    other.cfg.write_text(other.cfg.read_text() + "# another\n")
+    ana(other.cfg, other.weights, other.data, workspace=space, force=True, **FEW)
+    assert Workspace.load(space).rounds == ()
+
+
 def test_an_analysis_can_be_reused_more_than_once(space: Path) -> None:
     for number, ratio in ((2, 0.45), (3, 0.6)):
         prune(ratio=ratio, reuse_analysis=True, workspace=space, **FEW)

@@ -1,6 +1,25 @@
-"""`python -m yoloprune`."""
+"""The program: the console script and `python -m yoloprune`."""
 
-from yoloprune.cli import main
+from __future__ import annotations
+
+import sys
+
+from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS
+
+
+def main() -> None:
+    """Parse, call, print."""
+    try:
+        # Within the block: PyTorch and the rest take seconds, in which Ctrl-C may come.
+        from yoloprune.allocator import keep_freed_memory
+        from yoloprune.cli import app
+
+        keep_freed_memory()
+        app(prog_name="yoloprune")
+    except KeyboardInterrupt:
+        print(f"yoloprune: {INTERRUPTED}", file=sys.stderr)
+        sys.exit(INTERRUPTED_STATUS)
+
 
 if __name__ == "__main__":
     main()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from yoloprune.errors import InputError
 
 VERSION: Final = 1
 """Of the JSON files between stages; raised when a reader of the old one would go wrong."""
+_NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+_Kind = TypeVar("_Kind")
 
 
 @contextmanager
@@ -55,8 +61,8 @@ def sha256(path: str | Path) -> str:
     try:
         with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+    except (OSError, ValueError) as error:  # ValueError: no file can have that name
+        raise InputError(f"cannot be read: {getattr(error, 'strerror', error)}", file=path) from error
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -75,14 +81,62 @@ def save_json(path: str | Path, kind: str, payload: Mapping[str, Any]) -> None:
 
 
 def load_json(path: str | Path, kind: str) -> dict[str, Any]:
-    """Read a stage's result. InputError if it is no such file or of another version."""
+    """What `save_json` was given. InputError if it is no such file or of another version."""
     try:
         payload = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"expected JSON: {error}", file=path) from error
     found = (payload.get("yoloprune"), payload.get("version")) if isinstance(payload, dict) else (None, None)
     if found != (kind, VERSION):
         raise InputError(f"expected {kind} of version {VERSION}, found {found[0]} of version {found[1]}", file=path)
-    return dict(payload)
+    return {key: value for key, value in payload.items() if key not in ("yoloprune", "version")}
+
+
+def typed(kind: type[_Kind], value: object, file: str | Path, key: str = "") -> _Kind:
+    """What JSON holds of a dataclass, whose fields are text, numbers, dataclasses, and tuples and mappings of these.
+
+    InputError, which names file and key, for what is missing, unknown or of another type. Numbers are finite; a whole
+    one will do for any.
+    """
+    made: _Kind = _typed(kind, value, file, key)
+    return made
+
+
+def _typed(hint: Any, value: Any, file: str | Path, key: str) -> Any:
+    def expect(right: bool, expected: str, found: str | None = None) -> None:
+        if not right:
+            where = f"{key}: " if key else ""
+            raise InputError(f"{where}expected {expected}, found {found or reprlib.repr(value)}", file=file)
+
+    def inside(part: Any, name: str) -> Any:
+        return _typed(part, value[name], file, f"{key}.{name}".removeprefix("."))
+
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is UnionType:  # ... | None
+        return None if value is None else _typed(parts[0], value, file, key)
+    if origin is tuple:
+        expect(isinstance(value, list), "a list")
+        each = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        expect(len(value) == len(each), f"{len(each)} values")
+        return tuple(_typed(part, value[at], file, f"{key}[{at}]") for at, part in enumerate(each))
+    if origin is Mapping:
+        expect(isinstance(value, dict), "an object")
+        return {name: inside(parts[1], name) for name in value}
+    if is_dataclass(hint):
+        expect(isinstance(value, dict), "an object")
+        hints = get_type_hints(hint)
+        missing = {field.name for field in fields(hint) if field.default is MISSING}.difference(value)
+        known = f"the keys {', '.join(hints)}"
+        expect(not missing, known, f"no {', '.join(sorted(missing))}")
+        expect(value.keys() <= hints.keys(), known, reprlib.repr(sorted(value.keys() - hints.keys())))
+        made = {name: inside(hints[name], name) for name in value}
+        return hint(**made)  # type: ignore[operator]  # is_dataclass thinks of instances
+    if hint is float:
+        expect(type(value) in (int, float) and abs(value) <= sys.float_info.max, _NAMES[hint])
+    else:
+        expect(isinstance(value, hint) and (hint is bool or not isinstance(value, bool)), _NAMES[hint])
+    return hint(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package
 from typer.core import TyperGroup
 
 from yoloprune.artefacts import atomic_path
-from yoloprune.errors import InputError
+from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS, InputError
 from yoloprune.prune.criteria import CRITERIA
 from yoloprune.prune.cutter import NOTHING, RECALIBRATE
 from yoloprune.readers import ReaderError
@@ -26,9 +27,10 @@ from yoloprune.steps.job import Step
 from yoloprune.train.processes import rank_of
 
 BAD_INPUT: Final = 2
-INTERRUPTED: Final = 130
 _UNSEEN_WIDTH: Final = 200
 """Columns of tables that go to a file or a pipe."""
+_LINES: Final = "yoloprune.lines"
+"""Of a context's meta: for each option that the config file sets, the line that does, as `options:3: images=two`."""
 _SLOW: Final = 10.0
 """Seconds between two lines of progress that go to a file or a pipe."""
 
@@ -43,11 +45,17 @@ class Commands(TyperGroup):
         except (InputError, ReaderError) as error:
             raise _ended(str(error), BAD_INPUT) from None
         except typer.TyperException as error:
-            raise _ended(f"{error.format_message()} (--help shows the use)", BAD_INPUT) from None
+            raise _ended(f"{_line_of(error)}{error.format_message()} (--help shows the use)", BAD_INPUT) from None
         except KeyboardInterrupt:
-            raise _ended(
-                "interrupted; the same command, without --force, goes on from what is done", INTERRUPTED
-            ) from None
+            raise _ended(INTERRUPTED, INTERRUPTED_STATUS) from None
+
+
+def _line_of(error: typer.TyperException) -> str:
+    """The config file's line, where a wrong value is from there; else nothing."""
+    ctx, param = (getattr(error, name, None) for name in ("ctx", "param"))
+    if ctx is None or param is None or getattr(ctx.get_parameter_source(param.name), "name", "") != "DEFAULT_MAP":
+        return ""
+    return f"{ctx.meta[_LINES][param.name]}: "
 
 
 def _ended(message: str, status: int) -> typer.Exit:
@@ -154,13 +162,12 @@ def plain(value: Any) -> Any:
 def layers_of(text: str | None, option: str = "--exclude") -> frozenset[int]:
     """`3,5-8` as numbers. InputError for anything else."""
     found: set[int] = set()
-    for part in (text or "").split(","):
-        first, dash, last = (each.strip() for each in part.partition("-"))
-        if not part.strip():
-            continue
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InputError(f"{option}: expected layer numbers like 3,5,8 or 0-4, found {text!r}")
-        found.update(range(int(first), int(last or first) + 1))
+    for part in filter(None, map(str.strip, (text or "").split(","))):
+        span = re.fullmatch(r"([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?", part)  # more layers than any network has
+        first, last = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
+        if first > last:
+            raise InputError(f"{option}: expected layer numbers like 3,5,8 or 0-4, up to 9999, found {part!r}")
+        found.update(range(first, last + 1))
     return frozenset(found)
 
 
@@ -186,9 +193,10 @@ def compensation_of(no_compensate: bool, bn_recalibrate: bool) -> str | None:
 
 def _usable(device: str) -> str:
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise typer.BadParameter(f"{device!r}: {str(error).splitlines()[0]}") from error
+        torch.zeros(1, device=device).item()  # "meta" only lacks the number
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = f" ({str(error).splitlines()[0]})" if device.startswith("cuda") else ""  # of others it lists them all
+        raise typer.BadParameter(f"expected cpu, cuda or cuda:N, found {device!r}{reason}") from error
     return device
 
 
@@ -204,13 +212,14 @@ def _from_config(ctx: typer.Context, file: Path | None) -> Path | None:
     if file is None:
         return None
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}", file=file) from error
     own = {"config", "help"}
     options = {_key(name): param for param in ctx.command.params for name in param.opts if _key(name) not in own}
     opposites = {_key(name): param for param in ctx.command.params for name in param.secondary_opts}
     defaults: dict[str, Any] = {}
+    where: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         key, equals, value = (part.strip() for part in line.partition("="))
         if not line.strip() or key.startswith(("#", ";")):
@@ -220,16 +229,19 @@ def _from_config(ctx: typer.Context, file: Path | None) -> Path | None:
         if _key(key) in opposites:
             if value.lower() not in _OPPOSITE:
                 raise InputError(f"{key}: expected yes or no, found {value!r}", file=file, line=number)
-            defaults[str(opposites[_key(key)].name)] = _OPPOSITE[value.lower()]
-            continue
-        if _key(key) not in options:
+            param = opposites[_key(key)]
+            value = _OPPOSITE[value.lower()]
+        elif _key(key) in options:
+            param = options[_key(key)]
+        else:
             known = ", ".join(sorted(options))
             raise InputError(
                 f"{key}: {ctx.info_name} has no such option (expected some of {known})", file=file, line=number
             )
-        param = options[_key(key)]
         defaults[str(param.name)] = value.split(",") if param.nargs == -1 else value
+        where[str(param.name)] = f"{file}:{number}: {line.strip()}"
     ctx.default_map = defaults
+    ctx.meta[_LINES] = where
     return file
 
 

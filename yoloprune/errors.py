@@ -1,8 +1,12 @@
-"""The one exception that a user's mistake or a broken file ends in."""
+"""How a command ends early: the one exception for a user's mistake or a broken file, and what Ctrl-C is answered."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
+
+INTERRUPTED: Final = "interrupted; the same command, without --force, goes on from what is done"
+INTERRUPTED_STATUS: Final = 130
 
 
 class InputError(Exception):

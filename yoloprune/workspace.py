@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-from yoloprune.artefacts import load_json, save_json, sha256
+from yoloprune.artefacts import load_json, save_json, sha256, typed
 from yoloprune.errors import InputError
 
 DEFAULT: Final = Path("yoloprune-workspace")
@@ -172,54 +172,50 @@ class Workspace:
         """Read a workspace. InputError if there is none, or if its inputs are no longer what they were."""
         if not (folder / _FILE).exists():
             raise InputError("no workspace here; yoloprune ana CFG WEIGHTS starts one", file=folder)
-        payload = load_json(folder / _FILE, "workspace")
-        try:
-            workspace = cls(
-                folder=folder,
-                cfg=Input(**payload["cfg"]),
-                weights=Input(**payload["weights"]),
-                data=Input(**payload["data"]),
-                settings=Settings(**payload["settings"]),
-                original=_figures(payload["original"]),
-                rounds=tuple(_round(each) for each in payload["rounds"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"lacks or garbles {error}", file=folder / _FILE) from error
+        file = folder / _FILE
+        workspace = typed(cls, {**load_json(file, "workspace"), "folder": folder}, file)
+        if workspace.original is not None and workspace.original.bflops <= 0:
+            found = workspace.original.bflops
+            raise InputError(f"original.bflops: expected more than 0, found {found:g}", file=file)
+        for at, done in enumerate(workspace.rounds):
+            typed(float, done.chosen_by.get("threshold"), file, f"rounds[{at}].chosen_by.threshold")
         for each in (workspace.cfg, workspace.weights, workspace.data):
             each.check()
         return workspace
 
     @classmethod
     def start(cls, folder: Path, cfg: Path, weights: Path, data: Path, settings: Settings, *, force: bool) -> Self:
-        """A new workspace, not written yet, or the one that is there if it was started with the same.
+        """The workspace that is there, if it was started with the same, or a new one that is not written yet.
 
-        InputError if another job lives there and `force` is false.
+        force: one without rounds is started anew. InputError without it, if another job lives there or what can't be
+        read.
         """
         new = cls(folder, Input.of(cfg), Input.of(weights), Input.of(data), settings)
-        if not force and (folder / _FILE).exists():
+        if not (folder / _FILE).exists():
+            return new
+        try:
             old = cls.load(folder)
-            for key in ("cfg", "weights", "data", "settings"):
-                if getattr(old, key) != getattr(new, key):
-                    expected, found = _brief(getattr(old, key)), _brief(getattr(new, key))
-                    message = f"was started with {key} {expected}, found {found}; --force replaces it, -w names another"
-                    raise InputError(message, file=folder)
-            return old
-        return new
+        except InputError:
+            if force:
+                return new
+            raise
+        was, found = _begun_with(old), _begun_with(new)
+        differing = [f"{key} {_said(was[key])} (found {_said(found[key])})" for key in was if was[key] != found[key]]
+        if differing and not force:
+            message = f"was started with {', '.join(differing)}; --force replaces it, -w names another"
+            raise InputError(message, file=folder)
+        return new if differing or (force and not old.rounds) else old
 
 
-def _figures(payload: Mapping[str, Any] | None) -> Figures | None:
-    return None if payload is None else Figures(**payload)
+def _begun_with(workspace: Workspace) -> dict[str, object]:
+    """What makes one job another, by the names that users know."""
+    settings = {f"--{key.replace('_', '-')}": value for key, value in vars(workspace.settings).items()}
+    return {"cfg": workspace.cfg, "weights": workspace.weights, "data": workspace.data, **settings}
 
 
-def _round(payload: Mapping[str, Any]) -> Round:
-    return Round(
-        number=int(payload["number"]),
-        chosen_by=dict(payload["chosen_by"]),
-        before=Figures(**payload["before"]),
-        pruned=Figures(**payload["pruned"]),
-        finetuned=_figures(payload["finetuned"]),
-    )
-
-
-def _brief(value: object) -> str:
-    return f"{value.path} ({value.sha256[:12]})" if isinstance(value, Input) else str(value)
+def _said(value: object) -> str:
+    if isinstance(value, Input):
+        return f"{value.path} ({value.sha256[:12]})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "left out" if value is None else str(value)

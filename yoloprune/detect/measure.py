@@ -379,8 +379,19 @@ def _as_dict(result: MapResult, names: Sequence[str], metric: str) -> dict[str, 
         "recall": result.recall,
         "f1": result.f1,
         "average_iou": result.average_iou,
-        "ap": dict(zip(names, result.ap, strict=True)),
+        "ap": _by_name(names, result.ap),
     }
+
+
+def _by_name(names: Sequence[str], values: Sequence[float | None]) -> dict[str, float | None]:
+    """Values of classes; a name that comes again, which Darknet doesn't mind, has the class's number behind it."""
+    found: dict[str, float | None] = {}
+    for number, (name, value) in enumerate(zip(names, values, strict=True)):
+        key = name
+        while key in found:
+            key = f"{key} ({number})"
+        found[key] = value
+    return found
 
 
 def digest_of(images: Sequence[Path], truths: Iterable[bytes] = ()) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.artefacts import load_json, save_json
+from yoloprune.artefacts import load_json, save_json, typed
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
 
@@ -153,33 +154,50 @@ class Sensitivity:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read `sensitivity.json`. InputError if it is not what `save` writes."""
-        payload = load_json(path, "sensitivity")
-        try:
-            curves = tuple(_curve(each) for each in payload["curves"])
-            setup = Setup(**payload["setup"])
-            losses, sparsities = (tuple(map(float, payload[key])) for key in ("losses", "sparsities"))
-            return cls(setup, float(payload["baseline"]), float(payload["start"]), losses, sparsities, curves)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"expected what ana writes, found a file that lacks or garbles {error}", file=path
-            ) from error
+        known = typed(cls, load_json(path, "sensitivity"), path)
+        _expect(path, "losses", known.losses, all(loss > 0 for loss in known.losses), "numbers over 0")
+        shares = all(0 < share < 1 for share in known.sparsities)
+        _expect(path, "sparsities", known.sparsities, shares, "numbers between 0 and 1")
+        for at, curve in enumerate(known.curves):
+            _check(path, f"curves[{at}]", curve)
+        return known
+
+    def check_groups(self, channels: Channels, keep: KeepAtoms, path: Path) -> None:
+        """InputError unless each curve is of a group of its own, with what is gone of it so far first in its order."""
+        groups = {group.label: group.atoms for group in channels.groups}
+        known = f"groups among {', '.join(groups)}, each once"
+        for at, curve in enumerate(self.curves):
+            _expect(path, f"curves[{at}].producers", curve.producers, curve.label in groups, known)
+            atoms = groups.pop(curve.label)
+            gone = np.flatnonzero(~keep[atoms]).tolist()
+            _expect(path, f"curves[{at}].atoms", curve.atoms, curve.atoms == len(atoms), str(len(atoms)))
+            _expect(path, f"curves[{at}].gone", curve.gone, curve.gone == len(gone), str(len(gone)))
+            first = sorted(curve.order[: curve.gone]) == gone
+            _expect(path, f"curves[{at}].order", curve.order, first, f"{gone} first, which are gone")
 
 
-def _curve(payload: Mapping[str, Any]) -> Curve:
-    numbers = {key: tuple(map(int, payload[key])) for key in ("producers", "order")}
-    return Curve(
-        **numbers,
-        atoms=int(payload["atoms"]),
-        gone=int(payload["gone"]),
-        points=tuple(_point(each) for each in payload["points"]),
-        screen=tuple((int(count), float(drift)) for count, drift in payload["screen"]),
-    )
+def _expect(path: Path, key: str, found: object, right: bool, expected: str) -> None:
+    if not right:
+        raise InputError(f"{key}: expected {expected}, found {reprlib.repr(found)}", file=path)
 
 
-def _point(payload: Mapping[str, Any]) -> Point:
-    interval = payload["interval"]
-    ends = None if interval is None else (float(interval[0]), float(interval[1]))
-    return Point(int(payload["dropped"]), float(payload["accuracy"]), ends, float(payload["share"]))
+def _check(path: Path, key: str, curve: Curve) -> None:
+    """InputError unless a curve is one that can be measured on, whatever its group is."""
+    order, most = curve.order, curve.atoms - 1
+    _expect(path, f"{key}.order", order, sorted(order) == list(range(len(order))), "positions from 0 on, each once")
+    _expect(path, f"{key}.atoms", curve.atoms, curve.atoms == len(order) > 0, f"{len(order)}, as in its order")
+    _expect(path, f"{key}.gone", curve.gone, 0 <= curve.gone <= most, f"0..{most}")
+    measured = [point.dropped for point in curve.points]
+    looked_at = [count for count, _ in curve.screen]
+    for name, counts in (("points", measured), ("screen", looked_at)):
+        rising = counts == sorted(set(counts)) and all(curve.gone < count <= most for count in counts)
+        _expect(path, f"{key}.{name}", counts, rising, f"rising counts within {curve.gone + 1}..{most}")
+    for at, point in enumerate(curve.points):
+        where, (low, high) = f"{key}.points[{at}]", point.interval or (0.0, 0.0)
+        _expect(path, f"{where}.share", point.share, 0 < point.share <= 1, "a share over 0, 1 at the most")
+        _expect(path, f"{where}.interval", point.interval, low <= high, "the lower loss first")
+    drifts = [drift for _, drift in curve.screen]
+    _expect(path, f"{key}.screen", drifts, min(drifts, default=0) >= 0, "drifts of 0 or more")
 
 
 def grid_counts(curve: Curve, sparsities: Sequence[float]) -> tuple[int, ...]:

@@ -168,7 +168,7 @@ class _Analysis:
 
     def run(self) -> Sensitivity:
         """Measure what is missing, each process its groups."""
-        whole = resumable(self.file, self.setup)
+        whole = resumable(self.file, self.setup, self.job)
         processes = self.processes
         mine = replace(whole, curves=whole.curves[processes.rank :: processes.count])
         file = self.file if processes.count == 1 else self.file.with_name(f"{_PART}{processes.rank}.json")
@@ -204,15 +204,15 @@ class _Analysis:
             for part in self._parts():
                 part.unlink()
         processes.wait()
-        return resumable(self.file, self.setup)
+        return resumable(self.file, self.setup, self.job)
 
     def _known(self) -> Sensitivity | None:
         """What is in the file and in what several processes left beside it."""
         if not self.file.exists():
             return None
-        known = resumable(self.file, self.setup)
+        known = resumable(self.file, self.setup, self.job)
         for part in self._parts():
-            for curve in resumable(part, self.setup).curves:
+            for curve in resumable(part, self.setup, self.job).curves:
                 known = known.with_curve(curve)
         return known
 
@@ -244,11 +244,12 @@ def setup_of(job: Job, measure: Measure, method: Method) -> Setup:
     )
 
 
-def resumable(file: Path, setup: Setup) -> Sensitivity:
-    """The measurements in a file. InputError if they were made with anything else than `setup`."""
+def resumable(file: Path, setup: Setup, job: Job) -> Sensitivity:
+    """The measurements in a file. InputError if they were made with anything else than `setup` or of other groups."""
     known = Sensitivity.load(file)
     for key, expected in vars(setup).items():
         found = getattr(known.setup, key)
         if found != expected:
-            raise InputError(f"was made with {key} {found}, expected {expected}; -w names another workspace", file=file)
+            raise InputError(f"was made with {key} {found}, expected {expected}; ana --force measures anew", file=file)
+    known.check_groups(job.channels, job.keep, file)
     return known

@@ -216,10 +216,15 @@ def _analysis(job: Job, method: Method, reuse: bool, also: Sequence[float], devi
     rounds = range(job.next_round - 1, 0, -1) if reuse else ()
     for number in rounds:
         if job.workspace.sensitivity_file(number).exists():
-            earlier = Sensitivity.load(job.workspace.sensitivity_file(number))
+            file = job.workspace.sensitivity_file(number)
+            earlier = Sensitivity.load(file)
             before = trace(job.model.graph)
+            keep = before.all_kept()
             if number > 1:
-                before = Plan.load(job.workspace.plan_file(number - 1)).channels(job.model.graph)
+                plan = Plan.load(job.workspace.plan_file(number - 1))
+                before = plan.channels(job.model.graph)
+                keep = plan.keep(before)
+            earlier.check_groups(before, keep, file)
             return replace(earlier, curves=carried_curves(earlier, before, job.channels))
     return analyse_job(job, method, also=also, device=device, watch=watch)
 

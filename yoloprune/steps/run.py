@@ -130,7 +130,7 @@ def _check_same(workspace: Workspace, how: Mapping[str, Any]) -> None:
             found = done.chosen_by.get(key)
             if found != expected:
                 reason = f"round {done.number} was cut with {key} {found}, expected {expected}"
-                raise InputError(f"{reason}; -w names another workspace, --force starts anew", file=workspace.folder)
+                raise InputError(f"{reason}; -w names another workspace", file=workspace.folder)
 
 
 def _reached(workspace: Workspace, number: int, threshold: float, *, relative: bool) -> bool:
