@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -119,4 +120,13 @@ def test_broken_files_are_refused(tmp_path: Path, text: str) -> None:
         Sensitivity.load(file)
     file.write_text('{"yoloprune": "plan", "version": 1, "cfg": "x", "removed": [], "filters": {}, "chosen_by": {}}')
     with pytest.raises(InputError):
+        Plan.load(file)
+
+
+def test_a_plan_of_absurd_numbers_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    Plan("x", {"0": (1,)}, {0: (1,)}, {}, {}).save(file)
+    file.write_text(re.sub(r"\[\s*1\s*\]", "[1e999]", file.read_text()))
+    assert "1e999" in file.read_text()
+    with pytest.raises(InputError, match=r"plan\.json: "):
         Plan.load(file)

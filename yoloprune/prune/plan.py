@@ -184,7 +184,7 @@ class Plan:
                 accuracy={str(key): float(value) for key, value in payload["accuracy"].items()},
                 branches=_numbers(payload["branches"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"expected what prune writes, found a file that lacks or garbles {error}", file=path
             ) from error
