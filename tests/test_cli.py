@@ -459,6 +459,7 @@ def test_dry_runs_write_nothing(whole: Whole, own: Bench) -> None:
     assert ahead["points"] > ahead["groups"]
     grid = answer("ana", *own.inputs, "-w", "space", "--sparsities", "0.25,0.5", "--dry-run")
     assert grid["points"] == 6
+    call("ana", *own.inputs, "-w", "space", "--dry-run", "--criterion", "foo", status=2)
     assert not Path("space").exists()
 
     space = ["-w", "space"]

@@ -20,7 +20,7 @@ from yoloprune.steps.ana import ana
 from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
-from yoloprune.steps.method import CALIBRATE
+from yoloprune.steps.method import CALIBRATE, Method
 from yoloprune.steps.prune import prune
 from yoloprune.steps.run import EPOCHS, run
 from yoloprune.steps.train import train_network
@@ -64,7 +64,9 @@ def ana_command(
             raise InputError("expected at most one of --losses, --grid and --sparsities")
         wanted = console.shares_of("--losses", losses)
         shares = GRID if grid else console.shares_of("--sparsities", sparsities)
+        compensation = console.compensation_of(no_compensate, bn_recalibrate) or REFIT
         if dry_run:
+            Method.of(criterion, calibrate, compensation)
             ahead = look.forecast(
                 cfg, weights, data, workspace=workspace, settings=settings, sparsities=shares, device=device
             )
@@ -78,7 +80,7 @@ def ana_command(
             **asdict(settings),
             criterion=criterion,
             calibrate=calibrate,
-            compensation=console.compensation_of(no_compensate, bn_recalibrate) or REFIT,
+            compensation=compensation,
             losses=wanted,
             sparsities=shares,
             device=device,
@@ -376,7 +378,9 @@ def run_command(
 ) -> None:
     """Do all four steps, the threshold growing from round to round to T."""
     with screen_of(json, quiet, force) as screen:
+        compensation = console.compensation_of(no_compensate, bn_recalibrate) or REFIT
         if dry_run:
+            Method.of(criterion, calibrate, compensation)
             settings = Settings(dialect, letterbox, metric, images)
             ahead = look.forecast(cfg, weights, data, workspace=workspace, settings=settings, device=device)
             thresholds = [threshold * number / rounds for number in range(1, rounds + 1)]
@@ -406,7 +410,7 @@ def run_command(
             min_keep=min_keep,
             criterion=criterion,
             calibrate=calibrate,
-            compensation=console.compensation_of(no_compensate, bn_recalibrate) or REFIT,
+            compensation=compensation,
             learning_rate=learning_rate,
             batch=batch,
             device=device,
