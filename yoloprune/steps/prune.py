@@ -87,8 +87,8 @@ def prune(
     to save: bflops, parameters or latency, the time in `reader` (darknet or opencv; left out, the first that runs the
     network). drop_branches: whole residual branches may go too. exclude: layers whose channels all stay. multiple,
     min_keep: of the channels a group keeps. The analysis is finished or made where it is missing; reuse_analysis takes
-    that of an earlier round. criterion, calibrate, compensation: as for ana; left out, as the
-    analysis has them, or the last round. force: cut the last round anew.
+    that of an earlier round. criterion, calibrate, compensation: as for ana; left out, as the analysis or the last
+    round has them. force: cut the last round anew.
     """
     if [threshold, ratio, total_loss].count(None) != 2:
         raise InputError("expected one of --threshold, --ratio and --total-loss")
@@ -215,16 +215,12 @@ def _analysis(job: Job, method: Method, reuse: bool, also: Sequence[float], devi
     """The round's own curves, measured as far as they are missing; or the newest of the rounds before."""
     rounds = range(job.next_round - 1, 0, -1) if reuse else ()
     for number in rounds:
-        if job.workspace.sensitivity_file(number).exists():
-            file = job.workspace.sensitivity_file(number)
+        file = job.workspace.sensitivity_file(number)
+        if file.exists():
             earlier = Sensitivity.load(file)
-            before = trace(job.model.graph)
-            keep = before.all_kept()
-            if number > 1:
-                plan = Plan.load(job.workspace.plan_file(number - 1))
-                before = plan.channels(job.model.graph)
-                keep = plan.keep(before)
-            earlier.check_groups(before, keep, file)
+            plan = Plan.load(job.workspace.plan_file(number - 1)) if number > 1 else None
+            before = plan.channels(job.model.graph) if plan else trace(job.model.graph)
+            earlier.check_groups(before, plan.keep(before) if plan else before.all_kept(), file)
             return replace(earlier, curves=carried_curves(earlier, before, job.channels))
     return analyse_job(job, method, also=also, device=device, watch=watch)
 
