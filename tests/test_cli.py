@@ -360,6 +360,7 @@ def test_detect_draws_what_it_finds(own: Bench) -> None:
 def test_detect_takes_no_names_from_another_networks_data(own: Bench) -> None:
     Path("other.data").write_text("classes=3\nnames=other.names\n")
     Path("other.names").write_text("a\nb\nc\n")
+    Path("perf.data").write_bytes(b"\0\1")
     command = ["detect", own.cfg, own.weights, own.image(), "--thresh", 0.01, "--dry-run"]
     own.data.unlink()
     found = answer(*command, "-o", "boxes")["images"][0]["detections"]
@@ -476,6 +477,7 @@ def test_dry_runs_write_nothing(whole: Whole, own: Bench) -> None:
     assert "iterations of" in shown.stderr
     whole_run = ["run", *own.inputs, "--threshold", 0.1, "--rounds", 2, "--epochs", 1, "-o", "slim", "-w", "other"]
     assert answer(*whole_run, "--dry-run")["thresholds"] == [0.05, 0.1]
+    assert "--objective" in call(*whole_run, "--dry-run", "--objective", "foo", status=2).stderr
     assert answer("export", "-o", "slim", *space, "--dry-run")["files"] == {}
     assert fingerprint(Path.cwd()) == before
 

@@ -18,6 +18,7 @@ from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step, open_job
 from yoloprune.steps.look import accuracy
+from yoloprune.steps.method import Method
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.steps.run import run
 from yoloprune.workspace import Workspace
@@ -111,6 +112,34 @@ def test_an_analysis_can_be_reused_more_than_once(space: Path) -> None:
         prune(ratio=ratio, reuse_analysis=True, workspace=space, **FEW)
         finetune(iterations=1, workspace=space)
         assert not Workspace.load(space).sensitivity_file(number).exists()
+
+
+def test_pictures_that_are_asked_for_now_are_looked_at(made: Bench, tmp_path: Path) -> None:
+    """Without any, nothing could be refitted before: that is no choice to keep to."""
+    space = tmp_path / "space"
+    ana(made.cfg, made.weights, made.data, workspace=space, calibrate=0)
+    with pytest.raises(InputError, match="was made with"):
+        prune(0.05, workspace=space, calibrate=4)
+    prune(0.05, workspace=space)
+    finetune(iterations=1, workspace=space)
+    for options, expected in (
+        ({"calibrate": 4}, (4, "least squares", "elimination")),
+        ({"compensation": "batch norm"}, (64, "batch norm", "l1")),
+        ({"criterion": "taylor"}, (64, "none", "taylor")),
+        ({}, (0, "none", "l1")),
+    ):
+        method = Method.as_before(
+            open_job(space), **{"criterion": None, "calibrate": None, "compensation": None} | options
+        )
+        assert (method.calibrate, method.compensation, method.criterion) == expected
+
+
+def test_what_cannot_be_measured_is_refused_before_it_is_written(made: Bench, tmp_path: Path) -> None:
+    options: tuple[dict[str, Any], ...] = ({"losses": [0.0, 0.05]}, {"sparsities": [0.5, 1.0]})
+    for each in options:
+        with pytest.raises(InputError, match="expected losses over 0"):
+            ana(made.cfg, made.weights, made.data, workspace=tmp_path / "space", **each, **FEW)
+    assert not (tmp_path / "space").exists()
 
 
 def test_a_total_loss_of_nothing_ends(made: Bench, tmp_path: Path) -> None:

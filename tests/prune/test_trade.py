@@ -196,6 +196,21 @@ def test_what_saves_nothing_stays() -> None:
     assert economical(sensitivity, CHANNELS, Limits(), COSTS, plain) == plain
 
 
+def test_a_bump_hides_no_atoms_that_may_stay() -> None:
+    """Measured times: a filter more takes longer, and two more take no longer again."""
+
+    def bumpy(index: int, inputs: tuple[int, ...], output: int) -> float:
+        return {9: 10.4, 10: 10.0, 11: 10.0}.get(output, float(output) if output > 11 else 10.0) if index == 2 else 1.0
+
+    sensitivity = curves({15: 0.0}, {15: 0.0}, {15: 0.0})
+    choice = {"0": 0, "2": 8, "3": 0}
+    assert economical(sensitivity, CHANNELS, Limits(), Costs(GRAPH, CHANNELS, bumpy), choice) == {
+        "0": 0,
+        "2": 5,
+        "3": 0,
+    }
+
+
 @pytest.mark.parametrize("ratio", [0.2, 0.5])
 def test_drift_decides_where_it_was_looked_at(ratio: float) -> None:
     """Measurements that say nothing, and drifts that differ: the least sum of drifts, by trying all choices."""

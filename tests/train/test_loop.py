@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +27,7 @@ from yoloprune.train.batches import network_input
 from yoloprune.train.held import Masks
 from yoloprune.train.loop import Trained, train
 from yoloprune.train.optimizer import Optimizer
-from yoloprune.train.progress import Progress
+from yoloprune.train.progress import Progress, Record
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.unsupported import unsupported
 
@@ -361,6 +363,36 @@ def test_it_stops_where_nothing_gets_better(images: Split, tmp_path: Path) -> No
     assert (len(found.history), found.best_iteration, found.best_metric) == (16, 14, 0.8)
     again = train(model, images, recipe, folder=tmp_path, seed=1, evaluate=lambda network: 1.0, resume=True)
     assert again.history == found.history
+
+
+def test_ctrl_c_while_the_chart_is_drawn_counts_no_measurement_twice(
+    images: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, recipe = fresh()
+    recipe = replace(recipe, iterations=12, evaluate_every=1, patience=3)
+
+    def whole(folder: Path, stopped_at: int) -> tuple[int, int]:
+        metrics = iter([0.1, 0.2, 0.1, 0.1, 0.3, 0.1, 0.1, 0.1, 0.1])
+        plot, drawn = loop.plot_training, [0]
+
+        def stopping(records: Sequence[Record], *rest: Any) -> None:
+            drawn[0] += 1
+            if drawn[0] == stopped_at:
+                raise KeyboardInterrupt
+            plot(records, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "plot_training", stopping)
+            for _ in range(2):
+                with suppress(KeyboardInterrupt):
+                    found = train(
+                        model, images, recipe,
+                        folder=folder, seed=1, evaluate=lambda network: next(metrics), resume=True, workers=0,
+                    )  # fmt: skip
+                    return len(found.history), found.best_iteration
+        raise AssertionError("stopped twice")
+
+    assert whole(tmp_path / "undisturbed", 0) == whole(tmp_path / "stopped", 3) == (8, 5)
 
 
 def test_bfloat16_follows_float32(images: Split, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from yoloprune.prune.sensitivity import GRID
 from yoloprune.steps import look
 from yoloprune.steps.ana import ana
 from yoloprune.steps.export import export
-from yoloprune.steps.finetune import finetune
+from yoloprune.steps.finetune import check_epochs, finetune
 from yoloprune.steps.job import open_job
 from yoloprune.steps.method import CALIBRATE, Method
+from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import prune
 from yoloprune.steps.run import EPOCHS, run
 from yoloprune.steps.train import train_network
@@ -381,6 +382,8 @@ def run_command(
         compensation = console.compensation_of(no_compensate, bn_recalibrate) or REFIT
         if dry_run:
             Method.of(criterion, calibrate, compensation)
+            check_epochs(epochs)
+            check_objective(objective, reader)
             settings = Settings(dialect, letterbox, metric, images)
             ahead = look.forecast(cfg, weights, data, workspace=workspace, settings=settings, device=device)
             thresholds = [threshold * number / rounds for number in range(1, rounds + 1)]

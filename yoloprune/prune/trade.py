@@ -42,6 +42,8 @@ _STOPS: Final = 32
 _PRICES: Final = (1e-6, 1e6)
 """Accuracy for the whole network's cost: nothing goes for the first, all that may for the second."""
 _BISECTIONS: Final = 24
+_BUMP: Final = 1.1
+"""Times are measured: beyond a count that costs so much more, none is looked for that costs no more again."""
 _SWEEPS: Final = 20
 
 
@@ -263,7 +265,9 @@ def economical(sensitivity: Sensitivity, channels: Channels, limits: Limits, cos
                 continue
             tried = keep.copy()
             tried[atoms[count:]] = True
-            if costs.around(curve.label, tried) > most:
+            cost = costs.around(curve.label, tried)
+            if cost > _BUMP * most:
                 break
-            keep, result[curve.label] = tried, count
+            if cost <= most:
+                keep, result[curve.label] = tried, count
     return result

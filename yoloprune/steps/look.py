@@ -12,7 +12,7 @@ from typing import Any, Final, get_args
 
 import torch
 
-from yoloprune.darknet.data import load_names, read_data
+from yoloprune.darknet.data import DataFile, load_names, read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.model import Graph, load, load_graph
@@ -175,9 +175,18 @@ def class_names(graph: Graph, cfg: Path, data: Path | None) -> tuple[str, ...]:
     """Names of the classes: of the .data file that is given or the only one around for as many, else their numbers."""
     if data is not None:
         return load_names(read_data(data), graph.classes)
-    around = [read_data(each) for each in data_candidates(cfg)]
-    fitting = [each for each in around if each.classes in (None, graph.classes)]
+    fitting = [
+        each for each in map(_understood, data_candidates(cfg)) if each and each.classes in (None, graph.classes)
+    ]
     return load_names(fitting[0], graph.classes) if len(fitting) == 1 else tuple(map(str, range(graph.classes)))
+
+
+def _understood(file: Path) -> DataFile | None:
+    """None for what only has the name of a .data file, like perf.data."""
+    try:
+        return read_data(file)
+    except InputError:
+        return None
 
 
 def forecast(

@@ -57,10 +57,17 @@ class Method:
         file = job.workspace.sensitivity_file(job.next_round)
         if file.exists():
             before = vars(Sensitivity.load(file).setup)
+        was, had = before.get("compensation", REFIT), before.get("calibrate", CALIBRATE)
+        if was not in COMPENSATIONS:
+            raise InputError(
+                f"expected one of {', '.join(COMPENSATIONS)}, found {was!r}; ana --force measures anew", file=file
+            )
+        # Without pictures nothing can be refitted: where there are some now, or they are needed, that was no choice.
         if compensation is None:
-            compensation = before.get("compensation", REFIT)
+            compensation = REFIT if calibrate and not had else was
         if calibrate is None:
-            calibrate = before.get("calibrate", CALIBRATE)
+            needed = compensation != was or criterion not in (None, *WITHOUT_PICTURES)
+            calibrate = CALIBRATE if needed and not had else had
         if (compensation, calibrate) == (before.get("compensation"), before.get("calibrate")):
             criterion = criterion or before["criterion"]
         return cls.of(criterion, calibrate, compensation)

@@ -271,6 +271,7 @@ class _Run:
         if rose or metric == state.best_metric:
             state.best_metric, state.best_iteration = metric, state.iteration
             state.best = {name: tensor.clone() for name, tensor in self.measured.state_dict().items()}
+        state.evaluated = state.iteration  # before what may be interrupted: measured again, it would count twice
         self.draw()
 
     def _prepare(self) -> None:
