@@ -32,13 +32,7 @@ def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
     target = Path(path)
     if target.exists() and not force:
         raise InputError("exists already; --force replaces it", file=target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", file=target) from error
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _made_beside(target)
     try:
         yield temporary
         temporary.chmod(0o644)
@@ -51,9 +45,18 @@ def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
 
 def ready(folder: Path) -> None:
     """Makes a folder. InputError if nothing can be written there."""
-    with atomic_path(folder / ".trial"):
-        pass
-    (folder / ".trial").unlink()
+    _made_beside(folder / "trial").unlink()
+
+
+def _made_beside(target: Path) -> Path:
+    """A new, empty file of another name. InputError if there can be none."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", file=target) from error
+    os.close(handle)
+    return Path(name)
 
 
 def sha256(path: str | Path) -> str:

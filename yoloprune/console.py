@@ -130,12 +130,6 @@ class Screen:
             print(f"yoloprune: warning: {text}", file=sys.stderr)
 
 
-def warn_of_nothing(screen: Screen, accuracy: float) -> None:
-    """Where the original is right about nothing, no cut can lose anything."""
-    if accuracy == 0:
-        screen.warn("the original's accuracy is 0, so no cut is seen to lose any: are weights, data and dialect right?")
-
-
 @contextmanager
 def screen_of(json_file: str | None, quiet: bool, force: bool) -> Iterator[Screen]:
     """A command's screen. InputError, before any work, if the JSON file exists and may not be replaced."""

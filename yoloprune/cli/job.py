@@ -23,7 +23,7 @@ from yoloprune.steps.job import open_job
 from yoloprune.steps.method import CALIBRATE, Method
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import prune
-from yoloprune.steps.run import EPOCHS, run
+from yoloprune.steps.run import EPOCHS, run, thresholds_of
 from yoloprune.steps.train import train_network
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
@@ -92,7 +92,7 @@ def ana_command(
         job = open_job(workspace)
         file = job.workspace.sensitivity_file(job.next_round)
         files = {"sensitivity": file, "plot": file.with_suffix(".png")}
-        console.warn_of_nothing(screen, result.baseline)
+        _warn_of_nothing(screen, result.baseline)
         gains = look.gains(job, result)
         plot_sensitivity(result, gains, look.frontier(job, result), files["plot"])
         screen.answer(
@@ -172,7 +172,7 @@ def prune_command(
             f"all groups together lose {pruned.joint_loss:.4f}; "
             f"each alone {'may lose' if threshold is not None else 'loses at most'} {pruned.threshold:.4f}",
         )
-        console.warn_of_nothing(screen, pruned.original.accuracy)
+        _warn_of_nothing(screen, pruned.original.accuracy)
         if threshold is not None:
             _warn_of_sum(screen, pruned.joint_loss, pruned.threshold)
 
@@ -381,12 +381,12 @@ def run_command(
     with screen_of(json, quiet, force) as screen:
         compensation = console.compensation_of(no_compensate, bn_recalibrate) or REFIT
         if dry_run:
-            Method.of(criterion, calibrate, compensation)
+            thresholds = thresholds_of(threshold, rounds)
             check_epochs(epochs)
             check_objective(objective, reader)
+            Method.of(criterion, calibrate, compensation)
             settings = Settings(dialect, letterbox, metric, images)
             ahead = look.forecast(cfg, weights, data, workspace=workspace, settings=settings, device=device)
-            thresholds = [threshold * number / rounds for number in range(1, rounds + 1)]
             listed = ", ".join(f"{each:g}" for each in thresholds)
             trained = f"after it, cut at {listed}, each time trained for {epochs:g} epochs"
             screen.answer({**asdict(ahead), "thresholds": thresholds}, report.forecast_line(ahead), trained)
@@ -451,6 +451,12 @@ def status_command(
 def _figures(before: Figures, after: Figures, files: Any, written: bool) -> dict[str, Any]:
     """What prune, finetune, export and run answer; `files` names what was written, nothing after a dry run."""
     return {"before": before.as_dict(), "after": after.as_dict(), "files": dict(files) if written else {}}
+
+
+def _warn_of_nothing(screen: console.Screen, accuracy: float) -> None:
+    """Where the original is right about nothing, no cut can lose anything."""
+    if accuracy == 0:
+        screen.warn("the original's accuracy is 0, so no cut is seen to lose any: are weights, data and dialect right?")
 
 
 def _warn_of_sum(screen: console.Screen, joint_loss: float, threshold: float, cut: str = "") -> None:

@@ -160,8 +160,9 @@ def compensate_alone(
     changed: dict[int, Arrays] = {}
     for layer, observed in moments.items():
         filters = channels.kept_outputs(layer, keep)
-        before, after = (each.weights.layers[layer]["weight"][filters] for each in (model, masked))
-        if np.array_equal(before, after):  # what they read is still there, or went in an earlier round
+        before, after = (each.weights.layers[layer] for each in (model, masked))
+        # What they read is still there, or went in an earlier round.
+        if after is before or np.array_equal(before["weight"][filters], after["weight"][filters]):
             continue
         fit = fitted(model, wanted[layer], observed, keep)
         changed[layer] = _arrays(masked.weights.layers[layer], fit, filters)

@@ -59,8 +59,9 @@ class Method:
             before = vars(Sensitivity.load(file).setup)
         was, had = before.get("compensation", REFIT), before.get("calibrate", CALIBRATE)
         if was not in COMPENSATIONS:
+            known = ", ".join(COMPENSATIONS)
             raise InputError(
-                f"expected one of {', '.join(COMPENSATIONS)}, found {was!r}; ana --force measures anew", file=file
+                f"compensation: expected one of {known}, found {was!r}; ana --force measures anew", file=file
             )
         # Without pictures nothing can be refitted: where there are some now, or they are needed, that was no choice.
         if compensation is None:

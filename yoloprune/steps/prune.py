@@ -167,12 +167,8 @@ def prune(
         "drop_branches": drop_branches,
         "multiple": multiple,
         "min_keep": min_keep,
-    }
-    chosen_by |= {
         "exclude": sorted(exclude),
-        "criterion": method.criterion,
-        "calibrate": method.calibrate,
-        "compensation": method.compensation,
+        **vars(method),
     }
     plan = Plan.of(job.workspace.cfg.sha256, job.channels, keep, chosen_by, _accuracies(original, before, after))
     files = (job.workspace.plan_file(number), job.workspace.pruned_file(number))

@@ -72,8 +72,7 @@ def run(
     Round k of K prunes at threshold * k / K, each group against the original network, and is left out where nothing
     more can go at that. epochs: of each round. An interrupted run goes on where it was. All else as the steps have it.
     """
-    if rounds < 1:
-        raise InputError(f"--rounds: expected at least 1, found {rounds}")
+    thresholds = thresholds_of(threshold, rounds)
     check_epochs(epochs)
     if world_size() > 1:
         raise InputError("run: expected one process, found several of torchrun, which is for ana, finetune and train")
@@ -94,9 +93,8 @@ def run(
     }
     _check_same(Workspace.load(workspace), {**how, "exclude": sorted(exclude)})
     refused: NothingGoesError | None = None
-    for number in range(1, rounds + 1):
+    for number, share in enumerate(thresholds, start=1):
         watch(Step("round", number, rounds))
-        share = threshold * number / rounds
         if not _reached(Workspace.load(workspace), number, share, relative=relative):
             try:
                 prune(share, relative=relative, exclude=exclude, **how, workspace=workspace, device=device, watch=watch)
@@ -121,6 +119,13 @@ def run(
     if exported.names is not None:
         files["names"] = exported.names
     return RunResult(exported.before, exported.after, files, len(Workspace.load(workspace).rounds))
+
+
+def thresholds_of(threshold: float, rounds: int) -> list[float]:
+    """Of each round; it grows evenly. InputError without a round."""
+    if rounds < 1:
+        raise InputError(f"--rounds: expected at least 1, found {rounds}")
+    return [threshold * number / rounds for number in range(1, rounds + 1)]
 
 
 def _check_same(workspace: Workspace, how: Mapping[str, Any]) -> None:

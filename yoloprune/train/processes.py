@@ -112,7 +112,7 @@ class Statistics:
         kept: dict[Tensor, float] = {}
         for module in network.layers if processes.count > 1 else ():
             if module.training and hasattr(module, "variance"):
-                share = getattr(module, "momentum", network.graph.dialect.bn_momentum)  # of [batchnorm] always this one
+                share: Any = module.momentum
                 for tensor in (module.mean, module.variance):
                     assert isinstance(tensor, Tensor)
                     kept[tensor] = kept.get(tensor, 1.0) * (1 - share)

@@ -144,14 +144,13 @@ class _Batchnorm(nn.Module):
     def __init__(self, layer: Batchnorm, dialect: Dialect) -> None:
         super().__init__()
         add_tensors(self, layer.tensors())
-        self.biased, self.dialect = layer.biased, dialect
+        self.biased, self.dialect, self.momentum = layer.biased, dialect, dialect.bn_momentum
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias if self.biased else torch.zeros_like(self.scale)
         assert isinstance(bias, Tensor)
         if self.training:
-            momentum = self.dialect.bn_momentum
-            return normalize(x, self.scale, bias, self.mean, self.variance, self.dialect, momentum)
+            return normalize(x, self.scale, bias, self.mean, self.variance, self.dialect, self.momentum)
         factor, offset = fold(self.scale, bias, self.mean, self.variance, self.dialect)
         return x * factor.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
 
