@@ -148,6 +148,20 @@ def test_section_is_libdarknets(compared: Compared, name: str) -> None:
         assert worst(ours[index].numpy(), flat) < 1e-5, model.graph.layers[index]
 
 
+@pytest.mark.parametrize("name", IN_LIBDARKNET)
+def test_section_computes_in_bfloat16_as_training_on_a_gpu_does(name: str) -> None:
+    model = random_model(graph_of(NET + IN_LIBDARKNET[name], PJREDDIE), 5)
+    every = [layer.index for layer in model.graph.layers if layer.trainable]
+    found = []
+    for half in (False, True):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found.append(build(model)(torch.from_numpy(INPUTS), want=every))
+    for index in every:
+        exact, rounded = (outputs[index].double() for outputs in found)
+        # 8 bits of each value, a few layers deep; what compares values may choose another.
+        assert float((rounded - exact).norm() / exact.norm()) < 0.05, model.graph.layers[index]
+
+
 @pytest.mark.parametrize("name", CLASSIC)
 def test_classic_activation_is_libdarknets(libdarknet: Path, name: str) -> None:
     library = ctypes.CDLL(str(libdarknet))

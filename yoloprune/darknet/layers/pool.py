@@ -167,7 +167,8 @@ class _Maxpool(nn.Module):
         if self.exact:
             y = F.max_pool2d(x, self.size, self.stride, self.inner)
         else:
-            y = F.max_pool2d(F.pad(x, self.border, value=_FLOAT_MIN), self.size, self.stride)
+            least = max(_FLOAT_MIN, torch.finfo(x.dtype).min)  # bfloat16 has not all of float32's numbers
+            y = F.max_pool2d(F.pad(x, self.border, value=least), self.size, self.stride)
         return y if self.blur is None else self.blur(y)
 
 
