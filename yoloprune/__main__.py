@@ -11,10 +11,13 @@ def main() -> None:
     """Parse, call, print."""
     try:
         # Within the block: PyTorch and the rest take seconds, in which Ctrl-C may come.
+        import torch
+
         from yoloprune.allocator import keep_freed_memory
         from yoloprune.cli import app
 
         keep_freed_memory()
+        torch.backends.cudnn.allow_tf32 = False  # GPUs would round what a convolution reads to 10 bits; Darknet's don't
         app(prog_name="yoloprune")
     except KeyboardInterrupt:
         print(f"yoloprune: {INTERRUPTED}", file=sys.stderr)

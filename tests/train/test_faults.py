@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.train.test_loop import NET, drawn_images, fresh, halves
 from yoloprune.darknet import weights as weights_file
@@ -203,6 +204,32 @@ def test_two_processes_are_one_with_twice_the_mini_batches(
     assert (alone / loop.LOG).read_text().splitlines()[-1].split(",")[0] == "5"
     logs = [np.loadtxt(folder / loop.LOG, delimiter=",", skiprows=1, usecols=(1, 2)) for folder in (alone, shared)]
     np.testing.assert_allclose(logs[1], logs[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "number", "reason"),
+    [("cuda:0", "0", "expected cuda, of which each process of torchrun takes one, found cuda:0"),
+     ("cuda", "2", "expected a GPU for each process of torchrun, found 2")],
+)  # fmt: skip
+def test_each_process_needs_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, device: str, number: str, reason: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    launched = {"WORLD_SIZE": "3", "RANK": number, "LOCAL_RANK": number}
+    with pytest.raises(InputError, match=reason), joined(device, launched):
+        pass
+
+
+def test_processes_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", told.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **how: told.extend([backend, how["device_id"]]))
+    monkeypatch.setattr(dist, "barrier", lambda: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with joined("cuda", {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}) as place:
+        assert place == "cuda:1"
+    assert told == [torch.device("cuda:1"), "nccl", torch.device("cuda:1")]
 
 
 if __name__ == "__main__":

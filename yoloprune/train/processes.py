@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from yoloprune.darknet.network import Network
+from yoloprune.errors import InputError
 
 _PATIENCE = timedelta(hours=12)
 """How long a process waits for the others, the first one's measuring included."""
@@ -42,15 +43,19 @@ def rank_of(environment: Mapping[str, str] = os.environ) -> int:
 def joined(device: str, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
     """Joins the processes of torchrun for the block, if it started this one; gives the device that this one is to use.
 
-    gloo on CPUs, nccl on GPUs, of which `cuda` means one for each process.
+    gloo on CPUs, nccl on GPUs, of which `cuda` means one for each process. InputError where they are too few, or one is
+    named for all.
     """
     if world_size(environment) < 2 or dist.is_initialized():
         yield device
         return
-    if device == "cuda":
-        device = f"cuda:{environment.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
+    if device.startswith("cuda"):
+        own = _own_gpu(device, environment)
+        torch.cuda.set_device(own)
+        dist.init_process_group("nccl", timeout=_PATIENCE, device_id=own)
+        device = str(own)
+    else:
+        dist.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield device
         # Threads of gloo abort a process that ends while another is still at work, or while a module holds the group.
@@ -58,6 +63,15 @@ def joined(device: str, environment: Mapping[str, str] = os.environ) -> Iterator
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def _own_gpu(device: str, environment: Mapping[str, str]) -> torch.device:
+    if device != "cuda":
+        raise InputError(f"--device: expected cuda, of which each process of torchrun takes one, found {device}")
+    number, count = int(environment.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise InputError(f"--device cuda: expected a GPU for each process of torchrun, found {count}")
+    return torch.device("cuda", number)
 
 
 class Processes:

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process."""
+"""What the program sets for its whole process: freed memory stays, float32 is whole on GPUs too."""
 
 from __future__ import annotations
 
@@ -28,3 +28,16 @@ def test_what_is_freed_need_not_be_faulted_in_again() -> None:
         for how in ("plain", "kept")
     )
     assert kept < plain / 2
+
+
+def test_gpus_compute_convolutions_in_whole_float32() -> None:
+    program = """
+import sys, torch
+from yoloprune.__main__ import main
+sys.argv[1:] = ["--help"]
+try:
+    main()
+finally:
+    assert not torch.backends.cudnn.allow_tf32
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
