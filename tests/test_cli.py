@@ -29,7 +29,7 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
-from yoloprune.darknet.network import build
+from yoloprune.darknet.network import Network, build
 from yoloprune.detect.measure import DetectionMeasure, load_measure
 from yoloprune.steps.job import Step
 from yoloprune.steps.prune import Pruned
@@ -508,6 +508,15 @@ def test_total_loss_is_the_joint_loss_as_measured(own: Bench) -> None:
     lost = result["before"]["map50_present"] - result["after"]["map50_present"]
     assert lost == pytest.approx(result["joint_loss"])
     assert Workspace.load(Path("yoloprune-workspace")).last.chosen_by["total_loss"] == 0.1
+
+
+def test_a_device_without_the_memory_says_so_in_a_line(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 7.79 GiB")
+
+    monkeypatch.setattr(Network, "forward", full)
+    said = call("map", *own.inputs, status=2).stderr
+    assert said == "yoloprune: CUDA out of memory; training takes less with larger subdivisions= in the cfg\n"
 
 
 def interrupt_at(number: int) -> Callable[[Step], None]:

@@ -46,6 +46,9 @@ class Commands(TyperGroup):
             raise _ended(str(error), BAD_INPUT) from None
         except typer.TyperException as error:
             raise _ended(f"{_line_of(error)}{error.format_message()} (--help shows the use)", BAD_INPUT) from None
+        except torch.cuda.OutOfMemoryError as error:
+            said = str(error).split(". ", 1)[0]
+            raise _ended(f"{said}; training takes less with larger subdivisions= in the cfg", BAD_INPUT) from None
         except KeyboardInterrupt:
             raise _ended(INTERRUPTED, INTERRUPTED_STATUS) from None
 

@@ -19,7 +19,7 @@ from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.detect import image as image_file
 from yoloprune.detect import measure as measure_file
-from yoloprune.detect.measure import DetectionMeasure, Pictures, load_measure
+from yoloprune.detect.measure import DetectionMeasure, Pictures, batch_for, load_measure
 from yoloprune.readers import opencv
 
 
@@ -44,6 +44,18 @@ def test_map_is_what_opencv_and_a_plain_loop_give(shared: Path) -> None:
         start += len(batch.sizes)
     expected = plain_map(found, split.truths)
     assert abs(ours["map50_present"] - expected) < 1e-3
+
+
+def test_a_gpu_takes_as_many_pictures_as_its_outputs_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    convolution = "[convolutional]\nsize=3\npad=1\nfilters={}\nactivation=linear\n".format
+    text = "[net]\nwidth=16\nheight=16\nchannels=3\n" + convolution(8) + convolution(4) + convolution(2)
+    graph = graph_of(text + "[route]\nlayers=0,-1\n" + convolution(5))
+    assert graph.alive == (8 + 2 + 10) * 16 * 16  # at the route: what it joins, and itself
+    bytes_each = 4 * graph.alive
+    for room, batch in [(0, 1), (bytes_each * 1, 1), (bytes_each * 9, 8), (bytes_each * 1000, 64)]:
+        monkeypatch.setattr(measure_file, "ALIVE", room)
+        assert batch_for(graph, "cuda:1") == batch
+    assert batch_for(graph, "cpu") == 64
 
 
 def test_the_first_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,14 @@ class Graph:
         return {source for layer in self.layers[start:] for source in layer.sources if source < start}
 
     @property
+    def alive(self) -> int:
+        """The most values that an image's outputs take at a time, when the layers run in order."""
+        shapes = {-1: self.net.input, **{layer.index: layer.out for layer in self.layers}}
+        return max(
+            sum(shapes[index].size for index in {*self.read_across(layer.index), layer.index}) for layer in self.layers
+        )
+
+    @property
     def bflops(self) -> float:
         """1e9 floating point operations an image."""
         return sum(layer.flops for layer in self.layers) / 1e9

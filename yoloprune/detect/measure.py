@@ -34,8 +34,10 @@ from yoloprune.detect.image import Fit, load_batches
 from yoloprune.detect.outcome import Outcome
 from yoloprune.errors import InputError
 
-PIXELS: Final = {"cpu": 16 * 320 * 320, "cuda": 256 * 320 * 320}
-"""Of a batch's input: on CPUs larger ones fall out of the cache, smaller ones wait for each layer's start."""
+PIXELS: Final = 16 * 320 * 320
+"""Of a batch's input on a CPU: larger ones fall out of the cache, smaller ones wait for each layer's start."""
+ALIVE: Final = 1 << 30
+"""Bytes of a batch's outputs on other devices, which is less than any GPU has and enough to keep it at work."""
 SUPPRESSED: Final = 32
 """Pictures whose boxes are suppressed together: they share what a call of NumPy takes."""
 CROWD: Final = 1 << 17
@@ -103,8 +105,8 @@ class Pictures:
 def batch_for(graph: Graph, device: str | torch.device) -> int:
     """How many pictures are best run at a time: a power of two up to 64."""
     _, h, w = graph.net.input
-    pixels = PIXELS["cpu" if torch.device(device).type == "cpu" else "cuda"]
-    return 1 << min(max(pixels // (h * w), 1).bit_length() - 1, 6)
+    fitting = PIXELS // (h * w) if torch.device(device).type == "cpu" else ALIVE // (4 * graph.alive)
+    return 1 << min(max(fitting, 1).bit_length() - 1, 6)
 
 
 class Measure(ABC):
