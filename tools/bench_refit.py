@@ -6,13 +6,16 @@ The first N pictures of the valid list choose and are refitted on; accuracy is t
 
 plain       L1 order, plain cut                recalibrated   the same, batch norm's statistics measured anew
 refitted    L1 order, refitted                 eliminated     elimination order, refitted
+enough E    as eliminated, with the least ridge that gains E of what the strong ones do (compensate.ENOUGH, 0.7)
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 from bench_oneshot import measure_of, part
 from rich.console import Console
@@ -22,6 +25,7 @@ from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import network_for_measuring
+from yoloprune.prune import compensate
 from yoloprune.prune.channels import KeepAtoms, trace
 from yoloprune.prune.cutter import RECALIBRATE, Cutter
 
@@ -55,11 +59,16 @@ def main() -> None:
             keep = curve.keep(channels, keep, round(share * curve.atoms))
         return keep
 
+    def with_enough(enough: float, share: float) -> Model:
+        with mock.patch.object(compensate, "ENOUGH", enough):
+            return refitted.together(kept("elimination", share))
+
     ways: dict[str, Callable[[float], Model]] = {
         "plain": lambda share: plain.together(kept("l1", share)),
         "recalibrated": lambda share: recalibrated.together(kept("l1", share)),
         "refitted": lambda share: refitted.together(kept("l1", share)),
         "eliminated": lambda share: refitted.together(kept("elimination", share)),
+        **{f"enough {enough:.1f}": partial(with_enough, enough) for enough in (1.0, 0.9, 0.5)},
     }
     shares = [float(share) for share in args.shares.split(",")]
     original = fresh.accuracy(network_for_measuring(model))

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from yoloprune import console, report
+from yoloprune import report
+from yoloprune.cli import options
 from yoloprune.cli.app import app
-from yoloprune.console import screen_of
+from yoloprune.console import Screen, screen_of
 from yoloprune.errors import InputError
 from yoloprune.plots import plot_sensitivity
 from yoloprune.prune.cutter import REFIT
@@ -30,30 +31,30 @@ from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
 @app.command("ana", epilog="Example: yoloprune ana yolo.cfg yolo.weights --data coco.data --images 500")
 def ana_command(
-    cfg: console.CfgArg,
-    weights: console.WeightsArg,
-    data: console.Data = None,
-    workspace: console.WorkspaceDir = DEFAULT,
-    dialect: console.DialectName = "alexeyab",
-    letterbox: console.Letterbox = None,
-    metric: console.Metric = None,
-    images: console.Images = None,
-    labels: console.Labels = True,
-    allow_partial: console.AllowPartial = False,
-    criterion: console.Criterion = None,
-    calibrate: console.Calibrate = CALIBRATE,
-    no_compensate: console.NoCompensate = False,
-    bn_recalibrate: console.BnRecalibrate = False,
-    losses: console.Losses = None,
-    grid: console.Grid = False,
-    sparsities: console.Sparsities = None,
-    device: console.Device = "cpu",
-    seed: console.Seed = 0,
-    force: console.Force = False,
-    dry_run: console.DryRun = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    cfg: options.CfgArg,
+    weights: options.WeightsArg,
+    data: options.Data = None,
+    workspace: options.WorkspaceDir = DEFAULT,
+    dialect: options.DialectName = "alexeyab",
+    letterbox: options.Letterbox = None,
+    metric: options.Metric = None,
+    images: options.Images = None,
+    labels: options.Labels = True,
+    allow_partial: options.AllowPartial = False,
+    criterion: options.Criterion = None,
+    calibrate: options.Calibrate = CALIBRATE,
+    no_compensate: options.NoCompensate = False,
+    bn_recalibrate: options.BnRecalibrate = False,
+    losses: options.Losses = None,
+    grid: options.Grid = False,
+    sparsities: options.Sparsities = None,
+    device: options.Device = "cpu",
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Measure how accuracy falls as each group of channels is pruned alone.
 
@@ -63,9 +64,9 @@ def ana_command(
         settings = Settings(dialect, letterbox, metric, images, labels, allow_partial)
         if [losses is not None, grid, sparsities is not None].count(True) > 1:
             raise InputError("expected at most one of --losses, --grid and --sparsities")
-        wanted = console.shares_of("--losses", losses)
-        shares = GRID if grid else console.shares_of("--sparsities", sparsities)
-        compensation = console.compensation_of(no_compensate, bn_recalibrate) or REFIT
+        wanted = options.shares_of("--losses", losses)
+        shares = GRID if grid else options.shares_of("--sparsities", sparsities)
+        compensation = options.compensation_of(no_compensate, bn_recalibrate) or REFIT
         if dry_run:
             Method.of(criterion, calibrate, compensation)
             ahead = look.forecast(
@@ -102,31 +103,31 @@ def ana_command(
 
 @app.command("prune", epilog="Example: yoloprune prune --threshold 0.01 --multiple 8")
 def prune_command(
-    threshold: console.Threshold = None,
-    ratio: console.Ratio = None,
-    total_loss: console.TotalLoss = None,
-    relative: console.Relative = False,
-    rule: console.Rule = "interpolated",
-    objective: console.Objective = "bflops",
-    reader: console.ReaderName = None,
-    drop_branches: console.DropBranches = False,
-    exclude: console.Exclude = None,
-    multiple: console.Multiple = 1,
-    min_keep: console.MinKeep = 1,
-    criterion: console.CriterionAsBefore = None,
-    calibrate: console.CalibrateAsBefore = None,
-    no_compensate: console.NoCompensate = False,
-    bn_recalibrate: console.BnRecalibrate = False,
+    threshold: options.Threshold = None,
+    ratio: options.Ratio = None,
+    total_loss: options.TotalLoss = None,
+    relative: options.Relative = False,
+    rule: options.Rule = "interpolated",
+    objective: options.Objective = "bflops",
+    reader: options.ReaderName = None,
+    drop_branches: options.DropBranches = False,
+    exclude: options.Exclude = None,
+    multiple: options.Multiple = 1,
+    min_keep: options.MinKeep = 1,
+    criterion: options.CriterionAsBefore = None,
+    calibrate: options.CalibrateAsBefore = None,
+    no_compensate: options.NoCompensate = False,
+    bn_recalibrate: options.BnRecalibrate = False,
     reuse_analysis: Annotated[
         bool, typer.Option("--reuse-analysis", help="Choose by the curves of the round before.")
     ] = False,
-    workspace: console.WorkspaceDir = DEFAULT,
-    device: console.Device = "cpu",
-    force: console.Force = False,
-    dry_run: console.DryRun = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    workspace: options.WorkspaceDir = DEFAULT,
+    device: options.Device = "cpu",
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Choose how much of each group goes, cut all together, and measure before and after.
 
@@ -143,12 +144,12 @@ def prune_command(
             objective=objective,
             reader=reader,
             drop_branches=drop_branches,
-            exclude=console.layers_of(exclude),
+            exclude=options.layers_of(exclude),
             multiple=multiple,
             min_keep=min_keep,
             criterion=criterion,
             calibrate=calibrate,
-            compensation=console.compensation_of(no_compensate, bn_recalibrate),
+            compensation=options.compensation_of(no_compensate, bn_recalibrate),
             reuse_analysis=reuse_analysis,
             workspace=workspace,
             device=device,
@@ -179,12 +180,12 @@ def prune_command(
 
 @app.command("finetune", epilog="Example: yoloprune finetune --epochs 30 --batch 64")
 def finetune_command(
-    epochs: console.Epochs = None,
+    epochs: options.Epochs = None,
     iterations: Annotated[
         int | None, typer.Option("--iterations", metavar="N", min=1, help="Instead: updates of the weights.")
     ] = None,
-    learning_rate: console.LearningRate = None,
-    batch: console.BatchSize = None,
+    learning_rate: options.LearningRate = None,
+    batch: options.BatchSize = None,
     distill: Annotated[
         bool, typer.Option("--distill", help="Let the unpruned network teach, too: its outputs, and features at cuts.")
     ] = False,
@@ -194,18 +195,18 @@ def finetune_command(
     freeze: Annotated[
         str | None, typer.Option("--freeze", metavar="LAYERS", help="Layers that stay as they are, like 0-4,8.")
     ] = None,
-    ema: console.Ema = None,
-    early_stop: console.EarlyStop = 0,
-    bf16: console.Bf16 = False,
-    workspace: console.WorkspaceDir = DEFAULT,
-    device: console.Device = "cpu",
-    seed: console.Seed = 0,
-    workers: console.Workers = 2,
-    force: console.Force = False,
-    dry_run: console.DryRun = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    ema: options.Ema = None,
+    early_stop: options.EarlyStop = 0,
+    bf16: options.Bf16 = False,
+    workspace: options.WorkspaceDir = DEFAULT,
+    device: options.Device = "cpu",
+    seed: options.Seed = 0,
+    workers: options.Workers = 2,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Train the pruned network on the train list with the mask held; an interrupted training goes on.
 
@@ -219,7 +220,7 @@ def finetune_command(
             batch=batch,
             distill=distill,
             labels=not no_labels,
-            freeze=console.layers_of(freeze, "--freeze"),
+            freeze=options.layers_of(freeze, "--freeze"),
             ema=ema,
             early_stop=early_stop,
             bf16=bf16,
@@ -238,9 +239,9 @@ def finetune_command(
 
 @app.command("train", epilog="Example: yoloprune train yolo.cfg --data d.data --pretrained yolo.conv.15 -o trained")
 def train_command(
-    cfg: console.CfgArg,
-    data: console.Data = None,
-    out: console.OutOrBackup = None,
+    cfg: options.CfgArg,
+    data: options.Data = None,
+    out: options.OutOrBackup = None,
     pretrained: Annotated[
         Path | None,
         typer.Option("--pretrained", metavar="FILE", help="Weights of all layers or the first ones, to start from."),
@@ -248,21 +249,21 @@ def train_command(
     iterations: Annotated[
         int, typer.Option("--iterations", metavar="N", min=0, help="Updates; 0: the cfg's max_batches.")
     ] = 0,
-    ema: console.Ema = None,
-    early_stop: console.EarlyStop = 0,
-    bf16: console.Bf16 = False,
-    images: console.Images = None,
-    dialect: console.DialectName = "alexeyab",
-    letterbox: console.Letterbox = None,
-    metric: console.Metric = None,
-    device: console.Device = "cpu",
-    seed: console.Seed = 0,
-    workers: console.Workers = 2,
-    force: console.Force = False,
-    dry_run: console.DryRun = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    ema: options.Ema = None,
+    early_stop: options.EarlyStop = 0,
+    bf16: options.Bf16 = False,
+    images: options.Images = None,
+    dialect: options.DialectName = "alexeyab",
+    letterbox: options.Letterbox = None,
+    metric: options.Metric = None,
+    device: options.Device = "cpu",
+    seed: options.Seed = 0,
+    workers: options.Workers = 2,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Train a network as its cfg says, from scratch or from the first layers of another; goes on if interrupted.
 
@@ -306,20 +307,20 @@ def train_command(
 
 @app.command("export", epilog="Example: yoloprune export -o slim --for opencv --fold-bn")
 def export_command(
-    out: console.Out,
-    reader: console.ForReader = None,
+    out: options.Out,
+    reader: options.ForReader = None,
     fold_bn: Annotated[
         bool, typer.Option("--fold-bn", help="Batch norm within the weights, so that all readers compute the same.")
     ] = False,
     keep_seen: Annotated[
         bool, typer.Option("--keep-seen", help="Keep the count of images trained on; else 0, so that training starts.")
     ] = False,
-    workspace: console.WorkspaceDir = DEFAULT,
-    force: console.Force = False,
-    dry_run: console.DryRun = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    workspace: options.WorkspaceDir = DEFAULT,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Write the slim network as .cfg, .weights and .names that stock Darknet runs.
 
@@ -343,43 +344,43 @@ def export_command(
 
 @app.command("run", epilog="Example: yoloprune run y.cfg y.weights --data d.data --threshold 0.02 --epochs 20 -o slim")
 def run_command(
-    cfg: console.CfgArg,
-    weights: console.WeightsArg,
-    out: console.Out,
-    threshold: console.NeededThreshold,
-    data: console.Data = None,
-    epochs: console.RoundEpochs = EPOCHS,
+    cfg: options.CfgArg,
+    weights: options.WeightsArg,
+    out: options.Out,
+    threshold: options.NeededThreshold,
+    data: options.Data = None,
+    epochs: options.RoundEpochs = EPOCHS,
     rounds: Annotated[int, typer.Option("--rounds", metavar="K", min=1, help="Rounds of cutting and training.")] = 1,
-    workspace: console.WorkspaceDir = DEFAULT,
-    dialect: console.DialectName = "alexeyab",
-    letterbox: console.Letterbox = None,
-    metric: console.Metric = None,
-    images: console.Images = None,
-    relative: console.Relative = False,
-    objective: console.Objective = "bflops",
-    reader: console.ReaderName = None,
-    drop_branches: console.DropBranches = False,
-    exclude: console.Exclude = None,
-    multiple: console.Multiple = 1,
-    min_keep: console.MinKeep = 1,
-    criterion: console.Criterion = None,
-    calibrate: console.Calibrate = CALIBRATE,
-    no_compensate: console.NoCompensate = False,
-    bn_recalibrate: console.BnRecalibrate = False,
-    learning_rate: console.LearningRate = None,
-    batch: console.BatchSize = None,
-    device: console.Device = "cpu",
-    seed: console.Seed = 0,
-    workers: console.Workers = 2,
-    force: console.Force = False,
-    dry_run: console.DryRun = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    workspace: options.WorkspaceDir = DEFAULT,
+    dialect: options.DialectName = "alexeyab",
+    letterbox: options.Letterbox = None,
+    metric: options.Metric = None,
+    images: options.Images = None,
+    relative: options.Relative = False,
+    objective: options.Objective = "bflops",
+    reader: options.ReaderName = None,
+    drop_branches: options.DropBranches = False,
+    exclude: options.Exclude = None,
+    multiple: options.Multiple = 1,
+    min_keep: options.MinKeep = 1,
+    criterion: options.Criterion = None,
+    calibrate: options.Calibrate = CALIBRATE,
+    no_compensate: options.NoCompensate = False,
+    bn_recalibrate: options.BnRecalibrate = False,
+    learning_rate: options.LearningRate = None,
+    batch: options.BatchSize = None,
+    device: options.Device = "cpu",
+    seed: options.Seed = 0,
+    workers: options.Workers = 2,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Do all four steps, the threshold growing from round to round to T."""
     with screen_of(json, quiet, force) as screen:
-        compensation = console.compensation_of(no_compensate, bn_recalibrate) or REFIT
+        compensation = options.compensation_of(no_compensate, bn_recalibrate) or REFIT
         if dry_run:
             thresholds = thresholds_of(threshold, rounds)
             check_epochs(epochs)
@@ -408,7 +409,7 @@ def run_command(
             objective=objective,
             reader=reader,
             drop_branches=drop_branches,
-            exclude=console.layers_of(exclude),
+            exclude=options.layers_of(exclude),
             multiple=multiple,
             min_keep=min_keep,
             criterion=criterion,
@@ -436,11 +437,11 @@ def run_command(
 
 @app.command("status", epilog="Example: yoloprune status -w my-workspace")
 def status_command(
-    workspace: console.WorkspaceDir = DEFAULT,
-    force: console.Force = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    workspace: options.WorkspaceDir = DEFAULT,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Show the rounds of a workspace."""
     with screen_of(json, quiet, force) as screen:
@@ -453,13 +454,13 @@ def _figures(before: Figures, after: Figures, files: Any, written: bool) -> dict
     return {"before": before.as_dict(), "after": after.as_dict(), "files": dict(files) if written else {}}
 
 
-def _warn_of_nothing(screen: console.Screen, accuracy: float) -> None:
+def _warn_of_nothing(screen: Screen, accuracy: float) -> None:
     """Where the original is right about nothing, no cut can lose anything."""
     if accuracy == 0:
         screen.warn("the original's accuracy is 0, so no cut is seen to lose any: are weights, data and dialect right?")
 
 
-def _warn_of_sum(screen: console.Screen, joint_loss: float, threshold: float, cut: str = "") -> None:
+def _warn_of_sum(screen: Screen, joint_loss: float, threshold: float, cut: str = "") -> None:
     """Where all groups together lose more than each alone was allowed."""
     if joint_loss > threshold:
         screen.warn(

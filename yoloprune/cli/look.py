@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from yoloprune import console, report
+from yoloprune import report
+from yoloprune.cli import options
 from yoloprune.cli.app import app
 from yoloprune.console import screen_of
 from yoloprune.steps import look
@@ -18,22 +19,22 @@ from yoloprune.steps.verify import TOLERANCE, verify
 
 @app.command("map", epilog="Example: yoloprune map yolo.cfg yolo.weights --data coco.data --points 101")
 def map_command(
-    cfg: console.CfgArg,
-    weights: console.WeightsArg,
-    data: console.Data = None,
+    cfg: options.CfgArg,
+    weights: options.WeightsArg,
+    data: options.Data = None,
     points: Annotated[
         int | None, typer.Option("--points", metavar="N", help="Of the curve: 0 (its area, the default), 11 or 101.")
     ] = None,
-    nms: console.Nms = None,
-    images: console.Images = None,
-    dialect: console.DialectName = "alexeyab",
-    letterbox: console.Letterbox = None,
-    metric: console.Metric = None,
-    device: console.Device = "cpu",
-    force: console.Force = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    nms: options.Nms = None,
+    images: options.Images = None,
+    dialect: options.DialectName = "alexeyab",
+    letterbox: options.Letterbox = None,
+    metric: options.Metric = None,
+    device: options.Device = "cpu",
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Measure accuracy by Darknet's rules on the valid list."""
     with screen_of(json, quiet, force) as screen:
@@ -57,24 +58,24 @@ def map_command(
     "detect", epilog="Example: yoloprune detect yolo.cfg yolo.weights dog.jpg cat.jpg -o boxes --data coco.data"
 )
 def detect_command(
-    cfg: console.CfgArg,
-    weights: console.WeightsArg,
+    cfg: options.CfgArg,
+    weights: options.WeightsArg,
     pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to look at.")],
-    out: console.Out,
-    data: console.Data = None,
+    out: options.Out,
+    data: options.Data = None,
     thresh: Annotated[
         float | None,
         typer.Option("--thresh", metavar="P", min=0, max=1, help="Least probability; left out, the dialect's own."),
     ] = None,
-    nms: console.Nms = None,
-    dialect: console.DialectName = "alexeyab",
-    letterbox: console.Letterbox = None,
-    device: console.Device = "cpu",
-    force: console.Force = False,
-    dry_run: console.DryRun = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    nms: options.Nms = None,
+    dialect: options.DialectName = "alexeyab",
+    letterbox: options.Letterbox = None,
+    device: options.Device = "cpu",
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Write copies of pictures with the boxes that are found, and list these."""
     with screen_of(json, quiet, force) as screen:
@@ -98,15 +99,15 @@ def detect_command(
 
 @app.command("stat", epilog="Example: yoloprune stat yolo.cfg yolo.weights --json -")
 def stat_command(
-    cfg: console.CfgArg,
+    cfg: options.CfgArg,
     weights: Annotated[
         Path | None, typer.Argument(metavar="[WEIGHTS]", help="Checked to be of this cfg, if given.")
     ] = None,
-    dialect: console.DialectName = "alexeyab",
-    force: console.Force = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    dialect: options.DialectName = "alexeyab",
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Show the layers of a network as Darknet does, and the totals."""
     with screen_of(json, quiet, force) as screen:
@@ -119,15 +120,15 @@ def stat_command(
 
 @app.command("check", epilog="Example: yoloprune check yolo.cfg yolo.weights --for opencv")
 def check_command(
-    cfg: console.CfgArg,
+    cfg: options.CfgArg,
     weights: Annotated[
         Path | None, typer.Argument(metavar="[WEIGHTS]", help="Its header and length, if given.")
     ] = None,
-    reader: console.ForReader = None,
-    force: console.Force = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    reader: options.ForReader = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Say what breaks or silently differs in which reader, by line; exit status 1 if something breaks.
 
@@ -152,12 +153,12 @@ def verify_command(
     tolerance: Annotated[
         float, typer.Option("--tolerance", metavar="X", min=0, help="Largest difference over the largest value.")
     ] = TOLERANCE,
-    dialect: console.DialectName = "alexeyab",
-    seed: console.Seed = 0,
-    force: console.Force = False,
-    quiet: console.Quiet = False,
-    json: console.Json = None,
-    config: console.Config = None,
+    dialect: options.DialectName = "alexeyab",
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    json: options.Json = None,
+    config: options.Config = None,
 ) -> None:
     """Run two networks through every reader on this machine; exit status 1 unless they are the same in all.
 
