@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.detect import image as image_file
 from yoloprune.detect import measure as measure_file
-from yoloprune.detect.measure import DetectionMeasure, Pictures, batch_for, load_measure
+from yoloprune.detect.measure import DetectionMeasure, Pictures, batch_for, load_measure, room_on
 from yoloprune.readers import opencv
 
 
@@ -56,6 +57,15 @@ def test_a_gpu_takes_as_many_pictures_as_its_outputs_fit_in_memory(monkeypatch: 
         monkeypatch.setattr(measure_file, "ALIVE", room)
         assert batch_for(graph, "cuda:1") == batch
     assert batch_for(graph, "cpu") == 64
+
+
+@pytest.mark.parametrize(("device", "room"), [("cpu", 1000), ("cuda:1", 500), ("cuda", 1000)])
+def test_a_small_gpu_keeps_less(monkeypatch: pytest.MonkeyPatch, device: str, room: int) -> None:
+    memory = {"cuda": 1 << 30, "cuda:1": 16 * 500 + 3}
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=memory[str(device)])
+    )
+    assert room_on(device, 1000) == room
 
 
 def test_the_first_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

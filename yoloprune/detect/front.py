@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.network import Network
-from yoloprune.detect.measure import Batch, Pictures
+from yoloprune.detect.measure import Batch, Pictures, room_on
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept: of the first pictures, where it isn't enough for all of them."""
@@ -23,7 +23,8 @@ class Front:
     """
 
     def __init__(self, pictures: Pictures, base: Network, memory: int = MEMORY) -> None:
-        self.pictures, self.base, self.memory = pictures, base, memory
+        self.pictures, self.base = pictures, base
+        self.memory = room_on(next(base.parameters()).device, memory)
         self._changed: frozenset[int] = frozenset()
         self._known: list[dict[int, Tensor]] = []
 

@@ -90,14 +90,14 @@ class Pictures:
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self._kept
-        number = len(self._kept)
+        number, room = len(self._kept), room_on(self._device, MEMORY)
         c, h, w = self._shape
         left = self.paths[number * self._batch :]
         for inputs, sizes in load_batches(left, w, h, c, self.fit, batch=self._batch):
             batch = Batch(inputs.to(self._device, memory_format=torch.channels_last), sizes)
             number += 1
             # Of two passes at a time the one that is ahead keeps.
-            if number > len(self._kept) and number * self._batch * self._shape.size * 4 <= MEMORY:
+            if number > len(self._kept) and number * self._batch * self._shape.size * 4 <= room:
                 self._kept.append(batch)
             yield batch
 
@@ -107,6 +107,13 @@ def batch_for(graph: Graph, device: str | torch.device) -> int:
     _, h, w = graph.net.input
     fitting = PIXELS // (h * w) if torch.device(device).type == "cpu" else ALIVE // (4 * graph.alive)
     return 1 << min(max(fitting, 1).bit_length() - 1, 6)
+
+
+def room_on(device: str | torch.device, most: int) -> int:
+    """Bytes that may be kept there only to save time: `most`, or a sixteenth of a GPU's memory if that is less."""
+    if torch.device(device).type != "cuda":
+        return most
+    return min(most, torch.cuda.get_device_properties(device).total_memory // 16)
 
 
 class Measure(ABC):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
+from yoloprune.detect.measure import room_on
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept between two layers; beyond that they are computed anew."""
@@ -32,7 +33,9 @@ class Walk:
         memory: int = MEMORY,
     ) -> None:
         """batches [B,C,H,W]; touched: layers whose outputs differ between the networks."""
-        self.networks, self.touched, self.memory = networks, touched, memory
+        self.networks, self.touched = networks, touched
+        self._device = next(networks[0].parameters()).device
+        self.memory = room_on(self._device, memory)
         self.batches = list(batches)
         self.images = sum(map(len, self.batches))
         self._known: list[Sequence[dict[int, Tensor]]] = [[{} for _ in networks] for _ in self.batches]
@@ -46,12 +49,11 @@ class Walk:
         fits = 4 * values * self.images * len(self.networks) <= self.memory
         want = read if fits else {source}
         same = not want.intersection(self.touched)
-        device = next(self.networks[0].parameters()).device
         for number, batch in enumerate(self.batches):
             outputs: list[dict[int, Tensor]] = []
             with torch.inference_mode():
                 for network, known in zip(self.networks, self._known[number], strict=True):
-                    outputs.append(outputs[0] if outputs and same else network(batch.to(device), want, known))
+                    outputs.append(outputs[0] if outputs and same else network(batch.to(self._device), want, known))
             if fits:
                 self._known[number] = [{at: x for at, x in each.items() if at >= 0} for each in outputs]
             yield [each[source] for each in outputs]
