@@ -49,8 +49,8 @@ def compensation_of(no_compensate: bool, bn_recalibrate: bool) -> str | None:
 
 def _usable(device: str) -> str:
     try:
-        torch.zeros(1, device=device).item()  # "meta" only lacks the number
-    except (RuntimeError, AssertionError, ImportError) as error:
+        torch.zeros(1, dtype=torch.float64, device=device).item()  # "meta" only lacks the number, "mps" float64
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = f" ({str(error).splitlines()[0]})" if device.startswith("cuda") else ""  # of others it lists them all
         raise typer.BadParameter(f"expected cpu, cuda or cuda:N, found {device!r}{reason}") from error
     return device
