@@ -7,12 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from yoloprune.darknet.cfg import parse
+from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.model import Graph, understand
 
 
 def alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> Graph:
-    """Layer `index` reading `inputs` channels of each source and giving `output`; it is the last layer of what comes.
+    """Layer `index` reading `inputs` channels of each source and giving `output`: the last layer of what comes."""
+    return read_alone(text_alone(graph, index, inputs, output), graph.dialect)
+
+
+def read_alone(text: str, dialect: Dialect) -> Graph:
+    """The network of such a text."""
+    return understand(parse(text.encode("utf-8", "surrogateescape"), "<a layer alone>"), dialect)
+
+
+def text_alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> str:
+    """The cfg of `alone`, the same for layers that differ in nothing.
 
     A layer with arrays (its own or another's) that reads one layer reads the network's input. Others, which may read
     several layers or do nothing where they stand first, read 1x1 convolutions put in front.
@@ -26,9 +37,9 @@ def alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> Graph
     entries = {entry.key: entry.value for entry in reversed(graph.cfg.sections[index + 1].entries)}
     entries = {key: value for key, value in entries.items() if key not in layer.links}
     entries |= _values(layer, inputs, output) | links
-    text = f"[net]\nwidth={w}\nheight={h}\nchannels={c}\n" + "".join(in_front)
-    text += f"[{graph.cfg.sections[index + 1].name}]\n" + "".join(f"{key}={entries[key]}\n" for key in sorted(entries))
-    return understand(parse(text.encode("utf-8", "surrogateescape"), f"<layer {index} alone>"), graph.dialect)
+    own = "".join(f"{key}={entries[key]}\n" for key in sorted(entries))
+    net = f"[net]\nwidth={w}\nheight={h}\nchannels={c}\n"
+    return f"{net}{''.join(in_front)}[{graph.cfg.sections[index + 1].name}]\n{own}"
 
 
 def _values(layer: Layer, inputs: Sequence[int], output: int) -> dict[str, str]:

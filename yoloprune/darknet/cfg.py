@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 
 from yoloprune.artefacts import atomic_path
@@ -40,7 +41,11 @@ class Section:
 
     def get(self, key: str) -> Entry | None:
         """The entry that Darknet would read: the first of that key. (OpenCV takes the last.)"""
-        return next((entry for entry in self.entries if entry.key == key), None)
+        return self._first.get(key)
+
+    @cached_property
+    def _first(self) -> Mapping[str, Entry]:
+        return {entry.key: entry for entry in reversed(self.entries)}
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.darknet.alone import alone
+from yoloprune.darknet.alone import read_alone, text_alone
+from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.model import Graph
 from yoloprune.prune.channels import Channels, KeepAtoms
 
@@ -19,19 +20,19 @@ Price = Callable[[int, tuple[int, ...], int], float]
 
 def flops(graph: Graph) -> Price:
     """Floating point operations for one image."""
-    return cache(lambda index, inputs, output: alone(graph, index, inputs, output).layers[-1].flops)
+    return _of_layer_alone(graph, lambda layer: layer.flops)
 
 
 def parameters(graph: Graph) -> Price:
     """Floats in the .weights payload. (A layer alone has arrays, also where in the network they are another's.)"""
+    price = _of_layer_alone(graph, lambda layer: sum(spec.size for spec in layer.tensors()))
+    return lambda index, inputs, output: 0 if graph.layers[index].shares is not None else price(index, inputs, output)
 
-    @cache
-    def price(index: int, inputs: tuple[int, ...], output: int) -> float:
-        if graph.layers[index].shares is not None:
-            return 0
-        return sum(spec.size for spec in alone(graph, index, inputs, output).layers[-1].tensors())
 
-    return price
+def _of_layer_alone(graph: Graph, tell: Callable[[Layer], float]) -> Price:
+    """Remembers texts too: deep networks repeat their layers, and reading one takes longer than all else."""
+    told = cache(lambda text: tell(read_alone(text, graph.dialect).layers[-1]))
+    return cache(lambda index, inputs, output: told(text_alone(graph, index, inputs, output)))
 
 
 PRICES: Final[Mapping[str, Callable[[Graph], Price]]] = {"bflops": flops, "parameters": parameters}
@@ -54,22 +55,27 @@ class Costs:
 
     def total(self, keep: KeepAtoms) -> float:
         """Of the network slimmed to `keep`."""
-        return sum(self._layer(index, keep & self._left) for index in self._layers)
+        return float(self._sums(self._layers, keep[None])[0])
 
-    def around(self, label: str, keep: KeepAtoms) -> float:
-        """Of the layers that a group's channels are made in, pass through or are read by."""
+    def around(self, label: str, keeps: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Of the layers that a group's channels are made in, pass through or are read by.
+
+        keeps: [n, atoms], keep-sets whose costs [n] are wanted.
+        """
         if label not in self._touched:
             group = next(group for group in self.channels.groups if group.label == label)
             atoms = set(group.atoms.tolist())
             self._touched[label] = tuple(
                 index for index in self._layers if any(not atoms.isdisjoint(ids.tolist()) for ids in self._ids(index))
             )
-        left = keep & self._left
-        return sum(self._layer(index, left) for index in self._touched[label])
+        return self._sums(self._touched[label], keeps)
 
     def _ids(self, index: int) -> list[NDArray[np.int64]]:
         return [*self.channels.inputs[index], self.channels.outputs[index]]
 
-    def _layer(self, index: int, keep: KeepAtoms) -> float:
-        counts = tuple(int(keep[atoms].sum()) for atoms in self._ids(index))
-        return self._price(index, counts[:-1], counts[-1])
+    def _sums(self, layers: Iterable[int], keeps: NDArray[np.bool_]) -> NDArray[np.float64]:
+        left, sums = keeps & self._left, np.zeros(len(keeps))
+        for index in layers:
+            counts = [np.count_nonzero(left.take(ids, 1), 1).tolist() for ids in self._ids(index)]
+            sums += [self._price(index, each[:-1], each[-1]) for each in zip(*counts, strict=True)]
+        return sums

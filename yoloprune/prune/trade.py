@@ -236,11 +236,10 @@ class Market:
 
     def _costs_at(self, stops: _Stops, keep: KeepAtoms) -> NDArray[np.float64]:
         """Of the layers around a group with more and more of its atoms gone [n]."""
-        tried, costs = keep.copy(), []
-        for count in stops.dropped:
-            tried[stops.atoms[:count]] = False
-            costs.append(self.costs.around(stops.curve.label, tried))
-        return np.array(costs)
+        tried = np.tile(keep, (len(stops.dropped), 1))
+        for row, count in zip(tried, stops.dropped, strict=True):
+            row[stops.atoms[:count]] = False
+        return self.costs.around(stops.curve.label, tried)
 
     def _stops_of(self, curve: Curve, atoms: NDArray[np.int64]) -> _Stops:
         measured = {curve.gone, *(point.dropped for point in curve.points), *(count for count, _ in curve.screen)}
@@ -259,13 +258,13 @@ def economical(sensitivity: Sensitivity, channels: Channels, limits: Limits, cos
     keep = keep_atoms(sensitivity, channels, result)
     for curve in sensitivity.curves:
         atoms = groups[curve.label][list(curve.order)]
-        most = costs.around(curve.label, keep) * (1 + 1e-9)
+        most = costs.around(curve.label, keep[None])[0] * (1 + 1e-9)
         for count in range(result[curve.label] - 1, curve.gone - 1, -1):
             if limits.allowed(curve, count) != count:
                 continue
             tried = keep.copy()
             tried[atoms[count:]] = True
-            cost = costs.around(curve.label, tried)
+            (cost,) = costs.around(curve.label, tried[None])
             if cost > _BUMP * most:
                 break
             if cost <= most:
