@@ -1,13 +1,13 @@
 """Analysis against the classic way: how much cheaper, whether what it says holds, how close it is to a fine grid.
 
-    python tools/bench_analysis.py CFG WEIGHTS --data F [--processes N] [--every N] [--reference 10]
+    python tools/bench_analysis.py CFG WEIGHTS --data F [--losses 0.01] [--processes N] [--every N] [--reference 10]
 
 classic   every group at nine sparsities, plain cut by weight sum, the whole network on all pictures each time; one
           process, as many threads as there are processes of ours
 ours      the command `ana`, from its start to its end: refitted cuts, drift looked at, measured where it matters;
           calibration and refitting counted; under torchrun with --processes 2 and more, each with one thread
-held      for every group and loss of 0.005, 0.01, 0.02, 0.05: the sparsity that ours says may go, cut again and
-          measured by the whole network on the same pictures, loses at most that
+held      for every group and loss of --losses (0.005, 0.01, 0.02, 0.05): the sparsity that ours says may go, cut again
+          and measured by the whole network on the same pictures, loses at most that
 close     for groups drawn at random: within 5 points of what a 2.5 % grid of the same refitted cuts says; beside it
           how often the nine sparsities of the same cuts are, read as `prune` reads a grid
 
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--calibrate", type=int, default=64, help="pictures of the train list to refit on")
+    parser.add_argument("--losses", default=",".join(map(str, LOSSES)), help="that ours is asked for, as of ana")
     parser.add_argument("--processes", type=int, default=1, help="that share the analysis; threads of the classic way")
     parser.add_argument("--every", type=int, default=1, help="measure every N-th classic point, count it N times")
     parser.add_argument("--reference", type=int, default=10, help="groups for which a fine grid is measured")
@@ -61,7 +62,7 @@ def main() -> None:
 
     keep_freed_memory()  # as the command does
     torch.set_num_threads(args.processes)
-    bench = Bench(args.cfg, args.weights, args.data, args.calibrate)
+    bench = Bench(args.cfg, args.weights, args.data, args.calibrate, tuple(map(float, args.losses.split(","))))
     points = bench.classic_points()[:: args.every]
     classic = bench.classic(points[::2])
     sensitivity, ours = bench.ours(args.processes)
@@ -71,15 +72,17 @@ def main() -> None:
     print(f"classic {classic:.1f} s ({len(points)} points), ours {ours:.1f} s ({measured} points)")
     print(f"ratio {classic / ours:.2f}; {args.processes} process(es) of ours, threads of the classic way", flush=True)
     held, worst = bench.held(sensitivity)
-    print(f"held: {held} of {len(sensitivity.curves) * len(LOSSES)} choices, worst excess {worst:+.5f}", flush=True)
+    print(
+        f"held: {held} of {len(sensitivity.curves) * len(bench.losses)} choices, worst excess {worst:+.5f}", flush=True
+    )
     Console(width=100).print(bench.close(sensitivity, args.reference))
 
 
 class Bench:
     """One network, measured both ways."""
 
-    def __init__(self, cfg: Path, weights: Path, data_file: Path, calibrate: int) -> None:
-        self.files, self.calibrate = (cfg, weights, data_file), calibrate
+    def __init__(self, cfg: Path, weights: Path, data_file: Path, calibrate: int, losses: tuple[float, ...]) -> None:
+        self.files, self.calibrate, self.losses = (cfg, weights, data_file), calibrate, losses
         self.model = load(cfg, weights, ALEXEYAB)
         data = read_data(data_file)
         self.measure = load_measure(self.model.graph, data)
@@ -115,6 +118,7 @@ class Bench:
             workspace = Path(folder) / "workspace"
             command = [sys.executable, "-m", *(several if processes > 1 else []), "yoloprune", "ana", cfg, weights]
             command += ["--data", data, "--calibrate", str(self.calibrate), "-w", str(workspace), "--quiet"]
+            command += ["--losses", ",".join(map(str, self.losses))]
             started = time.perf_counter()
             subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
             seconds = time.perf_counter() - started
@@ -125,7 +129,7 @@ class Bench:
         known: dict[tuple[str, int], float] = {}
         excesses = []
         for curve in sensitivity.curves:
-            for loss in LOSSES:
+            for loss in self.losses:
                 count = bearable(sensitivity, curve, loss)
                 if (curve.label, count) not in known:
                     known[curve.label, count] = self.baseline - self._accuracy(self.refitted, curve, count)
@@ -137,15 +141,15 @@ class Bench:
         found = self.measure.found(network_for_measuring(self.model))
         trials = Trials(self.refitted, self.measure, lambda: found)
         drawn = np.random.default_rng(0).permutation(len(sensitivity.curves))[:groups]
-        table = Table("group", "channels", *(f"at {loss:g}" for loss in LOSSES), title="may go: ours, fine grid")
-        within, nine_within = dict.fromkeys(LOSSES, 0), dict.fromkeys(LOSSES, 0)
+        table = Table("group", "channels", *(f"at {loss:g}" for loss in self.losses), title="may go: ours, fine grid")
+        within, nine_within = dict.fromkeys(self.losses, 0), dict.fromkeys(self.losses, 0)
         for number in sorted(drawn):
             curve = sensitivity.curves[number]
             fine = replace(curve, points=tuple(trials.point(curve, count) for count in grid_counts(curve, FINE)))
             nine = replace(fine, points=tuple(p for p in fine.points if p.dropped in grid_counts(fine, GRID)))
             reference = replace(sensitivity, losses=(), curves=(fine,))
-            pairs = [(sensitivity.holds(curve, loss), reference.holds(fine, loss)) for loss in LOSSES]
-            for loss, (mine, theirs) in zip(LOSSES, pairs, strict=True):
+            pairs = [(sensitivity.holds(curve, loss), reference.holds(fine, loss)) for loss in self.losses]
+            for loss, (mine, theirs) in zip(self.losses, pairs, strict=True):
                 near = RESOLUTION * curve.atoms + 1e-9
                 within[loss] += abs(mine - theirs) <= near
                 nine_within[loss] += abs(bearable(reference, nine, loss) - theirs) <= near
@@ -153,7 +157,7 @@ class Bench:
             table.add_row(curve.label, str(curve.atoms), *cells)
         table.add_section()
         for name, counted in (("within 5 points", within), ("nine sparsities", nine_within)):
-            table.add_row(name, "", *(f"{counted[loss]} of {len(drawn)}" for loss in LOSSES))
+            table.add_row(name, "", *(f"{counted[loss]} of {len(drawn)}" for loss in self.losses))
         return table
 
     def _accuracy(self, cutter: Cutter, curve: Curve, count: int) -> float:
