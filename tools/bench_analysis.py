@@ -49,11 +49,7 @@ FINE = tuple(step / 40 for step in range(1, 40))
 
 def main() -> None:
     """Measure in turns, check, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cfg", type=Path)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--calibrate", type=int, default=64, help="pictures of the train list to refit on")
+    parser = arguments(__doc__)
     parser.add_argument("--losses", default=",".join(map(str, LOSSES)), help="that ours is asked for, as of ana")
     parser.add_argument("--processes", type=int, default=1, help="that share the analysis; threads of the classic way")
     parser.add_argument("--every", type=int, default=1, help="measure every N-th classic point, count it N times")
@@ -78,10 +74,22 @@ def main() -> None:
     Console(width=100).print(bench.close(sensitivity, args.reference))
 
 
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """Those that say what a `Bench` is of."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cfg", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--calibrate", type=int, default=64, help="pictures of the train list to refit on")
+    return parser
+
+
 class Bench:
     """One network, measured both ways."""
 
-    def __init__(self, cfg: Path, weights: Path, data_file: Path, calibrate: int, losses: tuple[float, ...]) -> None:
+    def __init__(
+        self, cfg: Path, weights: Path, data_file: Path, calibrate: int, losses: tuple[float, ...] = LOSSES
+    ) -> None:
         self.files, self.calibrate, self.losses = (cfg, weights, data_file), calibrate, losses
         self.model = load(cfg, weights, ALEXEYAB)
         data = read_data(data_file)

@@ -16,25 +16,19 @@ bfloat16  time of the uncut network's forward passes in it as a share of float32
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from bench_analysis import Bench, arguments
 from numpy.typing import NDArray
 
 from yoloprune.allocator import keep_freed_memory
-from yoloprune.darknet.data import load_split, read_data
-from yoloprune.darknet.dialect import ALEXEYAB
-from yoloprune.darknet.model import load
 from yoloprune.darknet.network import Network
-from yoloprune.detect.measure import Pictures, fit_for, load_measure, network_for_measuring
-from yoloprune.prune.channels import trace
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.prune.criteria import default_criterion
-from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.search import STEPS
 from yoloprune.prune.sensitivity import grid_counts, monotone
 from yoloprune.prune.trials import LOOKED_AT
@@ -48,15 +42,11 @@ Floats = NDArray[np.float64]
 
 def main() -> None:
     """Cut, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cfg", type=Path)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--calibrate", type=int, default=64, help="pictures of the train list to refit on")
+    parser = arguments(__doc__)
     parser.add_argument("--every", type=int, default=4, help="cut every N-th group")
     args = parser.parse_args()
     keep_freed_memory()
-    bench = Bench(args.cfg, args.weights, args.data, args.calibrate)
+    bench = Cuts(Bench(args.cfg, args.weights, args.data, args.calibrate))
     cuts = list(bench.cuts(args.every))
     print(f"{args.cfg.name}: {len(cuts)} cuts, {bench.images} pictures, accuracy {bench.accuracy:.4f}")
     for line in (*early(cuts, bench.seen), *drift(cuts), *expected(cuts), noise(cuts), bench.bfloat16()):
@@ -78,18 +68,11 @@ class Cut:
     drift: float
 
 
-class Bench:
+class Cuts:
     """One network and its cuts."""
 
-    def __init__(self, cfg: Path, weights: Path, data_file: Path, calibrate: int) -> None:
-        self.model = load(cfg, weights, ALEXEYAB)
-        graph, data = self.model.graph, read_data(data_file)
-        self.measure = load_measure(graph, data)
-        train = load_split(data, "train", ALEXEYAB, classes=graph.classes, limit=calibrate, labels=False)
-        calibration = Pictures(train.images, graph, fit_for(graph, None))
-        channels = trace(graph)
-        batches = [batch.inputs for batch in calibration]
-        self.cutter = Cutter(self.model, channels, channels.all_kept(), lambda: batches)
+    def __init__(self, bench: Bench) -> None:
+        self.model, self.measure, self.cutter = bench.model, bench.measure, bench.refitted
         self.network = network_for_measuring(self.model)
         self.found = self.measure.found(self.network)
         outcome = self.measure.outcome(self.found)
