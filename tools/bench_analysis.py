@@ -8,6 +8,8 @@ ours      the command `ana`, from its start to its end: refitted cuts, drift loo
           calibration and refitting counted; under torchrun with --processes 2 and more, each with one thread
 held      for every group and loss of --losses (0.005, 0.01, 0.02, 0.05): the sparsity that ours says may go, cut again
           and measured by the whole network on the same pictures, loses at most that
+rates     images a second of the uncut network, forward alone and with boxes and matching, beside what the device's
+          arithmetic and memory allow at most (roofline.py)
 close     for groups drawn at random: within 5 points of what a 2.5 % grid of the same refitted cuts says; beside it
           how often the nine sparsities of the same cuts are, read as `prune` reads a grid
 
@@ -22,7 +24,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +33,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from roofline import Roofline, seconds
 
 from yoloprune.allocator import keep_freed_memory
 from yoloprune.darknet.data import load_split, read_data
@@ -57,8 +60,10 @@ def main() -> None:
     args = parser.parse_args()
 
     keep_freed_memory()  # as the command does
-    torch.set_num_threads(args.processes)
-    bench = Bench(args.cfg, args.weights, args.data, args.calibrate, tuple(map(float, args.losses.split(","))))
+    torch.backends.cudnn.allow_tf32 = False
+    if args.device == "cpu":
+        torch.set_num_threads(args.processes)
+    bench = Bench(args, tuple(map(float, args.losses.split(","))))
     points = bench.classic_points()[:: args.every]
     classic = bench.classic(points[::2])
     sensitivity, ours = bench.ours(args.processes)
@@ -67,6 +72,8 @@ def main() -> None:
     print(f"{args.cfg.name}: {len(sensitivity.curves)} groups, {bench.images} pictures, accuracy {bench.baseline:.4f}")
     print(f"classic {classic:.1f} s ({len(points)} points), ours {ours:.1f} s ({measured} points)")
     print(f"ratio {classic / ours:.2f}; {args.processes} process(es) of ours, threads of the classic way", flush=True)
+    for line in bench.rates():
+        print(line, flush=True)
     held, worst = bench.held(sensitivity)
     print(
         f"held: {held} of {len(sensitivity.curves) * len(bench.losses)} choices, worst excess {worst:+.5f}", flush=True
@@ -81,29 +88,30 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--calibrate", type=int, default=64, help="pictures of the train list to refit on")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser
 
 
 class Bench:
     """One network, measured both ways."""
 
-    def __init__(
-        self, cfg: Path, weights: Path, data_file: Path, calibrate: int, losses: tuple[float, ...] = LOSSES
-    ) -> None:
-        self.files, self.calibrate, self.losses = (cfg, weights, data_file), calibrate, losses
-        self.model = load(cfg, weights, ALEXEYAB)
-        data = read_data(data_file)
-        self.measure = load_measure(self.model.graph, data)
+    def __init__(self, args: argparse.Namespace, losses: tuple[float, ...] = LOSSES) -> None:
+        """args: of `arguments`."""
+        self.files, self.calibrate, self.device = (args.cfg, args.weights, args.data), args.calibrate, args.device
+        self.losses = losses
+        self.model = load(args.cfg, args.weights, ALEXEYAB)
+        data = read_data(args.data)
+        self.measure = load_measure(self.model.graph, data, device=args.device)
         classes = self.model.graph.classes
-        train = load_split(data, "train", ALEXEYAB, classes=classes, limit=calibrate, labels=False)
-        calibration = Pictures(train.images, self.model.graph, fit_for(self.model.graph, None))
+        train = load_split(data, "train", ALEXEYAB, classes=classes, limit=args.calibrate, labels=False)
+        calibration = Pictures(train.images, self.model.graph, fit_for(self.model.graph, None), args.device)
         self.channels = trace(self.model.graph)
         self.refitted, self.plain = (
-            Cutter(self.model, self.channels, self.channels.all_kept(), pictures)
+            Cutter(self.model, self.channels, self.channels.all_kept(), pictures, device=args.device)
             for pictures in (lambda: [batch.inputs for batch in calibration], list)
         )
         self.images = len(self.measure.pictures)
-        self.variant = network_for_measuring(self.model)
+        self.variant = network_for_measuring(self.model, self.device)
         self.baseline = self.measure.accuracy(self.variant)  # decodes the pictures, too
 
     def classic_points(self) -> list[tuple[Curve, int]]:
@@ -126,11 +134,30 @@ class Bench:
             workspace = Path(folder) / "workspace"
             command = [sys.executable, "-m", *(several if processes > 1 else []), "yoloprune", "ana", cfg, weights]
             command += ["--data", data, "--calibrate", str(self.calibrate), "-w", str(workspace), "--quiet"]
-            command += ["--losses", ",".join(map(str, self.losses))]
+            command += ["--losses", ",".join(map(str, self.losses)), "--device", self.device]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"} if self.device == "cpu" else None
             started = time.perf_counter()
-            subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            subprocess.run(command, check=True, env=environment)
             seconds = time.perf_counter() - started
             return Sensitivity.load(Workspace.load(workspace).sensitivity_file(1)), seconds
+
+    def rates(self) -> Iterator[str]:
+        """Images a second of the uncut network, and of what the device could do at best."""
+        batches = list(self.measure.pictures)
+        network = network_for_measuring(self.model, self.device)
+
+        def forward() -> None:
+            with torch.inference_mode():
+                for batch in batches:
+                    network(batch.inputs)
+
+        roofline = Roofline.of(self.device)
+        most = roofline.images(self.model.graph)
+        rates = f"{roofline.flops / 1e12:.2f} TFLOP/s, {roofline.bytes / 1e9:.0f} GB/s"
+        yield f"{self.device}: {rates}, which allow {most:.0f} images/s"
+        for name, work in (("forward", forward), ("measured", lambda: self.measure.accuracy(network))):
+            rate = self.images / seconds(work, self.device)
+            yield f"{name}: {rate:.0f} images/s, {rate / most:.1%} of that"
 
     def held(self, sensitivity: Sensitivity) -> tuple[int, float]:
         """How many choices lose at most what they may when measured again, and the worst excess."""
@@ -146,7 +173,7 @@ class Bench:
 
     def close(self, sensitivity: Sensitivity, groups: int) -> Table:
         """Ours beside a fine grid, for groups drawn at random."""
-        found = self.measure.found(network_for_measuring(self.model))
+        found = self.measure.found(network_for_measuring(self.model, self.device))
         trials = Trials(self.refitted, self.measure, lambda: found)
         drawn = np.random.default_rng(0).permutation(len(sensitivity.curves))[:groups]
         table = Table("group", "channels", *(f"at {loss:g}" for loss in self.losses), title="may go: ours, fine grid")

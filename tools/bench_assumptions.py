@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=4, help="cut every N-th group")
     args = parser.parse_args()
     keep_freed_memory()
-    bench = Cuts(Bench(args.cfg, args.weights, args.data, args.calibrate))
+    bench = Cuts(Bench(args))
     cuts = list(bench.cuts(args.every))
     print(f"{args.cfg.name}: {len(cuts)} cuts, {bench.images} pictures, accuracy {bench.accuracy:.4f}")
     for line in (*early(cuts, bench.seen), *drift(cuts), *expected(cuts), noise(cuts), bench.bfloat16()):
@@ -73,7 +73,8 @@ class Cuts:
 
     def __init__(self, bench: Bench) -> None:
         self.model, self.measure, self.cutter = bench.model, bench.measure, bench.refitted
-        self.network = network_for_measuring(self.model)
+        self.device = bench.device
+        self.network = network_for_measuring(self.model, self.device)
         self.found = self.measure.found(self.network)
         outcome = self.measure.outcome(self.found)
         self.accuracy, self.order = outcome.accuracy, np.argsort(-outcome.stakes, kind="stable")
@@ -86,7 +87,7 @@ class Cuts:
         """Of every so many groups, by steps of 5 points."""
         before = self._heads(self.network)
         alone = [self._accuracy(self.found[:count]) for count in self.seen]
-        variant = network_for_measuring(self.model)
+        variant = network_for_measuring(self.model, self.device)
         for curve in self.cutter.first_curves(default_criterion(True))[::every]:
             for count in grid_counts(curve, STEPS):
                 keep = curve.keep(self.cutter.channels, self.cutter.keep, count)
@@ -108,7 +109,7 @@ class Cuts:
         accuracies, seconds = [], []
         for half in (False, True):
             started = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=half), torch.inference_mode():
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half), torch.inference_mode():
                 results = [(batch, self.network(batch.inputs)) for batch in self.measure.pictures]
             seconds.append(time.perf_counter() - started)
             exact = ((batch, {index: x.float() for index, x in outputs.items()}) for batch, outputs in results)

@@ -125,11 +125,11 @@ def test_a_removed_box_removes_nothing() -> None:
 
 def test_overlap_at_the_threshold_stays() -> None:
     """Half of each of two equal boxes in common: IoU 1/3, exact in float32 as box and threshold are given."""
-    pair = np.array([[0.25, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]], np.float32)
+    pair = torch.tensor([[0.25, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]])
     third = boxes.iou(pair[0], pair[1])
     assert third == np.float32(1 / 3)
-    zeros = np.zeros(2, np.int64)
-    probs = np.array([0.5, 0.6], np.float32)
+    zeros = torch.zeros(2, dtype=torch.int64)
+    probs = torch.tensor([0.5, 0.6])
     assert boxes.suppress(pair, probs, zeros, zeros, boxes.Overlap("default", float(third))).tolist() == [0, 1]
     assert boxes.suppress(pair, probs, zeros, zeros, boxes.Overlap("default", 0.333)).tolist() == [1]
 

@@ -105,6 +105,38 @@ def test_the_first_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest
             assert np.array_equal((found.numpy() * 255).round().astype(np.uint8), wanted[..., ::-1].transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize(("kept", "again"), [(16, 0), (15, 8), (4, 8)])
+def test_in_another_order_pictures_are_not_decoded_anew_where_there_is_room_for_both(
+    kept: int, again: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 pictures, memory for so many."""
+    rng = np.random.default_rng(1)
+    paths = [tmp_path / f"{number}.png" for number in range(8)]
+    for number, path in enumerate(paths):
+        cv2.imwrite(str(path), rng.integers(0, 256, (32, 33 + number, 3), np.uint8))
+    monkeypatch.setattr(measure_file, "MEMORY", kept * 3 * 32 * 32 * 4)
+    graph = graph_of("[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=7\n[yolo]\nclasses=2\nnum=1\n")
+    pictures = Pictures(paths, graph, "stretch", batch=3)
+    before = list(pictures)
+    read: list[Path] = []
+
+    def read_pixels(path: Path, channels: int) -> image_file.Pixels:
+        read.append(path)
+        return image_read(path, channels)
+
+    image_read = image_file.read_pixels
+    monkeypatch.setattr(image_file, "read_pixels", read_pixels)
+    order = rng.permutation(8)
+    after = list(pictures.taking(order.tolist()))
+    assert len(read) == again
+    assert [len(batch.sizes) for batch in after] == [3, 3, 2]
+    assert [size for batch in after for size in batch.sizes] == [(33 + number, 32) for number in order]
+    assert all(batch.inputs.is_contiguous(memory_format=torch.channels_last) for batch in after)
+    inputs = [torch.cat([batch.inputs for batch in batches]) for batches in (before, after)]
+    assert torch.equal(inputs[0][torch.from_numpy(order)], inputs[1])
+    assert len(list(pictures)) == 3
+
+
 def test_what_a_network_finds_is_in_no_digest(tmp_path: Path) -> None:
     """It differs in the last bit between machines, and an analysis made on one is of use on the other."""
     made = bench(tmp_path / "set")

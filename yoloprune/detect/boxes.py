@@ -12,25 +12,24 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.detect.image import letterbox_size
 
 Boxes = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float32]
-_Indices = npt.NDArray[np.int64]
-_Flags = npt.NDArray[np.bool_]
 NmsKind = Literal["default", "greedynms", "diounms", "cornersnms"]
 """`nms_kind` of the last [yolo] section: it says what counts as overlap (`Overlap`)."""
 
 NMS_THRESH: Final = 0.45
 """Overlap above which the less probable of two boxes goes, in `detector test` and `detector map`."""
 _PAIRS: Final = 1 << 15
-"""Pairs of boxes that a round compares at the least: enough to hide what a call of NumPy costs."""
+_PAIRS_ELSEWHERE: Final = 1 << 22
+"""Pairs of boxes that a round compares at the least, on a CPU and on other devices: enough to hide what calls cost."""
 _FIRST: Final = 4
 """Boxes of each class that a round settles at the least."""
-_UNBOUNDED: Final = np.errstate(invalid="ignore", over="ignore")
-"""An untrained network's boxes may be infinite; what can't be computed of them overlaps nothing, as in C."""
 _GREEDY_BETA: Final = 0.6
 """box_diou's fixed power; beta_nms is only for diounms."""
 
@@ -85,118 +84,135 @@ def postprocess(
     beta: float = _GREEDY_BETA,
     correction: Sequence[Correction] | None = None,
 ) -> list[Detections]:
-    """Detections of each of `batch_size` images.
+    """Detections of each of `batch_size` images, on whatever device the candidates are.
 
     correction: one an image for letterboxed pictures, None for stretched ones. Darknet corrects before it suppresses,
     and so do we: greedynms and diounms measure distances, which the correction changes.
     beta: `beta_nms`, for diounms.
     """
-    images = candidates.image.cpu().numpy()
-    boxes = candidates.boxes.detach().cpu().numpy()
-    classes = candidates.classes.cpu().numpy()
-    probs = candidates.probs.detach().cpu().numpy()
+    boxes, probs, images = candidates.boxes.detach(), candidates.probs.detach(), candidates.image
     if correction is not None:
         boxes = _corrected(boxes, images, correction)
-    kept = suppress(boxes, probs, images, classes, Overlap(nms_kind, nms_thresh, beta))
-    kept = kept[np.lexsort((-probs[kept], images[kept]))]
-    starts = np.searchsorted(images[kept], np.arange(1, batch_size))
-    return [Detections(boxes[some], classes[some], probs[some]) for some in np.split(kept, starts)]
+    kept = suppress(boxes, probs, images, candidates.classes, Overlap(nms_kind, nms_thresh, beta))
+    kept = _sorted(kept, -probs, images)
+    boxes, classes, probs = (each.index_select(0, kept).cpu() for each in (boxes, candidates.classes, probs))
+    counts = torch.bincount(images.index_select(0, kept), minlength=batch_size).tolist()
+    parts = zip(*(torch.split(each, counts) for each in (boxes, classes, probs)), strict=True)
+    return [Detections(*(each.numpy() for each in part)) for part in parts]
 
 
-def suppress(boxes: Boxes, probs: Floats, images: _Indices, classes: _Indices, overlaps: Overlap) -> _Indices:
-    """Indices, ascending, of the boxes that non-maximum suppression keeps within each image and class.
+def suppress(boxes: Tensor, probs: Tensor, images: Tensor, classes: Tensor, overlaps: Overlap) -> Tensor:
+    """Indices, ascending, of the boxes [M, 4] that non-maximum suppression keeps within each image and class.
 
     In order of probability every box that is still there removes the later ones that it `overlaps`. All images and
     classes go at once, and the result is that of the plain loop: a round settles the first boxes of each class, and
     what these remove of the others.
     """
-    segment = images * (classes.max(initial=0) + 1) + classes
-    order = np.lexsort((-probs, segment))
-    boxes, segment = boxes.take(order, 0), segment.take(order)
+    if not len(probs):
+        return torch.zeros_like(images)
+    segment = images * (classes.max() + 1) + classes
+    everything = torch.arange(len(probs), device=probs.device)
+    order = _sorted(everything, -probs, segment)
+    boxes, segment = boxes.index_select(0, order), segment.index_select(0, order)
     sides = [_Side.of(boxes[:, axis], boxes[:, axis + 2], overlaps.least) for axis in range(2)]
-    alive = np.arange(order.size)
+    areas = boxes[:, 2] * boxes[:, 3]
+    pairs = _PAIRS if probs.device.type == "cpu" else _PAIRS_ELSEWHERE
+    alive = everything
     kept = [alive[:0]]
-    while alive.size:
-        owner = segment.take(alive)
-        is_first = np.ones(alive.size, np.bool_)
-        np.not_equal(owner[1:], owner[:-1], out=is_first[1:])
-        first = np.flatnonzero(is_first).take(np.cumsum(is_first) - 1)
-        rank = np.arange(alive.size) - first
-        settled = max(_PAIRS // alive.size, _FIRST)
-        before = np.minimum(rank, settled)
-        later = np.repeat(np.arange(alive.size), before)
-        earlier = np.arange(later.size) - np.repeat(np.cumsum(before) - before - first, before)
+    while len(alive):
+        number = everything[: len(alive)]
+        owner = segment.index_select(0, alive)
+        is_first = torch.ones_like(number, dtype=torch.bool)
+        torch.ne(owner[1:], owner[:-1], out=is_first[1:])
+        first = torch.where(is_first, number, 0).cummax(0).values
+        rank = number - first
+        settled = max(pairs // len(alive), _FIRST)
+        before = rank.clamp(max=settled)
+        later = torch.repeat_interleave(before)
+        starts = before.cumsum(0).sub_(before).sub_(first)
+        earlier = torch.arange(len(later), device=later.device).sub_(starts.index_select(0, later))
+        common: list[Tensor] = []
         for side in sides:
-            near = side.near(alive.take(earlier), alive.take(later))
-            earlier, later = earlier.take(near), later.take(near)
-        removes = overlaps(boxes.take(alive.take(earlier), 0), boxes.take(alive.take(later), 0))
-        stays = _unremoved(earlier[removes], later[removes], alive.size)
+            near, length = side.common(alive.index_select(0, earlier), alive.index_select(0, later))
+            earlier, later = earlier.index_select(0, near), later.index_select(0, near)
+            common = [*(each.index_select(0, near) for each in common), length.index_select(0, near)]
+        a, b = alive.index_select(0, earlier), alive.index_select(0, later)
+        overlap = _ratio(common[0], common[1], areas.index_select(0, a) + areas.index_select(0, b))
+        removes = overlaps(overlap, boxes, a, b)
+        stays = _unremoved(earlier.index_select(0, removes), later.index_select(0, removes), len(alive))
         kept.append(alive[stays & (rank < settled)])
         alive = alive[stays & (rank >= settled)]
-    return np.sort(order.take(np.concatenate(kept)))
+    return order.index_select(0, torch.cat(kept)).sort().values
+
+
+def _sorted(indices: Tensor, *keys: Tensor) -> Tensor:
+    """By the last key, equal ones by the one before; what is equal in all stays as it is."""
+    for key in keys:
+        indices = indices.index_select(0, key.index_select(0, indices).argsort(stable=True))
+    return indices
 
 
 @dataclass(frozen=True)
 class _Side:
     """One axis of boxes, to tell quickly which pairs may overlap: most don't."""
 
-    low: Floats
-    high: Floats
-    least: Floats
+    low: Tensor
+    high: Tensor
+    least: Tensor
     """What two boxes have in common is more than the sum of theirs, if they overlap."""
 
     @classmethod
-    @_UNBOUNDED
-    def of(cls, centre: Floats, size: Floats, least: float) -> _Side:
-        half = size * np.float32(0.5)
-        return cls(centre - half, centre + half, size * np.float32(least))
+    def of(cls, centre: Tensor, size: Tensor, least: float) -> _Side:
+        half = size / 2
+        return cls(centre - half, centre + half, size * least)
 
-    @_UNBOUNDED
-    def near(self, a: _Indices, b: _Indices) -> _Indices:
-        """Which of the pairs of boxes [M] and others [M] may overlap."""
-        common = np.minimum(self.high.take(a), self.high.take(b))
-        common -= np.maximum(self.low.take(a), self.low.take(b))
-        least = self.least.take(a)
-        least += self.least.take(b)
-        return np.flatnonzero(common > least)
+    def common(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the pairs of boxes [M] and others [M] may overlap, and what each pair has in common."""
+        common = torch.minimum(self.high.index_select(0, a), self.high.index_select(0, b))
+        common.sub_(torch.maximum(self.low.index_select(0, a), self.low.index_select(0, b)))
+        least = self.least.index_select(0, a).add_(self.least.index_select(0, b))
+        return (common > least).nonzero().squeeze(1), common
 
 
-def _unremoved(earlier: _Indices, later: _Indices, count: int) -> _Flags:
+def _unremoved(earlier: Tensor, later: Tensor, count: int) -> Tensor:
     """[count]: whether a box stays, where box earlier[i] if it stays removes box later[i].
 
     Assume that all stay and apply the removals until nothing changes: after n times all is right for the boxes whose
     chain of removers is shorter than n, and what no longer changes is right for all.
     """
-    stays = np.ones(count, np.bool_)
+    stays = torch.ones(count, dtype=torch.bool, device=earlier.device)
     while True:
-        now = np.ones(count, np.bool_)
-        now[later[stays[earlier]]] = False
-        if (now == stays).all():
+        now = torch.ones_like(stays)
+        now[later[stays.index_select(0, earlier)]] = False
+        if torch.equal(now, stays):
             return now
         stays = now
 
 
-@_UNBOUNDED
-def iou(a: Boxes, b: Boxes) -> Floats:
+def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of boxes [..., 4] that broadcast together; 0 where they don't overlap. (box_iou.)"""
     width = _overlap(a[..., 0], a[..., 2], b[..., 0], b[..., 2])
     height = _overlap(a[..., 1], a[..., 3], b[..., 1], b[..., 3])
-    intersection = np.maximum(width, 0) * np.maximum(height, 0)
-    union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - intersection
-    result: Floats = np.zeros_like(intersection)
-    np.divide(intersection, union, out=result, where=(intersection > 0) & (union != 0))
-    return result
+    return _ratio(width, height, a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3])
 
 
-@_UNBOUNDED
-def diou(a: Boxes, b: Boxes, beta: float) -> Floats:
-    """IoU less (d/c)^beta: d the squared distance of the centres, c the squared diagonal around both. (box_diounms.)"""
+def _ratio(width: Tensor, height: Tensor, areas: Tensor) -> Tensor:
+    """Intersection over union of two boxes, from its width and height (below 0: none) and both areas. (box_iou.)
+
+    An untrained network's boxes may be infinite; what can't be computed of them overlaps nothing, as in C.
+    """
+    intersection = width.clamp(min=0) * height.clamp(min=0)
+    union = areas - intersection
+    return torch.where((intersection > 0) & (union != 0), intersection / union, 0.0)
+
+
+def penalty(a: Tensor, b: Tensor, beta: float) -> Tensor:
+    """(d/c)^beta: d the squared distance of the centres, c the squared diagonal around both. (box_diounms.)"""
     width = _span(a[..., 0], a[..., 2], b[..., 0], b[..., 2])
     height = _span(a[..., 1], a[..., 3], b[..., 1], b[..., 3])
     diagonal = width * width + height * height
-    distance = (a[..., 0] - b[..., 0]) ** 2 + (a[..., 1] - b[..., 1]) ** 2
-    share = np.divide(distance, diagonal, out=np.zeros_like(diagonal), where=diagonal != 0)
-    return iou(a, b) - np.power(share.astype(np.float64), beta).astype(np.float32)
+    distance = (a[..., 0] - b[..., 0]).square() + (a[..., 1] - b[..., 1]).square()
+    return torch.where(diagonal != 0, distance / diagonal, 0.0).double().pow(beta).float()
 
 
 @dataclass(frozen=True)
@@ -208,17 +224,18 @@ class Overlap:
     beta: float = _GREEDY_BETA
     """Of diounms."""
 
-    def __call__(self, a: Boxes, b: Boxes) -> _Flags:
-        """Which of boxes [M, 4] and others [M, 4] do.
+    def __call__(self, overlap: Tensor, boxes: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Numbers of the pairs that do, of `boxes` [M, 4] number a[i] and b[i], whose IoU is `overlap`.
 
         What the centres' distance takes off is computed only where the IoU alone is over `thresh`.
         """
-        limit = np.float32(self.thresh)
-        over: _Flags = iou(a, b) > limit
+        limit = float(np.float32(self.thresh))
+        over = (overlap > limit).nonzero().squeeze(1)
         power = {"greedynms": _GREEDY_BETA, "diounms": self.beta}.get(self.kind)
-        if power is not None:
-            over[over] = diou(a[over], b[over], power) > limit
-        return over
+        if power is None:
+            return over
+        first, second = (boxes.index_select(0, each.index_select(0, over)) for each in (a, b))
+        return over[overlap.index_select(0, over) - penalty(first, second, power) > limit]
 
     @property
     def least(self) -> float:
@@ -229,17 +246,18 @@ class Overlap:
         return 0.9 * self.thresh / (1 + self.thresh)
 
 
-def _overlap(x1: Floats, w1: Floats, x2: Floats, w2: Floats) -> Floats:
-    return np.minimum(x1 + w1 / 2, x2 + w2 / 2) - np.maximum(x1 - w1 / 2, x2 - w2 / 2)
+def _overlap(x1: Tensor, w1: Tensor, x2: Tensor, w2: Tensor) -> Tensor:
+    return torch.minimum(x1 + w1 / 2, x2 + w2 / 2) - torch.maximum(x1 - w1 / 2, x2 - w2 / 2)
 
 
-def _span(x1: Floats, w1: Floats, x2: Floats, w2: Floats) -> Floats:
-    return np.maximum(x1 + w1 / 2, x2 + w2 / 2) - np.minimum(x1 - w1 / 2, x2 - w2 / 2)
+def _span(x1: Tensor, w1: Tensor, x2: Tensor, w2: Tensor) -> Tensor:
+    return torch.maximum(x1 + w1 / 2, x2 + w2 / 2) - torch.minimum(x1 - w1 / 2, x2 - w2 / 2)
 
 
-def _corrected(boxes: Boxes, images: _Indices, correction: Sequence[Correction]) -> Boxes:
-    inner = np.array([(c.x, c.y, c.width, c.height) for c in correction])[images]
-    corrected = boxes.astype(np.float64)
+def _corrected(boxes: Tensor, images: Tensor, correction: Sequence[Correction]) -> Tensor:
+    places = torch.tensor([(c.x, c.y, c.width, c.height) for c in correction], dtype=torch.float64)
+    inner = places.to(boxes.device).index_select(0, images)
+    corrected = boxes.double()
     corrected[:, :2] -= inner[:, :2]
-    corrected /= np.tile(inner[:, 2:], 2)
-    return corrected.astype(np.float32)
+    corrected /= inner[:, 2:].tile(2)
+    return corrected.float()

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from yoloprune.darknet.data import Labels
 from yoloprune.detect.boxes import Detections, iou
@@ -233,7 +234,7 @@ def _best(
     pair_of = np.repeat(with_rivals, rivals[with_rivals])
     within = np.arange(ends[-1]) - np.repeat(starts, rivals[with_rivals])
     other = order[first[pair_of] + within]
-    overlap = iou(boxes[pair_of], objects[other, 1:])
+    overlap = iou(*map(torch.from_numpy, (boxes[pair_of], objects[other, 1:]))).numpy()
     most = np.maximum.reduceat(overlap, starts)
     is_most = np.flatnonzero(overlap == np.repeat(most, rivals[with_rivals]))
     _, chosen = np.unique(pair_of[is_most], return_index=True)

@@ -85,19 +85,43 @@ class Pictures:
         """The same in another order: the picture that was `order[0]` comes first. It gets the room, too."""
         pictures = copy(self)
         pictures.paths = tuple(self.paths[number] for number in order)
-        pictures._kept, self._kept = [], []
+        pictures._kept = self._reordered(order)
+        self._kept = []
         return pictures
+
+    def _reordered(self, order: Sequence[int]) -> list[Batch]:
+        """What is kept, in another order, unless it isn't all or there is no room for both."""
+        inputs = [each for batch in self._kept for each in batch.inputs]
+        if len(inputs) < len(self) or 2 * len(inputs) * self._picture > self._room:
+            return []
+        sizes = [size for batch in self._kept for size in batch.sizes]
+        batches = []
+        for start in range(0, len(order), self._batch):
+            some = order[start : start + self._batch]
+            together = torch.stack([inputs[number] for number in some])
+            together = together.contiguous(memory_format=torch.channels_last)
+            batches.append(Batch(together, [sizes[number] for number in some]))
+        return batches
+
+    @property
+    def _picture(self) -> int:
+        """Bytes of one as network input."""
+        return 4 * self._shape.size
+
+    @property
+    def _room(self) -> int:
+        return room_on(self._device, MEMORY)
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self._kept
-        number, room = len(self._kept), room_on(self._device, MEMORY)
+        number, room = len(self._kept), self._room
         c, h, w = self._shape
         left = self.paths[number * self._batch :]
         for inputs, sizes in load_batches(left, w, h, c, self.fit, batch=self._batch):
             batch = Batch(inputs.to(self._device, memory_format=torch.channels_last), sizes)
             number += 1
             # Of two passes at a time the one that is ahead keeps.
-            if number > len(self._kept) and number * self._batch * self._shape.size * 4 <= room:
+            if number > len(self._kept) and number * self._batch * self._picture <= room:
                 self._kept.append(batch)
             yield batch
 
