@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS
@@ -10,6 +11,8 @@ from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS
 def main() -> None:
     """Parse, call, print."""
     try:
+        # NumPy's threads would wait in loops for its few small products of matrices, and take cores from PyTorch's.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Within the block: PyTorch and the rest take seconds, in which Ctrl-C may come.
         import torch
 

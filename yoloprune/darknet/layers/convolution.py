@@ -286,6 +286,14 @@ class Connected(Layer):
         return {"filters": self.outputs}
 
 
+_State = tuple[tuple[Tensor, int, int], ...]
+"""Arrays, how often each has changed, and where it lies, which is another place when a module was moved."""
+
+
+def _same(a: _State, b: _State) -> bool:
+    return all(x is y and was == now for (x, *was), (y, *now) in zip(a, b, strict=True))
+
+
 class Affine(nn.Module):
     """What convolution and connected share: tensors by name, folded batch norm at inference, activation."""
 
@@ -302,16 +310,33 @@ class Affine(nn.Module):
         self.activate = ACTIVATIONS[layer.activation]
         self.dialect = dialect
         self.momentum = dialect.connected_momentum if isinstance(layer, Connected) else dialect.bn_momentum
+        self._folded: tuple[_State, tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.normalized and self.training:
             raw = self.linear(x, self.weight, None)
             statistics = (self.mean, self.variance)
             return self.activate(normalize(raw, self.scale, self.bias, *statistics, self.dialect, self.momentum))
-        if self.normalized:
-            factor, bias = fold(self.scale, self.bias, self.mean, self.variance, self.dialect)
-            return self.activate(self.linear(x, self.weight * factor.view(-1, *[1] * (self.weight.dim() - 1)), bias))
-        return self.activate(self.linear(x, self.weight, self.bias))
+        weight, bias = self.folded() if self.normalized else (self.weight, self.bias)
+        return self.activate(self.linear(x, weight, bias))
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias with batch norm in them.
+
+        Kept until an array changes, as on a GPU making them takes as long as the convolution of a small network; where
+        gradients are wanted, or PyTorch doesn't count the changes, they are made each time.
+        """
+        arrays = self.weight, self.scale, self.bias, self.mean, self.variance
+        if torch.is_grad_enabled() or any(array.is_inference() for array in arrays):
+            return self._fold()
+        state = tuple((array, array._version, array.data_ptr()) for array in arrays)
+        if self._folded is None or not _same(self._folded[0], state):
+            self._folded = state, self._fold()
+        return self._folded[1]
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        factor, bias = fold(self.scale, self.bias, self.mean, self.variance, self.dialect)
+        return self.weight * factor.view(-1, *[1] * (self.weight.dim() - 1)), bias
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The weighted sum alone: x [B,C,H,W] -> [B,N,H',W']."""
