@@ -36,6 +36,7 @@ from rich.table import Table
 from roofline import Roofline, seconds
 
 from yoloprune.allocator import keep_freed_memory
+from yoloprune.cli.options import BESIDE_A_GPU
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
@@ -61,8 +62,7 @@ def main() -> None:
 
     keep_freed_memory()  # as the command does
     torch.backends.cudnn.allow_tf32 = False
-    if args.device == "cpu":
-        torch.set_num_threads(args.processes)
+    torch.set_num_threads(args.processes if args.device == "cpu" else BESIDE_A_GPU)
     bench = Bench(args, tuple(map(float, args.losses.split(","))))
     points = bench.classic_points()[:: args.every]
     classic = bench.classic(points[::2])
