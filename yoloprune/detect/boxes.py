@@ -206,7 +206,7 @@ def _ratio(width: Tensor, height: Tensor, areas: Tensor) -> Tensor:
     return torch.where((intersection > 0) & (union != 0), intersection / union, 0.0)
 
 
-def penalty(a: Tensor, b: Tensor, beta: float) -> Tensor:
+def _penalty(a: Tensor, b: Tensor, beta: float) -> Tensor:
     """(d/c)^beta: d the squared distance of the centres, c the squared diagonal around both. (box_diounms.)"""
     width = _span(a[..., 0], a[..., 2], b[..., 0], b[..., 2])
     height = _span(a[..., 1], a[..., 3], b[..., 1], b[..., 3])
@@ -235,7 +235,7 @@ class Overlap:
         if power is None:
             return over
         first, second = (boxes.index_select(0, each.index_select(0, over)) for each in (a, b))
-        return over[overlap.index_select(0, over) - penalty(first, second, power) > limit]
+        return over[overlap.index_select(0, over) - _penalty(first, second, power) > limit]
 
     @property
     def least(self) -> float:

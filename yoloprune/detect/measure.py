@@ -39,7 +39,7 @@ PIXELS: Final = 16 * 320 * 320
 ALIVE: Final = 1 << 30
 """Bytes of a batch's outputs on other devices, which is less than any GPU has and enough to keep it at work."""
 SUPPRESSED: Final = 32
-"""Pictures whose boxes are suppressed together: they share what a call of NumPy takes."""
+"""Pictures whose boxes are suppressed together: they share what the start of each operation takes."""
 CROWD: Final = 1 << 17
 """Boxes that are suppressed together at the most, but for those of one batch: ruined networks find that many."""
 MEMORY: Final = 2 << 30
