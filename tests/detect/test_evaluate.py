@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from yoloprune.detect import evaluate as evaluate_file
 from yoloprune.detect.boxes import Detections
 from yoloprune.detect.evaluate import DetectionOutcome, MapResult, Metric, Points, evaluate, match
 
@@ -245,7 +246,12 @@ def test_difficult_changes_the_random_sets() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("with_difficult", [False, True])
-def test_resampled_is_the_accuracy_of_a_set_with_images_repeated(metric: Metric, with_difficult: bool) -> None:
+@pytest.mark.parametrize("at_once", [1 << 22, 8, 1])
+def test_resampled_is_the_accuracy_of_a_set_with_images_repeated(
+    metric: Metric, with_difficult: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once, and in parts as large sets are."""
+    monkeypatch.setattr(evaluate_file, "_AT_ONCE", at_once)
     checked = 0
     for seed in range(12):
         found, truths, hard, classes = random_set(seed)

@@ -300,7 +300,7 @@ def _counted(image: _Indices, found: _Indices, columns: npt.NDArray[np.float32])
     """
     images = len(columns)
     parts, start = [], 0
-    for ends in np.array_split(found, -(-found.size * images // _AT_ONCE)):
+    for ends in np.array_split(found, min(-(-found.size * images // _AT_ONCE), found.size)):
         segment = np.searchsorted(ends, np.arange(start, ends[-1] + 1))
         cells = segment * images + image[start : ends[-1] + 1]
         between = np.bincount(cells, minlength=ends.size * images).reshape(-1, images)
