@@ -295,8 +295,8 @@ def _resampled_precision(
 def _counted(image: _Indices, found: _Indices, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """[J, R]: how many detections stand up to each of those at `found` [J], where image i counts `columns[i, r]` times.
 
-    As products of matrices, which is many times faster than to look at every detection for every resample. Sums of
-    whole numbers are exact.
+    As products of matrices, which for some hundred images is faster than to look at every detection for every resample.
+    Sums of whole numbers are exact.
     """
     images = len(columns)
     parts, start = [], 0
