@@ -36,7 +36,7 @@ from rich.table import Table
 from roofline import Roofline, seconds
 
 from yoloprune.allocator import keep_freed_memory
-from yoloprune.cli.options import BESIDE_A_GPU
+from yoloprune.cli.options import spare_threads
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
@@ -60,9 +60,12 @@ def main() -> None:
     parser.add_argument("--reference", type=int, default=10, help="groups for which a fine grid is measured")
     args = parser.parse_args()
 
-    keep_freed_memory()  # as the command does
+    # As the command does.
+    keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False
-    torch.set_num_threads(args.processes if args.device == "cpu" else BESIDE_A_GPU)
+    spare_threads(args.device)
+    if args.device == "cpu":
+        torch.set_num_threads(args.processes)
     bench = Bench(args, tuple(map(float, args.losses.split(","))))
     points = bench.classic_points()[:: args.every]
     classic = bench.classic(points[::2])

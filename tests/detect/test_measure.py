@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -68,12 +69,20 @@ def test_a_small_gpu_keeps_less(monkeypatch: pytest.MonkeyPatch, device: str, ro
     assert room_on(device, 1000) == room
 
 
-def test_the_first_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory for 4 of 10: they are read once, the others each time, also where a pass ends early or two overlap."""
-    rng = np.random.default_rng(1)
-    paths = [tmp_path / f"{number}.png" for number in range(10)]
-    for path in paths:
-        cv2.imwrite(str(path), rng.integers(0, 256, (32, 32, 3), np.uint8))
+SMALL = "[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=7\n[yolo]\nclasses=2\nnum=1\n"
+
+
+def noise(folder: Path, widths: Iterable[int]) -> list[Path]:
+    """Pictures 32 high."""
+    rng, paths = np.random.default_rng(1), []
+    for number, width in enumerate(widths):
+        paths.append(folder / f"{number}.png")
+        cv2.imwrite(str(paths[-1]), rng.integers(0, 256, (32, width, 3), np.uint8))
+    return paths
+
+
+def reads_of(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the pictures that are decoded from here on, as they are."""
     read: list[int] = []
 
     def read_pixels(path: Path, channels: int) -> image_file.Pixels:
@@ -82,10 +91,17 @@ def test_the_first_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest
 
     image_read = image_file.read_pixels
     monkeypatch.setattr(image_file, "read_pixels", read_pixels)
+    return read
+
+
+def test_the_first_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for 4 of 10: they are read once, the others each time, also where a pass ends early or two overlap."""
+    paths = noise(tmp_path, [32] * 10)
+    image_read = image_file.read_pixels
+    read = reads_of(paths, monkeypatch)
     monkeypatch.setattr(image_file, "_AHEAD", 0)
     monkeypatch.setattr(measure_file, "MEMORY", 4 * 3 * 32 * 32 * 4)
-    graph = graph_of("[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=7\n[yolo]\nclasses=2\nnum=1\n")
-    pictures = Pictures(paths, graph, "stretch", batch=2)
+    pictures = Pictures(paths, graph_of(SMALL), "stretch", batch=2)
     next(iter(pictures))
     assert sorted(read) == [0, 1]
     one, other = iter(pictures), iter(pictures)
@@ -110,23 +126,12 @@ def test_in_another_order_pictures_are_not_decoded_anew_where_there_is_room_for_
     kept: int, again: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """8 pictures, memory for so many."""
-    rng = np.random.default_rng(1)
-    paths = [tmp_path / f"{number}.png" for number in range(8)]
-    for number, path in enumerate(paths):
-        cv2.imwrite(str(path), rng.integers(0, 256, (32, 33 + number, 3), np.uint8))
+    paths = noise(tmp_path, range(33, 41))
     monkeypatch.setattr(measure_file, "MEMORY", kept * 3 * 32 * 32 * 4)
-    graph = graph_of("[net]\nwidth=32\nheight=32\nchannels=3\n[convolutional]\nfilters=7\n[yolo]\nclasses=2\nnum=1\n")
-    pictures = Pictures(paths, graph, "stretch", batch=3)
+    pictures = Pictures(paths, graph_of(SMALL), "stretch", batch=3)
     before = list(pictures)
-    read: list[Path] = []
-
-    def read_pixels(path: Path, channels: int) -> image_file.Pixels:
-        read.append(path)
-        return image_read(path, channels)
-
-    image_read = image_file.read_pixels
-    monkeypatch.setattr(image_file, "read_pixels", read_pixels)
-    order = rng.permutation(8)
+    read = reads_of(paths, monkeypatch)
+    order = np.random.default_rng(1).permutation(8)
     after = list(pictures.taking(order.tolist()))
     assert len(read) == again
     assert [len(batch.sizes) for batch in after] == [3, 3, 2]

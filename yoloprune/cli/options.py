@@ -15,7 +15,7 @@ from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA
 from yoloprune.prune.cutter import NOTHING, RECALIBRATE
 
-BESIDE_A_GPU: Final = 4
+_BESIDE_A_GPU: Final = 4
 """Threads where the device is not the CPU: what is left for that is small, and more would mostly wait for each other.
 
 On 16 cores beside an H200 `ana` of yolo-fastest took 31 s with 1, 27 s with 4, 39 s with 16.
@@ -60,9 +60,14 @@ def _usable(device: str) -> str:
     except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = f" ({str(error).splitlines()[0]})" if device.startswith("cuda") else ""  # of others it lists them all
         raise typer.BadParameter(f"expected cpu, cuda or cuda:N, found {device!r}{reason}") from error
-    if torch.device(device).type != "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), BESIDE_A_GPU))
+    spare_threads(device)
     return device
+
+
+def spare_threads(device: str) -> None:
+    """Where the device is not the CPU, at most `_BESIDE_A_GPU` threads, unless the user says how many."""
+    if torch.device(device).type != "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), _BESIDE_A_GPU))
 
 
 _OPPOSITE = {

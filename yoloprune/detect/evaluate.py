@@ -96,9 +96,7 @@ def match(
     kinds = np.concatenate([found.classes for found in detections])
     probs = np.concatenate([found.probs for found in detections])
     truth, overlap = _best(image * classes + kinds, boxes, truths, classes)
-    hard = np.zeros_like(probs)
-    if difficult and any(map(len, difficult)):
-        hard = _best(image * classes + kinds, boxes, difficult, classes)[1]
+    hard = _best(image * classes + kinds, boxes, difficult, classes)[1] if difficult else np.zeros_like(probs)
     objects = np.stack([np.bincount(truth[:, 0].astype(np.int64), minlength=classes) for truth in truths])
     order = np.argsort(-probs, kind="stable")
     return Matches(
@@ -221,13 +219,15 @@ def _best(
 
     -1 and 0 if it overlaps none.
     """
+    best, value = np.full(len(segment), -1), np.zeros(len(segment), np.float32)
     owner = np.repeat(np.arange(len(truths)), [len(truth) for truth in truths])
+    if not owner.size:
+        return best, value
     objects = np.concatenate(truths)
     key = owner * classes + objects[:, 0].astype(np.int64)
     order = np.argsort(key, kind="stable")
     first, last = (np.searchsorted(key[order], segment, side) for side in ("left", "right"))
     rivals = last - first
-    best, value = np.full(len(segment), -1), np.zeros(len(segment), np.float32)
     with_rivals = np.flatnonzero(rivals)
     if not with_rivals.size:
         return best, value

@@ -10,17 +10,10 @@ import math
 import torch
 from torch import Tensor
 
+from yoloprune.detect.boxes import iou
+
 _PAIRS_AT_ONCE = 1 << 20
 """Pairs of a box and a truth whose overlap is computed in one go: what stays in the cache."""
-
-
-def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union [...] of boxes that broadcast; 0 where they don't meet or have no area."""
-    low = torch.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
-    high = torch.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
-    inner = (high - low).clamp(min=0).prod(-1)
-    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - inner
-    return torch.where(inner > 0, inner / union, 0.0)
 
 
 def best_truths(boxes: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.region import Region
+from yoloprune.detect.boxes import iou
 from yoloprune.train.losses.base import focal, inject, loss_for
-from yoloprune.train.losses.boxes import best_truths, ends, iou
+from yoloprune.train.losses.boxes import best_truths, ends
 
 _PULLED = 12800
 """Images in which every prediction is also drawn to its anchor, in the middle of its cell."""

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.head import Yolo
+from yoloprune.detect.boxes import iou
 from yoloprune.train.losses.base import focal, inject, loss_for
-from yoloprune.train.losses.boxes import agreement, best_truths, ends, iou, slopes
+from yoloprune.train.losses.boxes import agreement, best_truths, ends, slopes
 
 _CONFIDENT = 0.25  # AlexeyAB: compare_yolo_class
 _FLT_MAX = 3e38
