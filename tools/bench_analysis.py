@@ -40,7 +40,8 @@ from yoloprune.cli.options import spare_threads
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
-from yoloprune.detect.measure import Pictures, fit_for, load_measure, network_for_measuring
+from yoloprune.detect.measure import fit_for, load_measure, network_for_measuring
+from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channels import trace
 from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.plan import bearable

@@ -35,7 +35,8 @@ from torch_pruning_twin import torch_pruning_cut
 from yoloprune.darknet.data import Split, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
-from yoloprune.detect.measure import DetectionMeasure, Pictures, fit_for, network_for_measuring
+from yoloprune.detect.measure import DetectionMeasure, fit_for, network_for_measuring
+from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channels import KeepAtoms, trace
 from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.cutter import Cutter

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.oracles.libdarknet_image import Library
 from yoloprune.detect.classify import ClassOutcome, TopResult, evaluate_classes, hits, top_k
@@ -42,4 +43,4 @@ def test_resampled_counts_images_as_often_as_they_are_drawn() -> None:
     outcome = ClassOutcome(np.array([True, False, True]))
     drawn = np.array([[1, 1, 1], [0, 3, 0], [2, 1, 0]], np.float32)
     assert outcome.accuracy == pytest.approx(2 / 3)
-    assert outcome.resampled(drawn) == pytest.approx([2 / 3, 0, 2 / 3])
+    assert outcome.resampled(torch.from_numpy(drawn)) == pytest.approx([2 / 3, 0, 2 / 3])

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from yoloprune.detect import evaluate as evaluate_file
 from yoloprune.detect.boxes import Detections
-from yoloprune.detect.evaluate import DetectionOutcome, MapResult, Metric, Points, evaluate, match
+from yoloprune.detect.evaluate import DetectionOutcome, MapResult, Metric, Points, evaluate
+from yoloprune.detect.match import claims, match, objects_of
 
 EXACT = 1e-12
 METRICS: tuple[Metric, ...] = ("map50", "map75", "map50-95")
@@ -23,6 +25,17 @@ def detections(*rows: tuple[float, int, float, float, float, float]) -> Detectio
 
 def labels(*rows: tuple[float, ...]) -> np.ndarray:
     return np.array(rows, np.float32).reshape(-1, 5)
+
+
+def outcome(
+    found: list[Detections],
+    truths: list[np.ndarray],
+    classes: int,
+    metric: Metric,
+    difficult: list[np.ndarray] | None = None,
+) -> DetectionOutcome:
+    """As measuring makes it."""
+    return DetectionOutcome(match(claims(found, truths, classes, difficult), objects_of(truths, classes)), metric)
 
 
 # Places far apart, and a box that has IoU 0.6 with the one at PLACES[0]: 0.06 of 0.1 wide.
@@ -79,7 +92,7 @@ def test_thresholds() -> None:
     """IoU 0.09 / 0.11 = 0.82 is enough at seven of the ten."""
     found, truth = [detections((0.9, 0, 0.11, *PLACES[0][1:]))], [labels((0, *PLACES[0]))]
     result = evaluate(found, truth, 1)
-    steering = {metric: DetectionOutcome(match(found, truth, 1), metric).accuracy for metric in METRICS}
+    steering = {metric: outcome(found, truth, 1, metric).accuracy for metric in METRICS}
     assert result.map50 == steering["map50"] == 1
     assert result.map75 == steering["map75"] == 1
     assert result.map50_95 == steering["map50-95"] == pytest.approx(0.7, abs=EXACT)
@@ -257,17 +270,17 @@ def test_resampled_is_the_accuracy_of_a_set_with_images_repeated(
         found, truths, hard, classes = random_set(seed)
         if not with_difficult:
             hard = [labels()] * len(truths)
-        outcome = DetectionOutcome(match(found, truths, classes, hard), metric)
+        whole = outcome(found, truths, classes, metric, hard)
         counts = np.random.default_rng(seed).integers(0, 3, (5, len(found))).astype(np.float32)
         counts[0] = 1
-        resampled = outcome.resampled(counts)
-        assert resampled[0] == pytest.approx(outcome.accuracy, abs=1e-6)  # counted in float32
+        resampled = whole.resampled(torch.from_numpy(counts))
+        assert resampled[0] == pytest.approx(whole.accuracy, abs=1e-6)  # counted in float32
         for drawn, value in zip(counts, resampled, strict=True):
             chosen = np.repeat(np.arange(len(found)), drawn.astype(int))
             if not chosen.size:
                 continue
             repeated = [[each[number] for number in chosen] for each in (found, truths, hard)]
-            again = DetectionOutcome(match(repeated[0], repeated[1], classes, repeated[2]), metric)
+            again = outcome(repeated[0], repeated[1], classes, metric, repeated[2])
             assert value == pytest.approx(again.accuracy, abs=1e-6)
             checked += 1
     assert checked > 40

@@ -16,7 +16,8 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.detect.front import Front
-from yoloprune.detect.measure import Batch, load_measure
+from yoloprune.detect.measure import load_measure
+from yoloprune.detect.pictures import Batch
 from yoloprune.prune.channels import trace
 from yoloprune.prune.slim import mask
 
@@ -46,8 +47,9 @@ def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int, kept: set[i
         ours = [each for found in measure.look(chain(first, front.outputs(variant, behind=1))) for each in found]
         whole = measure.found(variant)
         for one, number in zip(ours, order, strict=True):
-            assert np.array_equal(one.boxes, whole[number].boxes)
-            assert np.array_equal(one.probs, whole[number].probs)
+            assert np.array_equal(one.detections.boxes, whole[number].detections.boxes)
+            assert np.array_equal(one.detections.probs, whole[number].detections.probs)
+            assert np.array_equal(one.truth, whole[number].truth)
     assert found_kept == kept  # 4 batches; of the first layer's filters there is nothing to keep
 
 
@@ -80,7 +82,7 @@ class Fixed:
     """Batches as `Pictures` gives them."""
 
     def __init__(self, batches: np.ndarray) -> None:
-        self.batches = [Batch(torch.from_numpy(each), [(32, 32)] * len(each)) for each in batches]
+        self.batches = [Batch(torch.from_numpy(each), range(len(each)), [(32, 32)] * len(each)) for each in batches]
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)

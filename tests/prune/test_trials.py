@@ -18,12 +18,19 @@ from yoloprune.darknet.model import load
 from yoloprune.darknet.network import Network
 from yoloprune.detect.boxes import Detections
 from yoloprune.detect.front import Front
-from yoloprune.detect.measure import DetectionMeasure, Pictures, load_measure, network_for_measuring
+from yoloprune.detect.match import claims
+from yoloprune.detect.measure import DetectionMeasure, load_measure, network_for_measuring
+from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channels import trace
 from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.trials import LOOKED_AT, Trials
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+NONE = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+NOTHING = claims([NONE], [np.zeros((0, 5), np.float32)], 1)[0]
+"""Found in a picture."""
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +119,7 @@ def test_in_later_rounds_unseen_pictures_count_as_before_this_cut(trials: Trials
     """And losses from the original still: here what is cut finds nothing any more."""
     curve = max(trials.cutter.first_curves("l1"), key=lambda each: trials.drift(each, each.atoms - 1))
     found = trials.measure.found(network_for_measuring(trials.cutter.model))
-    nothing = [each.over(1.0) for each in found]
-    later = Trials(trials.cutter, trials.measure, lambda: nothing, lambda: found)
+    later = Trials(trials.cutter, trials.measure, lambda: [NOTHING] * len(found), lambda: found)
     assert later.baseline == trials.baseline
     first, other = (each.point(curve, curve.atoms - 1, most=0.01) for each in (trials, later))
     assert other.share == 0.25
@@ -144,13 +150,12 @@ def test_the_pictures_with_the_most_at_stake_tell_most_of_a_loss(trials: Trials)
     outcome = trials.measure.outcome(found)
     stakes = outcome.stakes
     assert 0.3 * 1 + 0.7 * outcome.accuracy == pytest.approx(stakes.sum())
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
     def lost(numbers: list[int]) -> float:
         return (
             outcome.accuracy
             - trials.measure.outcome(
-                [nothing if number in numbers else each for number, each in enumerate(found)]
+                [NOTHING if number in numbers else each for number, each in enumerate(found)]
             ).accuracy
         )
 

@@ -8,6 +8,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from yoloprune.detect.outcome import MISSED
 
@@ -44,10 +46,11 @@ class ClassOutcome:
         stakes: npt.NDArray[np.float64] = np.where(self.right, 1, MISSED) / self.right.size
         return stakes
 
-    def resampled(self, counts: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """[R]: on R sets in which image i counts `counts[r, i]` times."""
-        weights = counts.astype(np.float64)
-        share: npt.NDArray[np.float64] = (weights @ self.right) / weights.sum(1)
+    def resampled(self, counts: Tensor) -> npt.NDArray[np.float64]:
+        """[R]: on R sets in which image i counts `counts[r, i]` times; computed where `counts` is."""
+        weights = counts.double()
+        right = weights @ torch.from_numpy(self.right).to(weights)
+        share: npt.NDArray[np.float64] = (right / weights.sum(1)).cpu().numpy()
         return share
 
 

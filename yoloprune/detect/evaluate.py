@@ -14,9 +14,12 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from yoloprune.darknet.data import Labels
-from yoloprune.detect.boxes import Detections, iou
+from yoloprune.detect.boxes import Detections
+from yoloprune.detect.match import Matches, claims, match, objects_of
 from yoloprune.detect.outcome import MISSED
 
 MAP_THRESH: Final = 0.005
@@ -30,8 +33,8 @@ Metric = Literal["map50", "map75", "map50-95"]
 _THRESHOLDS: Final = tuple(percent / 100 for percent in range(50, 100, 5))
 _OF_METRIC: Final[Mapping[Metric, tuple[float, ...]]] = {"map50": (0.5,), "map75": (0.75,), "map50-95": _THRESHOLDS}
 
-_AT_ONCE: Final = 1 << 22
-"""True detections times resamples, or images, that are looked at together: memory stays small."""
+_AT_ONCE: Final = 1 << 18
+"""True detections times resamples that are looked at together: memory stays small."""
 
 _Floats = npt.NDArray[np.float64]
 _Indices = npt.NDArray[np.int64]
@@ -65,51 +68,6 @@ class MapResult:
     objects: int
 
 
-@dataclass(frozen=True)
-class Matches:
-    """D detections of I images, the most probable first, and what each found."""
-
-    image: _Indices
-    """[D]: number of the image."""
-    probs: npt.NDArray[np.float32]
-    classes: _Indices
-    truth: _Indices
-    """Number, over all images, of the object of the same class that each overlaps most; -1 where there is none."""
-    overlap: npt.NDArray[np.float32]
-    """The IoU with it, 0 where there is none."""
-    difficult: npt.NDArray[np.float32]
-    """The greatest IoU with a difficult object of the same class."""
-    objects: _Indices
-    """[I, K]: objects of each image by class."""
-
-
-def match(
-    detections: Sequence[Detections],
-    truths: Sequence[Labels],
-    classes: int,
-    difficult: Sequence[Labels] | None = None,
-) -> Matches:
-    """Every detection with the object it overlaps most. The first is taken of objects that it overlaps equally."""
-    counts = [len(found.probs) for found in detections]
-    image = np.repeat(np.arange(len(detections)), counts)
-    boxes = np.concatenate([found.boxes for found in detections])
-    kinds = np.concatenate([found.classes for found in detections])
-    probs = np.concatenate([found.probs for found in detections])
-    truth, overlap = _best(image * classes + kinds, boxes, truths, classes)
-    hard = _best(image * classes + kinds, boxes, difficult, classes)[1] if difficult else np.zeros_like(probs)
-    objects = np.stack([np.bincount(truth[:, 0].astype(np.int64), minlength=classes) for truth in truths])
-    order = np.argsort(-probs, kind="stable")
-    return Matches(
-        image=image[order],
-        probs=probs[order],
-        classes=kinds[order],
-        truth=truth[order],
-        overlap=overlap[order],
-        difficult=hard[order],
-        objects=objects,
-    )
-
-
 def evaluate(
     detections: Sequence[Detections],
     truths: Sequence[Labels],
@@ -119,7 +77,8 @@ def evaluate(
     points: Points = 0,
 ) -> MapResult:
     """Accuracy of the detections of each image against its objects, and its difficult ones if the set has such."""
-    return summarize(match(detections, truths, classes, difficult), points)
+    found = claims(detections, truths, classes, difficult)
+    return summarize(match(found, objects_of(truths, classes)), points)
 
 
 def summarize(matches: Matches, points: Points = 0) -> MapResult:
@@ -195,54 +154,17 @@ class DetectionOutcome:
         stakes: _Floats = (found + MISSED * (possible - found)) / present
         return stakes
 
-    def resampled(self, counts: npt.NDArray[np.float32]) -> _Floats:
+    def resampled(self, counts: Tensor) -> _Floats:
         """[R]: on R sets in which image i counts `counts[r, i]` times; the area under the curve, whatever `points`.
 
-        All that a resample changes is how many detections stand before each object that is found.
+        All that a resample changes is how many detections stand before each object that is found. Computed where
+        `counts` is.
         """
-        there = counts @ self.matches.objects.astype(np.float32)  # [R, K]
-        columns = np.ascontiguousarray(counts.T)
-        present = np.maximum((there > 0).sum(1), 1)
+        there = counts @ torch.from_numpy(self.matches.objects).to(counts)  # [R, K]
         thresholds = _OF_METRIC[self.metric]
-        total = np.zeros(len(counts))
-        for thresh in thresholds:
-            for number, (image, true) in _by_class(self.matches, thresh).items():
-                total += _resampled_precision(image, true, columns, there[:, number])
-        mean: _Floats = total / (present * len(thresholds))
+        total = sum(_resampled_areas(_by_class(self.matches, thresh), counts, there) for thresh in thresholds)
+        mean: _Floats = (total / ((there > 0).sum(1).clamp(min=1) * len(thresholds))).cpu().numpy()
         return mean
-
-
-def _best(
-    segment: _Indices, boxes: npt.NDArray[np.float32], truths: Sequence[Labels], classes: int
-) -> tuple[_Indices, npt.NDArray[np.float32]]:
-    """For each of D detections the object of its image and class (`segment`) with the highest IoU, and that IoU.
-
-    -1 and 0 if it overlaps none.
-    """
-    best, value = np.full(len(segment), -1), np.zeros(len(segment), np.float32)
-    owner = np.repeat(np.arange(len(truths)), [len(truth) for truth in truths])
-    if not owner.size:
-        return best, value
-    objects = np.concatenate(truths)
-    key = owner * classes + objects[:, 0].astype(np.int64)
-    order = np.argsort(key, kind="stable")
-    first, last = (np.searchsorted(key[order], segment, side) for side in ("left", "right"))
-    rivals = last - first
-    with_rivals = np.flatnonzero(rivals)
-    if not with_rivals.size:
-        return best, value
-    ends = np.cumsum(rivals[with_rivals])
-    starts = ends - rivals[with_rivals]
-    pair_of = np.repeat(with_rivals, rivals[with_rivals])
-    within = np.arange(ends[-1]) - np.repeat(starts, rivals[with_rivals])
-    other = order[first[pair_of] + within]
-    overlap = iou(*map(torch.from_numpy, (boxes[pair_of], objects[other, 1:]))).numpy()
-    most = np.maximum.reduceat(overlap, starts)
-    is_most = np.flatnonzero(overlap == np.repeat(most, rivals[with_rivals]))
-    _, chosen = np.unique(pair_of[is_most], return_index=True)
-    value[with_rivals] = most
-    best[with_rivals] = np.where(most > 0, other[is_most[chosen]], -1)
-    return best, value
 
 
 def _true_positives(matches: Matches, thresh: float) -> _Flags:
@@ -260,7 +182,6 @@ def _by_class(matches: Matches, thresh: float) -> dict[int, tuple[_Indices, _Fla
     # What overlaps no object but a difficult one counts neither way.
     counts = (matches.overlap > np.float32(thresh)) | ~(matches.difficult > np.float32(thresh))
     ranks = np.flatnonzero(counts)
-    ranks = ranks[np.argsort(matches.classes[ranks], kind="stable")]
     ends = np.searchsorted(matches.classes[ranks], np.arange(1, matches.objects.shape[1]))
     present = matches.objects.sum(0) > 0
     parts = enumerate(np.split(ranks, ends))
@@ -277,36 +198,54 @@ def _average_precisions(matches: Matches, thresh: float, points: Points) -> _Flo
     return result
 
 
-def _resampled_precision(
-    image: _Indices, true: _Flags, columns: npt.NDArray[np.float32], objects: npt.NDArray[np.float32]
-) -> _Floats:
-    """[R]: area under one class's curve; image and true [D] by descending probability, columns [I, R], objects [R]."""
-    found = np.flatnonzero(true)
-    if not found.size:
-        return np.zeros(len(objects))
-    areas = []
-    for some in np.array_split(columns, -(-found.size * len(objects) // _AT_ONCE), axis=1):
-        weight = some[image[found]]
-        precision = np.cumsum(weight, 0) / np.maximum(_counted(image, found, some), 1)
-        areas.append((weight * _envelope(precision, 0)).sum(0, dtype=np.float64))
-    return np.concatenate(areas) / np.maximum(objects, 1)
+def _resampled_areas(ranked: Mapping[int, tuple[_Indices, _Flags]], counts: Tensor, objects: Tensor) -> Tensor:
+    """[R]: the areas under all classes' curves, added up. ranked: of `_by_class`; counts [R, I], objects [R, K].
 
-
-def _counted(image: _Indices, found: _Indices, columns: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """[J, R]: how many detections stand up to each of those at `found` [J], where image i counts `columns[i, r]` times.
-
-    As products of matrices, which for some hundred images is faster than to look at every detection for every resample.
-    Sums of whole numbers are exact.
+    All classes go at once, since on a GPU operations take longer to start than to run.
     """
-    images = len(columns)
-    parts, start = [], 0
-    for ends in np.array_split(found, min(-(-found.size * images // _AT_ONCE), found.size)):
-        segment = np.searchsorted(ends, np.arange(start, ends[-1] + 1))
-        cells = segment * images + image[start : ends[-1] + 1]
-        between = np.bincount(cells, minlength=ends.size * images).reshape(-1, images)
-        parts.append(between.astype(np.float32) @ columns)
-        start = ends[-1] + 1
-    return np.cumsum(np.concatenate(parts), 0)
+    kinds, sizes, images, places, behind = [], [], [], [], 0
+    for number, (ranks, true) in ranked.items():
+        own = np.flatnonzero(true)
+        if own.size:  # what stands behind the last one found changes nothing
+            kinds.append(number)
+            sizes.append(own.size)
+            images.append(ranks[: own[-1] + 1])
+            places.append(own + behind)
+            behind += len(images[-1])
+    if not kinds:
+        return counts.new_zeros(len(counts))
+    image, found, kind, size = (
+        torch.from_numpy(each).to(counts.device)
+        for each in (np.concatenate(images), np.concatenate(places), np.array(kinds), np.array(sizes))
+    )
+    ends = size.cumsum(0)
+    starts = ends - size
+    first = starts.repeat_interleave(size)  # [J]: of each that is found, the first of its class
+    apart = (-2.0 * torch.arange(len(size), device=size.device, dtype=torch.float64)).repeat_interleave(size)
+    # In front of the first one found stands nothing: an image that never counts.
+    nothing = image.new_full((1,), counts.shape[1])
+    owner = torch.cat([nothing, image[found]])
+    stops = functional.pad(found + 1, (2, 0))
+    exact = torch.float32 if behind < 1 << 23 else torch.float64
+
+    def of_class(each: Tensor) -> Tensor:
+        """[R, J] of [J+1, R]: sums over those of its class up to each."""
+        sums = each.T.contiguous().cumsum(1, dtype=exact)
+        return sums[:, 1:] - sums.index_select(1, first)
+
+    areas = []
+    rows = max(_AT_ONCE // len(found), 1)
+    for some, there in zip(torch.split(counts, rows), torch.split(objects.index_select(1, kind), rows), strict=True):
+        columns = functional.pad(some.T, (0, 0, 0, 1))
+        weight = columns.index_select(0, owner)
+        between = functional.embedding_bag(image, columns, stops[:-1], mode="sum")
+        precision = (of_class(weight) / of_class(between).clamp_(min=1)).double()
+        # It is at most 1, so with classes this far apart one running maximum serves all.
+        envelope = precision.add_(apart).flip(1).cummax(1).values.flip(1).sub_(apart)
+        area = functional.pad((envelope * weight[1:].T).cumsum(1), (1, 0))
+        area = area.index_select(1, ends) - area.index_select(1, starts)
+        areas.append((area / there.clamp(min=1)).sum(1))
+    return torch.cat(areas)
 
 
 def _average_precision(precision: _Floats, recall: _Floats, points: Points) -> float:

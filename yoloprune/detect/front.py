@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.network import Network
-from yoloprune.detect.measure import Batch, Pictures, room_on
+from yoloprune.detect.pictures import Batch, Pictures, room_on
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept: of the first pictures, where it isn't enough for all of them."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,119 +25,23 @@ from yoloprune.detect.evaluate import (
     MAP_THRESH,
     DetectionOutcome,
     MapResult,
-    Matches,
     Points,
-    match,
     summarize,
 )
-from yoloprune.detect.image import Fit, load_batches
+from yoloprune.detect.image import Fit
+from yoloprune.detect.match import claims, match, objects_of
 from yoloprune.detect.outcome import Outcome
+from yoloprune.detect.pictures import Batch, Pictures
 from yoloprune.errors import InputError
 
-PIXELS: Final = 16 * 320 * 320
-"""Of a batch's input on a CPU: larger ones fall out of the cache, smaller ones wait for each layer's start."""
-ALIVE: Final = 1 << 30
-"""Bytes of a batch's outputs on other devices, which is less than any GPU has and enough to keep it at work."""
 SUPPRESSED: Final = 32
-"""Pictures whose boxes are suppressed together: they share what the start of each operation takes."""
-CROWD: Final = 1 << 17
-"""Boxes that are suppressed together at the most, but for those of one batch: ruined networks find that many."""
-MEMORY: Final = 2 << 30
-"""Bytes of decoded input that are kept for the next measurement; pictures beyond that are decoded anew."""
+SUPPRESSED_ELSEWHERE: Final = 256
+"""Pictures whose boxes are suppressed together, on a CPU and on other devices: they share what starting each operation
+takes."""
+CROWD: Final = 1 << 12
+"""Boxes of each of these, on average, at the most, but for those of one batch: ruined networks find that many."""
 DETECTION_METRICS: Final = ("map50", "map75", "map50-95")
 CLASS_METRICS: Final = ("top1", "top5")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Network input of some pictures."""
-
-    inputs: Tensor
-    """[B, C, H, W], 0..1."""
-    sizes: Sequence[tuple[int, int]]
-    """Width and height of each picture before it was resized."""
-
-
-class Pictures:
-    """Pictures as network input; decoded once, as many of the first ones as fit in memory."""
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        graph: Graph,
-        fit: Fit,
-        device: str | torch.device = "cpu",
-        batch: int | None = None,
-    ) -> None:
-        self.paths = tuple(paths)
-        self.fit = fit
-        self._shape = graph.net.input
-        self._device = device
-        self.part = max(len(paths) // 4, 1)
-        """A quarter, after which a measurement may be given up: no batch is larger, `look` waits for no more."""
-        self._batch = batch or min(batch_for(graph, device), self.part)
-        self._kept: list[Batch] = []
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def taking(self, order: Sequence[int]) -> Pictures:
-        """The same in another order: the picture that was `order[0]` comes first. It gets the room, too."""
-        pictures = copy(self)
-        pictures.paths = tuple(self.paths[number] for number in order)
-        pictures._kept = self._reordered(order)
-        self._kept = []
-        return pictures
-
-    def _reordered(self, order: Sequence[int]) -> list[Batch]:
-        """What is kept, in another order, unless it isn't all or there is no room for both."""
-        inputs = [each for batch in self._kept for each in batch.inputs]
-        if len(inputs) < len(self) or 2 * len(inputs) * self._picture > self._room:
-            return []
-        sizes = [size for batch in self._kept for size in batch.sizes]
-        batches = []
-        for start in range(0, len(order), self._batch):
-            some = order[start : start + self._batch]
-            together = torch.stack([inputs[number] for number in some])
-            together = together.contiguous(memory_format=torch.channels_last)
-            batches.append(Batch(together, [sizes[number] for number in some]))
-        return batches
-
-    @property
-    def _picture(self) -> int:
-        """Bytes of one as network input."""
-        return 4 * self._shape.size
-
-    @property
-    def _room(self) -> int:
-        return room_on(self._device, MEMORY)
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield from self._kept
-        number, room = len(self._kept), self._room
-        c, h, w = self._shape
-        left = self.paths[number * self._batch :]
-        for inputs, sizes in load_batches(left, w, h, c, self.fit, batch=self._batch):
-            batch = Batch(inputs.to(self._device, memory_format=torch.channels_last), sizes)
-            number += 1
-            # Of two passes at a time the one that is ahead keeps.
-            if number > len(self._kept) and number * self._batch * self._picture <= room:
-                self._kept.append(batch)
-            yield batch
-
-
-def batch_for(graph: Graph, device: str | torch.device) -> int:
-    """How many pictures are best run at a time: a power of two up to 64."""
-    _, h, w = graph.net.input
-    fitting = PIXELS // (h * w) if torch.device(device).type == "cpu" else ALIVE // (4 * graph.alive)
-    return 1 << min(max(fitting, 1).bit_length() - 1, 6)
-
-
-def room_on(device: str | torch.device, most: int) -> int:
-    """Bytes that may be kept there only to save time: `most`, or a sixteenth of a GPU's memory if that is less."""
-    if torch.device(device).type != "cuda":
-        return most
-    return min(most, torch.cuda.get_device_properties(device).total_memory // 16)
 
 
 class Measure(ABC):
@@ -216,31 +120,34 @@ class DetectionMeasure(Measure):
 
     def look(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Iterator[list[Any]]:
         parts: list[Candidates] = []
-        sizes: list[tuple[int, int]] = []
+        batches: list[Batch] = []
+        images = 0
+        together = SUPPRESSED if self.pictures.device.type == "cpu" else SUPPRESSED_ELSEWHERE
         for batch, output in outputs:
             part = decoded(self.graph, output, MAP_THRESH)
-            parts.append(replace(part, image=part.image + len(sizes)))
-            sizes += batch.sizes
-            crowded = sum(len(part.probs) for part in parts) > CROWD
-            if crowded or len(sizes) >= min(SUPPRESSED, self.pictures.part):
-                yield self._suppressed(parts, sizes)
-                parts, sizes = [], []
-        if sizes:
-            yield self._suppressed(parts, sizes)
+            parts.append(replace(part, image=part.image + images))
+            batches.append(batch)
+            images += len(batch.sizes)
+            crowded = sum(len(part.probs) for part in parts) > CROWD * together
+            if crowded or images >= min(together, self.pictures.part):
+                yield self._claims(parts, batches)
+                parts, batches, images = [], [], 0
+        if batches:
+            yield self._claims(parts, batches)
 
     def outcome(self, found: Sequence[Any]) -> DetectionOutcome:
         metric: Any = self.metric
-        return DetectionOutcome(self._matches(found), metric, self.points)
+        return DetectionOutcome(match(found, self._objects), metric, self.points)
 
     def summary(self, found: Sequence[Any]) -> Mapping[str, Any]:
-        return _as_dict(summarize(self._matches(found), self.points), self.split.names, self.metric)
+        return _as_dict(summarize(match(found, self._objects), self.points), self.split.names, self.metric)
 
     def digest(self) -> str:
         truths = (*self.split.truths, *self.split.difficult) if self.labels else ()
         return digest_of(self.split.images, (truth.tobytes() for truth in truths))
 
     def taught_by(self, teacher: Network) -> Measure:
-        sure = [each.over(DISPLAY_THRESH) for each in self.found(teacher)]
+        sure = [each.detections.over(DISPLAY_THRESH) for each in self.found(teacher)]
         truths = tuple(np.column_stack([each.classes, each.boxes]).astype(np.float32) for each in sure)
         if not any(len(truth) for truth in truths):
             raise InputError(f"--no-labels: the network finds nothing over {DISPLAY_THRESH} in {len(truths)} pictures")
@@ -249,12 +156,18 @@ class DetectionMeasure(Measure):
         measure.labels = False
         return measure
 
-    def _suppressed(self, parts: Sequence[Candidates], sizes: Sequence[tuple[int, int]]) -> list[Any]:
+    def _claims(self, parts: Sequence[Candidates], batches: Sequence[Batch]) -> list[Any]:
+        """What is left of all that the heads propose for some batches, and which objects it is of."""
         letterboxed = self.pictures.fit == "letterbox"
-        return list(suppressed(self.graph, Candidates.join(parts), sizes, letterboxed, nms_kind=self.nms_kind))
+        sizes = [size for batch in batches for size in batch.sizes]
+        found = suppressed(self.graph, Candidates.join(parts), sizes, letterboxed, nms_kind=self.nms_kind)
+        numbers = [number for batch in batches for number in batch.numbers]
+        truths, difficult = ([each[number] for number in numbers] for each in (self.split.truths, self.split.difficult))
+        return list(claims(found, truths, self.graph.classes, difficult))
 
-    def _matches(self, found: Sequence[Any]) -> Matches:
-        return match(found, self.split.truths, self.graph.classes, self.split.difficult)
+    @cached_property
+    def _objects(self) -> np.typing.NDArray[np.int64]:
+        return objects_of(self.split.truths, self.graph.classes)
 
 
 class ClassMeasure(Measure):

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.90
@@ -17,9 +19,6 @@ LEVEL: Final = 0.90
 
 MISSED: Final = 0.3
 """Of what a network misses in an image, the share that another like it might find."""
-
-Counts = NDArray[np.float32]
-"""[R, I]: how often each of R resamples has drawn image i."""
 
 
 class Outcome(Protocol):
@@ -33,14 +32,14 @@ class Outcome(Protocol):
     def stakes(self) -> NDArray[np.float64]:
         """[I]: what each image adds to the accuracy, and `MISSED` of what it could add but doesn't."""
 
-    def resampled(self, counts: Counts) -> NDArray[np.float64]:
-        """[R]: that figure on each resample."""
+    def resampled(self, counts: Tensor) -> NDArray[np.float64]:
+        """[R]: that figure on each of the `resamples`, computed on the device where these are."""
 
 
-def resamples(images: int, seed: int, count: int = RESAMPLES) -> Counts:
-    """`count` draws of as many images as there are, with replacement."""
+def resamples(images: int, seed: int, count: int = RESAMPLES) -> Tensor:
+    """[R, I]: how often each of `count` draws of as many images as there are, with replacement, has drawn image i."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), count).astype(np.float32)
+    return torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), count).astype(np.float32))
 
 
 def interval(losses: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from yoloprune.darknet.network import Network
 from yoloprune.detect.front import Front
-from yoloprune.detect.measure import Batch, Measure, network_for_measuring
+from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.detect.outcome import Outcome, interval, resamples
+from yoloprune.detect.pictures import Batch
 from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.sensitivity import Curve, Point
 
@@ -156,8 +157,8 @@ class Trials:
         return Front(self.measure.pictures.taking(self._order.tolist()), self._base)
 
     @cached_property
-    def _counts(self) -> NDArray[np.float32]:
-        return resamples(len(self._uncut), self.seed)
+    def _counts(self) -> Tensor:
+        return resamples(len(self._uncut), self.seed).to(self.cutter.device)
 
     @cached_property
     def _resampled(self) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
-from yoloprune.detect.measure import room_on
+from yoloprune.detect.pictures import room_on
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept between two layers; beyond that they are computed anew."""

@@ -10,7 +10,8 @@ from typing import Any, Final, Self
 from torch import Tensor
 
 from yoloprune.darknet.data import load_split
-from yoloprune.detect.measure import Pictures, fit_for
+from yoloprune.detect.measure import fit_for
+from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
 from yoloprune.prune.cutter import COMPENSATIONS, NOTHING, RECALIBRATE, REFIT, Cutter

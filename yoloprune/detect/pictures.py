@@ -1,0 +1,120 @@
+"""A list of pictures as a network's input, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from yoloprune.darknet.model import Graph
+from yoloprune.detect.image import Fit, load_batches
+
+PIXELS: Final = 16 * 320 * 320
+"""Of a batch's input on a CPU: larger ones fall out of the cache, smaller ones wait for each layer's start."""
+ALIVE: Final = 1 << 30
+"""Bytes of a batch's outputs on other devices, which is less than any GPU has and enough to keep it at work."""
+MEMORY: Final = 2 << 30
+"""Bytes of decoded input that are kept for the next measurement; pictures beyond that are decoded anew."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Network input of some pictures."""
+
+    inputs: Tensor
+    """[B, C, H, W], 0..1."""
+    numbers: Sequence[int]
+    """Which of the list's pictures these are."""
+    sizes: Sequence[tuple[int, int]]
+    """Width and height of each picture before it was resized."""
+
+
+class Pictures:
+    """Pictures as network input; decoded once, as many of the first ones as fit in memory."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        graph: Graph,
+        fit: Fit,
+        device: str | torch.device = "cpu",
+        batch: int | None = None,
+    ) -> None:
+        self.paths = tuple(paths)
+        self.fit = fit
+        self._shape = graph.net.input
+        self.device = torch.device(device)
+        self.part = max(len(paths) // 4, 1)
+        """A quarter, after which a measurement may be given up: no batch is larger, `look` waits for no more."""
+        self._batch = batch or min(batch_for(graph, device), self.part)
+        self._numbers: Sequence[int] = range(len(paths))
+        self._kept: list[Batch] = []
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def taking(self, order: Sequence[int]) -> Pictures:
+        """The same in another order: the picture that was `order[0]` comes first. It gets the room, too."""
+        pictures = copy(self)
+        pictures.paths = tuple(self.paths[number] for number in order)
+        pictures._numbers = [self._numbers[number] for number in order]
+        pictures._kept = self._reordered(order)
+        self._kept = []
+        return pictures
+
+    def _reordered(self, order: Sequence[int]) -> list[Batch]:
+        """What is kept, in another order, unless it isn't all or there is no room for both."""
+        inputs = [each for batch in self._kept for each in batch.inputs]
+        if len(inputs) < len(self) or 2 * len(inputs) * self._picture > self._room:
+            return []
+        sizes = [size for batch in self._kept for size in batch.sizes]
+        batches = []
+        for start in range(0, len(order), self._batch):
+            some = order[start : start + self._batch]
+            together = torch.stack([inputs[number] for number in some])
+            together = together.contiguous(memory_format=torch.channels_last)
+            numbers = [self._numbers[number] for number in some]
+            batches.append(Batch(together, numbers, [sizes[number] for number in some]))
+        return batches
+
+    @property
+    def _picture(self) -> int:
+        """Bytes of one as network input."""
+        return 4 * self._shape.size
+
+    @property
+    def _room(self) -> int:
+        return room_on(self.device, MEMORY)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self._kept
+        number, room = len(self._kept), self._room
+        c, h, w = self._shape
+        left = self.paths[number * self._batch :]
+        for inputs, sizes in load_batches(left, w, h, c, self.fit, batch=self._batch):
+            numbers = self._numbers[number * self._batch :][: len(sizes)]
+            batch = Batch(inputs.to(self.device, memory_format=torch.channels_last), numbers, sizes)
+            number += 1
+            # Of two passes at a time the one that is ahead keeps.
+            if number > len(self._kept) and number * self._batch * self._picture <= room:
+                self._kept.append(batch)
+            yield batch
+
+
+def batch_for(graph: Graph, device: str | torch.device) -> int:
+    """How many pictures are best run at a time: a power of two up to 64."""
+    _, h, w = graph.net.input
+    fitting = PIXELS // (h * w) if torch.device(device).type == "cpu" else ALIVE // (4 * graph.alive)
+    return 1 << min(max(fitting, 1).bit_length() - 1, 6)
+
+
+def room_on(device: str | torch.device, most: int) -> int:
+    """Bytes that may be kept there only to save time: `most` on a CPU, a sixteenth of a GPU's memory."""
+    if torch.device(device).type != "cuda":
+        return most
+    return torch.cuda.get_device_properties(device).total_memory // 16
