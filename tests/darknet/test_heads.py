@@ -38,7 +38,8 @@ Found = dict[str, tuple[Model, np.ndarray, np.ndarray]]
 
 def rows(found: Candidates) -> np.ndarray:
     """Image, class, x, y, w, h, probability, in an order of their own."""
-    columns = [found.image[:, None], found.classes[:, None], found.boxes, found.probs[:, None]]
+    image, boxes = found.image[found.box], found.boxes[found.box]
+    columns = [image[:, None], found.classes[:, None], boxes, found.probs[:, None]]
     return ordered(torch.cat([column.double() for column in columns], 1).numpy())
 
 

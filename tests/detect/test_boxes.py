@@ -8,13 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.oracles.libdarknet_image import Library
 from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.detect import boxes
+from yoloprune.detect import suppress as suppress_file
 from yoloprune.detect.image import letterbox, letterbox_size
+from yoloprune.detect.overlap import NmsKind, Overlap, iou
+from yoloprune.detect.suppress import suppress
 
 CLASSES = 4
+
+
+def single(image: Tensor, boxes: Tensor, classes: Tensor, probs: Tensor) -> Candidates:
+    """Boxes of one class each."""
+    return Candidates(image, boxes, torch.arange(len(boxes)), classes, probs)
 
 
 def crowd(count: int, seed: int, images: int = 1) -> Candidates:
@@ -26,7 +35,7 @@ def crowd(count: int, seed: int, images: int = 1) -> Candidates:
     centres = place[:, :2] + rng.normal(0, 0.04, (count, 2))
     sizes = (0.05 + 0.4 * place[:, 2:]) * np.exp(rng.normal(0, 0.3, (count, 2)))
     probs = rng.permutation(np.linspace(0.01, 0.99, count))
-    return Candidates(
+    return single(
         image=torch.from_numpy(image),
         boxes=torch.from_numpy(np.concatenate((centres, sizes), 1).astype(np.float32)),
         classes=torch.from_numpy(rng.integers(0, CLASSES, count)),
@@ -36,7 +45,7 @@ def crowd(count: int, seed: int, images: int = 1) -> Candidates:
 
 def only(candidates: Candidates, image: int) -> Candidates:
     some = candidates.image == image
-    return Candidates(
+    return single(
         torch.zeros(int(some.sum()), dtype=torch.int64),
         candidates.boxes[some],
         candidates.classes[some],
@@ -96,13 +105,31 @@ def test_default_is_do_nms_sort(libdarknet: Path, count: int, seed: int, thresh:
     ],
 )
 @pytest.mark.parametrize(("count", "seed"), [(200, 0), (200, 1), (1000, 2)])
-def test_every_kind_is_the_plain_loop(kind: boxes.NmsKind, overlap, count: int, seed: int) -> None:
-    """200: all pairs at once; 1000: rounds first."""
+def test_every_kind_is_the_plain_loop(kind: NmsKind, overlap, count: int, seed: int) -> None:
     candidates = crowd(count, seed)
     (detections,) = boxes.postprocess(candidates, 1, nms_kind=kind, nms_thresh=0.4, beta=1.3)
     expected = plain_nms(candidates, overlap, 0.4)
     assert len(expected) < count
     assert found(detections) == expected
+
+
+@pytest.mark.parametrize("at_once", [1 << 22, 3000, 1])
+@pytest.mark.parametrize("levels", [1000000, 5])
+def test_boxes_of_many_classes_are_boxes_of_one_class_each(
+    at_once: int, levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As networks give them that have learned nothing; also in parts, and with many that are equally probable."""
+    several = crowd(150, 6, images=3)
+    rng = np.random.default_rng(7)
+    box, classes = map(torch.from_numpy, np.nonzero(rng.random((150, CLASSES)) < 0.8))
+    probs = torch.from_numpy(rng.integers(1, levels, len(box)).astype(np.float32) / levels)
+    candidates = Candidates(several.image, several.boxes, box, classes, probs)
+    alone = single(several.image[box], several.boxes[box], classes, probs)
+    expected = suppress(alone, Overlap("default"))
+    assert 20 < len(expected) < len(box) - 20
+    monkeypatch.setattr(suppress_file, "_CROWDED", 0)
+    monkeypatch.setattr(suppress_file, "_AT_ONCE", at_once)
+    assert torch.equal(suppress(candidates, Overlap("default")), expected)
 
 
 def test_kinds_differ() -> None:
@@ -113,7 +140,7 @@ def test_kinds_differ() -> None:
 
 def test_a_removed_box_removes_nothing() -> None:
     """Three in a row, each overlapping the next: the middle one goes, so the last stays."""
-    row = Candidates(
+    row = single(
         image=torch.zeros(3, dtype=torch.int64),
         boxes=torch.tensor([[0.3, 0.5, 0.2, 0.2], [0.36, 0.5, 0.2, 0.2], [0.42, 0.5, 0.2, 0.2]]),
         classes=torch.zeros(3, dtype=torch.int64),
@@ -126,12 +153,12 @@ def test_a_removed_box_removes_nothing() -> None:
 def test_overlap_at_the_threshold_stays() -> None:
     """Half of each of two equal boxes in common: IoU 1/3, exact in float32 as box and threshold are given."""
     pair = torch.tensor([[0.25, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]])
-    third = boxes.iou(pair[0], pair[1])
+    third = iou(pair[0], pair[1])
     assert third == np.float32(1 / 3)
     zeros = torch.zeros(2, dtype=torch.int64)
-    probs = torch.tensor([0.5, 0.6])
-    assert boxes.suppress(pair, probs, zeros, zeros, boxes.Overlap("default", float(third))).tolist() == [0, 1]
-    assert boxes.suppress(pair, probs, zeros, zeros, boxes.Overlap("default", 0.333)).tolist() == [1]
+    both = single(zeros, pair, zeros, torch.tensor([0.5, 0.6]))
+    assert suppress(both, Overlap("default", float(third))).tolist() == [0, 1]
+    assert suppress(both, Overlap("default", 0.333)).tolist() == [1]
 
 
 def test_batch_is_its_images_alone() -> None:
@@ -146,7 +173,7 @@ def test_batch_is_its_images_alone() -> None:
 
 
 def test_equal_probabilities_keep_the_order_of_the_heads() -> None:
-    far = Candidates(
+    far = single(
         image=torch.zeros(5, dtype=torch.int64),
         boxes=torch.tensor([[0.1 + 0.2 * number, 0.5, 0.1, 0.1] for number in range(5)]),
         classes=torch.tensor([2, 1, 0, 1, 2]),
@@ -159,7 +186,7 @@ def test_equal_probabilities_keep_the_order_of_the_heads() -> None:
 def test_nothing_and_points() -> None:
     nothing = crowd(0, 0)
     assert [len(detections.probs) for detections in boxes.postprocess(nothing, 2)] == [0, 0]
-    points = Candidates(
+    points = single(
         image=torch.zeros(2, dtype=torch.int64),
         boxes=torch.tensor([[0.5, 0.5, 0.0, 0.0]] * 2),
         classes=torch.zeros(2, dtype=torch.int64),
@@ -183,7 +210,7 @@ def test_correction_undoes_the_letterbox(picture: tuple[int, int], network: tupl
     in_picture = np.array([[0.25, 0.7, 0.1, 0.3], [0.5, 0.5, 1, 1]])
     scale = inner / network
     in_network = np.concatenate(((in_picture[:, :2] - 0.5) * scale + 0.5, in_picture[:, 2:] * scale), 1)
-    candidates = Candidates(
+    candidates = single(
         image=torch.tensor([1, 1]),
         boxes=torch.from_numpy(in_network.astype(np.float32)),
         classes=torch.tensor([0, 1]),
@@ -202,7 +229,7 @@ def test_correction_finds_a_bright_square_of_a_letterboxed_picture() -> None:
     seen[: (160 - 120) // 2] = seen[(160 + 120) // 2 :] = 0
     ys, xs = np.nonzero(seen > 0.5)
     box = np.array([(xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2, np.ptp(xs) + 1, np.ptp(ys) + 1]) / 160
-    candidates = Candidates(
+    candidates = single(
         torch.zeros(1, dtype=torch.int64), torch.from_numpy(box[None]).float(), torch.zeros(1).long(), torch.ones(1)
     )
     (detections,) = boxes.postprocess(candidates, 1, correction=[boxes.letterbox_correction((400, 300), (160, 160))])

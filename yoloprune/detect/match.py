@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 
 from yoloprune.darknet.data import Labels
-from yoloprune.detect.boxes import Detections, iou
+from yoloprune.detect.boxes import Detections
+from yoloprune.detect.overlap import iou
 
 _Indices = npt.NDArray[np.int64]
 

@@ -18,7 +18,7 @@ from yoloprune.darknet.data import ClassSplit, DataFile, Split, Which, load_clas
 from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import Network, build
-from yoloprune.detect.boxes import NMS_THRESH, Correction, Detections, letterbox_correction, postprocess
+from yoloprune.detect.boxes import Correction, Detections, letterbox_correction, postprocess
 from yoloprune.detect.classify import ClassOutcome, evaluate_classes, hits
 from yoloprune.detect.evaluate import (
     DISPLAY_THRESH,
@@ -31,6 +31,7 @@ from yoloprune.detect.evaluate import (
 from yoloprune.detect.image import Fit
 from yoloprune.detect.match import claims, match, objects_of
 from yoloprune.detect.outcome import Outcome
+from yoloprune.detect.overlap import NMS_THRESH
 from yoloprune.detect.pictures import Batch, Pictures
 from yoloprune.errors import InputError
 

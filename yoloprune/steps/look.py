@@ -18,11 +18,12 @@ from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.model import Graph, load, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Header
-from yoloprune.detect.boxes import Detections, NmsKind
+from yoloprune.detect.boxes import Detections
 from yoloprune.detect.draw import draw
 from yoloprune.detect.evaluate import Points
 from yoloprune.detect.image import network_input, read_pixels, write_pixels
 from yoloprune.detect.measure import decoded, fit_for, load_measure, network_for_measuring, suppressed
+from yoloprune.detect.overlap import NmsKind
 from yoloprune.errors import InputError
 from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.cutter import NOTHING

@@ -78,9 +78,10 @@ class DetectionHead(Head):
     @staticmethod
     def candidates(image: Tensor, centre: Tensor, size: Tensor, probs: Tensor, thresh: float) -> Candidates:
         """Those of the pairs of M boxes and K classes [M, K] that are more probable than `thresh`."""
-        box, cls = torch.where(probs > thresh)
+        pair, classes = torch.where(probs > thresh)
+        some, box = torch.unique_consecutive(pair, return_inverse=True)
         boxes = torch.cat([centre, size], 1)
-        return Candidates(image[box], boxes[box], cls, probs[box, cls])
+        return Candidates(image[some], boxes[some], box, classes, probs[pair, classes])
 
 
 def check_channels(options: Options, shape: Shape, anchors: int, classes: int, others: int = 5) -> None:

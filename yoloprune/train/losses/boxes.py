@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from yoloprune.detect.boxes import iou
+from yoloprune.detect.overlap import iou
 
 _PAIRS_AT_ONCE = 1 << 20
 """Pairs of a box and a truth whose overlap is computed in one go: what stays in the cache."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.region import Region
-from yoloprune.detect.boxes import iou
+from yoloprune.detect.overlap import iou
 from yoloprune.train.losses.base import focal, inject, loss_for
 from yoloprune.train.losses.boxes import best_truths, ends
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.head import Yolo
-from yoloprune.detect.boxes import iou
+from yoloprune.detect.overlap import iou
 from yoloprune.train.losses.base import focal, inject, loss_for
 from yoloprune.train.losses.boxes import agreement, best_truths, ends, slopes
 

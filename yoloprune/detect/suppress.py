@@ -1,0 +1,211 @@
+"""Non-maximum suppression, of all images and classes at once. (box.c: do_nms_sort, diounms_sort.)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from yoloprune.darknet.layers.candidates import Candidates
+from yoloprune.detect.overlap import Overlap, iou_of
+
+_PAIRS: Final = 1 << 15
+_PAIRS_ELSEWHERE: Final = 1 << 22
+"""Pairs of boxes that a round compares at the least, on a CPU and on other devices: enough to hide what calls cost."""
+_FIRST: Final = 4
+"""Boxes of each class that a round settles at the least."""
+_CROWDED: Final = 8
+"""How many times as many pairs of candidates there are as of boxes before all classes are looked at together."""
+_AT_ONCE: Final = 1 << 22
+"""Pairs that are then looked at together: memory stays small."""
+
+
+def suppress(candidates: Candidates, overlaps: Overlap) -> Tensor:
+    """Indices, ascending, of the candidates that non-maximum suppression keeps.
+
+    In order of probability every candidate that is still there removes the less probable ones of its image and class
+    whose boxes `overlaps` with its own. All images and classes go at once, and the result is that of the plain loop.
+    """
+    box, image, classes = candidates.box, candidates.image, candidates.classes
+    if not len(box):
+        return box
+    segment = image.index_select(0, box) * (classes.max() + 1) + classes
+    by_class, by_image = (int(torch.bincount(each).square().sum()) for each in (segment, image))
+    if by_class > _CROWDED * by_image:
+        return _suppress_by_box(candidates, overlaps)
+    return _suppress_by_class(candidates, segment, overlaps)
+
+
+def _suppress_by_class(candidates: Candidates, segment: Tensor, overlaps: Overlap) -> Tensor:
+    """Each class of each image, `segment`, alone; in rounds.
+
+    A round settles the first boxes of each class, and what these remove of the others.
+    """
+    everything = torch.arange(len(segment), device=segment.device)
+    order = in_order(everything, -candidates.probs, segment)
+    segment = segment.index_select(0, order)
+    shapes = _Shapes.of(candidates.boxes.index_select(0, candidates.box.index_select(0, order)), overlaps)
+    pairs = _PAIRS if segment.device.type == "cpu" else _PAIRS_ELSEWHERE
+    alive = everything
+    kept = [alive[:0]]
+    while len(alive):
+        rank = _rank(segment.index_select(0, alive))
+        settled = max(pairs // len(alive), _FIRST)
+        before = rank.clamp(max=settled)
+        later = torch.repeat_interleave(before)
+        earlier = _counted(before).add_((everything[: len(alive)] - rank).index_select(0, later))
+        removes = shapes.overlapping(alive.index_select(0, earlier), alive.index_select(0, later))
+        stays = ~_removed(earlier.index_select(0, removes), later.index_select(0, removes), len(alive))
+        kept.append(alive[stays & (rank < settled)])
+        alive = alive[stays & (rank >= settled)]
+    return order.index_select(0, torch.cat(kept)).sort().values
+
+
+def _suppress_by_box(candidates: Candidates, overlaps: Overlap) -> Tensor:
+    """All classes of an image together: which boxes overlap is asked once.
+
+    In networks that are cut too far, or have learned nothing yet, every box of an image has every class.
+    """
+    box, classes, probs = candidates.box, candidates.classes, candidates.probs
+    first, second = _overlapping(candidates.boxes, candidates.image, overlaps)
+    of_box = torch.bincount(box, minlength=len(candidates.boxes))
+    kinds = int(classes.max()) + 1
+    most = max(int(of_box.index_select(0, first).sum()), len(of_box) * kinds)
+    parts = min(-(-most // _AT_ONCE), kinds)
+    removed = torch.zeros_like(box, dtype=torch.bool)
+    for part in range(parts):
+        begin, end = kinds * part // parts, kinds * (part + 1) // parts
+        some = ((classes >= begin) & (classes < end)).nonzero().squeeze(1)
+        one, other = _of_one_class(
+            box.index_select(0, some), classes.index_select(0, some) - begin, len(of_box), end - begin, first, second
+        )
+        one, other = some.index_select(0, one), some.index_select(0, other)
+        # Of equally probable ones the first in the heads' order goes before.
+        turned = probs.index_select(0, other) > probs.index_select(0, one)
+        removed |= _removed(torch.where(turned, other, one), torch.where(turned, one, other), len(box))
+    return (~removed).nonzero().squeeze(1)
+
+
+def _overlapping(boxes: Tensor, image: Tensor, overlaps: Overlap) -> tuple[Tensor, Tensor]:
+    """Numbers of the pairs of boxes that overlap too much within an image; of each the earlier box, and the later."""
+    order = image.argsort(stable=True)
+    shapes = _Shapes.of(boxes.index_select(0, order), overlaps)
+    rank = _rank(image.index_select(0, order))
+    parts = torch.split(torch.arange(len(rank), device=rank.device), max(_AT_ONCE // (int(rank.max()) + 1), 1))
+    pairs = []
+    for some in parts:
+        before = rank.index_select(0, some)
+        later = some.index_select(0, torch.repeat_interleave(before))
+        earlier = _counted(before).add_(later - rank.index_select(0, later))
+        which = shapes.overlapping(earlier, later)
+        pairs.append((earlier.index_select(0, which), later.index_select(0, which)))
+    first, second = map(torch.cat, zip(*pairs, strict=True))
+    return order.index_select(0, first), order.index_select(0, second)
+
+
+def _of_one_class(
+    box: Tensor, classes: Tensor, count: int, kinds: int, first: Tensor, second: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Indices of the pairs of candidates of one class of which one has box first[i] and the other box second[i].
+
+    box (ascending, below `count`) and classes (below `kinds`): of each candidate.
+    """
+    each = torch.arange(len(box), device=box.device)
+    candidate = torch.full((count * kinds,), -1, device=box.device)
+    candidate[box * kinds + classes] = each
+    of_box = torch.bincount(box, minlength=count)
+    times = of_box.index_select(0, first)
+    pair = torch.repeat_interleave(times)
+    begin = (of_box.cumsum(0) - of_box).index_select(0, first)
+    one = _counted(times).add_(begin.index_select(0, pair))
+    other = candidate.index_select(0, second.index_select(0, pair) * kinds + classes.index_select(0, one))
+    both = (other >= 0).nonzero().squeeze(1)
+    return one.index_select(0, both), other.index_select(0, both)
+
+
+def _removed(earlier: Tensor, later: Tensor, count: int) -> Tensor:
+    """[count]: which go, where earlier[i] removes later[i] if it stays itself.
+
+    What none of those left may remove stays, so what it removes goes; both settle others.
+    """
+    removed = torch.zeros(count, dtype=torch.bool, device=earlier.device)
+    while len(earlier):
+        threatened = torch.zeros_like(removed)
+        threatened[later] = True
+        stays = ~threatened.index_select(0, earlier)
+        removed[later[stays]] = True
+        settled = stays | removed.index_select(0, earlier) | removed.index_select(0, later)
+        left = (~settled).nonzero().squeeze(1)
+        earlier, later = earlier.index_select(0, left), later.index_select(0, left)
+    return removed
+
+
+def _rank(segment: Tensor) -> Tensor:
+    """How many of the same segment stand before each; segments are in order."""
+    number = torch.arange(len(segment), device=segment.device)
+    is_first = torch.ones_like(number, dtype=torch.bool)
+    torch.ne(segment[1:], segment[:-1], out=is_first[1:])
+    return number.sub_(torch.where(is_first, number, 0).cummax(0).values)
+
+
+def _counted(counts: Tensor) -> Tensor:
+    """0, 1 .. up to each of the counts, one behind the other."""
+    starts = counts.cumsum(0).sub_(counts)
+    number = torch.arange(int(counts.sum()), device=counts.device)
+    return number.sub_(starts.repeat_interleave(counts))
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One axis of boxes, to tell quickly which pairs may overlap: most don't."""
+
+    low: Tensor
+    high: Tensor
+    least: Tensor
+    """What two boxes have in common is more than the sum of theirs, if they overlap."""
+
+    @classmethod
+    def of(cls, centre: Tensor, size: Tensor, least: float) -> _Side:
+        half = size / 2
+        return cls(centre - half, centre + half, size * least)
+
+    def common(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the pairs of boxes [M] and others [M] may overlap, and what each pair has in common."""
+        common = torch.minimum(self.high.index_select(0, a), self.high.index_select(0, b))
+        common.sub_(torch.maximum(self.low.index_select(0, a), self.low.index_select(0, b)))
+        least = self.least.index_select(0, a).add_(self.least.index_select(0, b))
+        return (common > least).nonzero().squeeze(1), common
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """Boxes, and what overlaps too much."""
+
+    boxes: Tensor
+    sides: tuple[_Side, ...]
+    areas: Tensor
+    overlaps: Overlap
+
+    @classmethod
+    def of(cls, boxes: Tensor, overlaps: Overlap) -> _Shapes:
+        sides = tuple(_Side.of(boxes[:, axis], boxes[:, axis + 2], overlaps.least) for axis in range(2))
+        return cls(boxes, sides, boxes[:, 2] * boxes[:, 3], overlaps)
+
+    def overlapping(self, a: Tensor, b: Tensor) -> Tensor:
+        """Numbers of the pairs of boxes a[i] and b[i] that do."""
+        x, y = self.sides
+        which, width = x.common(a, b)
+        a, b, width = (each.index_select(0, which) for each in (a, b, width))
+        near, height = y.common(a, b)
+        a, b, width, height, which = (each.index_select(0, near) for each in (a, b, width, height, which))
+        overlap = iou_of(width, height, self.areas.index_select(0, a) + self.areas.index_select(0, b))
+        return which.index_select(0, self.overlaps(overlap, self.boxes, a, b))
+
+
+def in_order(indices: Tensor, *keys: Tensor) -> Tensor:
+    """By the last key, equal ones by the one before; what is equal in all stays as it is."""
+    for key in keys:
+        indices = indices.index_select(0, key.index_select(0, indices).argsort(stable=True))
+    return indices
