@@ -164,7 +164,7 @@ class DetectionMeasure(Measure):
         found = suppressed(self.graph, Candidates.join(parts), sizes, letterboxed, nms_kind=self.nms_kind)
         numbers = [number for batch in batches for number in batch.numbers]
         truths, difficult = ([each[number] for number in numbers] for each in (self.split.truths, self.split.difficult))
-        return list(claims(found, truths, self.graph.classes, difficult))
+        return claims(found, truths, self.graph.classes, difficult)
 
     @cached_property
     def _objects(self) -> np.typing.NDArray[np.int64]:
