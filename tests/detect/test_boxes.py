@@ -132,6 +132,25 @@ def test_boxes_of_many_classes_are_boxes_of_one_class_each(
     assert torch.equal(suppress(candidates, Overlap("default")), expected)
 
 
+@pytest.mark.parametrize("size", [0.1, 50.0])
+def test_classes_are_looked_at_together_unless_boxes_overlap_densely(
+    size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every box has every class. Small ones overlap few others; where all do, that would be too many pairs."""
+    kinds, each = 20, 100
+    rng = np.random.default_rng(8)
+    places = np.concatenate([rng.random((2 * each, 2)), np.full((2 * each, 2), size)], 1).astype(np.float32)
+    box, classes = map(torch.from_numpy, np.nonzero(np.ones((2 * each, kinds))))
+    probs = torch.from_numpy(rng.random(len(box), np.float32))
+    image = torch.arange(2).repeat_interleave(each)
+    candidates = Candidates(image, torch.from_numpy(places), box, classes, probs)
+    other = "_suppress_by_box" if size > 1 else "_suppress_by_class"
+    kept = suppress(candidates, Overlap("default"))
+    monkeypatch.setattr(suppress_file, other, None)
+    assert torch.equal(suppress(candidates, Overlap("default")), kept)
+    assert (len(kept) == 2 * kinds) == (size > 1)
+
+
 def test_kinds_differ() -> None:
     candidates = crowd(200, 1)
     counts = {len(boxes.postprocess(candidates, 1, nms_kind=kind)[0].probs) for kind in ("default", "greedynms")}

@@ -104,6 +104,7 @@ def test_in_another_order_pictures_are_not_decoded_anew_where_there_is_room_for_
     after = list(pictures.taking(order.tolist()))
     assert len(read) == again
     assert [len(batch.sizes) for batch in after] == [3, 3, 2]
+    assert [number for batch in after for number in batch.numbers] == order.tolist()
     assert [size for batch in after for size in batch.sizes] == [(33 + number, 32) for number in order]
     assert all(batch.inputs.is_contiguous(memory_format=torch.channels_last) for batch in after)
     inputs = [torch.cat([batch.inputs for batch in batches]) for batches in (before, after)]

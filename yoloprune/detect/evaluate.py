@@ -214,7 +214,7 @@ def _resampled_areas(ranked: Mapping[int, tuple[_Indices, _Flags]], counts: Tens
             places.append(own + behind)
             behind += len(images[-1])
     if not kinds:
-        return counts.new_zeros(len(counts))
+        return counts.new_zeros(len(counts), dtype=torch.float64)
     image, found, kind, size = (
         torch.from_numpy(each).to(counts.device)
         for each in (np.concatenate(images), np.concatenate(places), np.array(kinds), np.array(sizes))
@@ -227,7 +227,7 @@ def _resampled_areas(ranked: Mapping[int, tuple[_Indices, _Flags]], counts: Tens
     nothing = image.new_full((1,), counts.shape[1])
     owner = torch.cat([nothing, image[found]])
     stops = functional.pad(found + 1, (2, 0))
-    exact = torch.float32 if behind < 1 << 23 else torch.float64
+    exact = torch.float32 if behind < 1 << 22 else torch.float64
 
     def of_class(each: Tensor) -> Tensor:
         """[R, J] of [J+1, R]: sums over those of its class up to each."""
@@ -258,9 +258,9 @@ def _average_precision(precision: _Floats, recall: _Floats, points: Points) -> f
     return float(np.append(envelope, 0.0)[reached].sum() / points)
 
 
-def _envelope(precision: _Floats, axis: int = -1) -> _Floats:
-    """The best precision at this or a higher recall, which grows along `axis`."""
-    envelope: _Floats = np.flip(np.maximum.accumulate(np.flip(precision, axis), axis), axis)
+def _envelope(precision: _Floats) -> _Floats:
+    """[D]: the best precision at this or a higher recall, which grows along the detections."""
+    envelope: _Floats = np.maximum.accumulate(precision[::-1])[::-1]
     return envelope
 
 

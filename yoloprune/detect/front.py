@@ -13,7 +13,7 @@ from yoloprune.darknet.network import Network
 from yoloprune.detect.pictures import Batch, Pictures, room_on
 
 MEMORY: Final = 2 << 30
-"""Bytes of activations that may be kept: of the first pictures, where it isn't enough for all of them."""
+"""Bytes of activations that a CPU keeps: of the first pictures, where it isn't enough for all of them."""
 
 
 class Front:

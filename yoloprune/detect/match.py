@@ -117,7 +117,7 @@ def _best(
     pair_of = np.repeat(with_rivals, rivals[with_rivals])
     within = np.arange(ends[-1]) - np.repeat(starts, rivals[with_rivals])
     other = order[first[pair_of] + within]
-    overlap = iou(*map(torch.from_numpy, (boxes[pair_of], objects[other, 1:]))).numpy()
+    overlap = iou(*map(torch.from_numpy, (boxes[pair_of], objects[other, 1:]))).nan_to_num(0.0).numpy()
     most = np.maximum.reduceat(overlap, starts)
     is_most = np.flatnonzero(overlap == np.repeat(most, rivals[with_rivals]))
     _, chosen = np.unique(pair_of[is_most], return_index=True)

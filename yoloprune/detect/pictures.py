@@ -19,7 +19,7 @@ PIXELS: Final = 16 * 320 * 320
 ALIVE: Final = 1 << 30
 """Bytes of a batch's outputs on other devices, which is less than any GPU has and enough to keep it at work."""
 MEMORY: Final = 2 << 30
-"""Bytes of decoded input that are kept for the next measurement; pictures beyond that are decoded anew."""
+"""Bytes of decoded input that a CPU keeps for the next measurement; pictures beyond that are decoded anew."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def batch_for(graph: Graph, device: str | torch.device) -> int:
     return 1 << min(max(fitting, 1).bit_length() - 1, 6)
 
 
-def room_on(device: str | torch.device, most: int) -> int:
-    """Bytes that may be kept there only to save time: `most` on a CPU, a sixteenth of a GPU's memory."""
+def room_on(device: str | torch.device, of_cpu: int) -> int:
+    """Bytes that may be kept there only to save time: `of_cpu` on a CPU, a sixteenth of a GPU's memory."""
     if torch.device(device).type != "cuda":
-        return most
+        return of_cpu
     return torch.cuda.get_device_properties(device).total_memory // 16

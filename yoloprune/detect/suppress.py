@@ -17,9 +17,11 @@ _PAIRS_ELSEWHERE: Final = 1 << 22
 _FIRST: Final = 4
 """Boxes of each class that a round settles at the least."""
 _CROWDED: Final = 8
-"""How many times as many pairs of candidates there are as of boxes before all classes are looked at together."""
-_AT_ONCE: Final = 1 << 22
-"""Pairs that are then looked at together: memory stays small."""
+"""How many times as many pairs of candidates there are as of boxes before all classes are looked at together ..."""
+_NEIGHBOURS: Final = 16
+"""... and how many others each box may overlap on average: in denser crowds a round removes nearly all."""
+_AT_ONCE: Final = 1 << 20
+"""Pairs that are then looked at together, or of one class if it has more: memory stays small."""
 
 
 def suppress(candidates: Candidates, overlaps: Overlap) -> Tensor:
@@ -34,7 +36,9 @@ def suppress(candidates: Candidates, overlaps: Overlap) -> Tensor:
     segment = image.index_select(0, box) * (classes.max() + 1) + classes
     by_class, by_image = (int(torch.bincount(each).square().sum()) for each in (segment, image))
     if by_class > _CROWDED * by_image:
-        return _suppress_by_box(candidates, overlaps)
+        pairs = _overlapping(candidates.boxes, image, overlaps)
+        if pairs is not None:
+            return _suppress_by_box(candidates, *pairs)
     return _suppress_by_class(candidates, segment, overlaps)
 
 
@@ -63,13 +67,12 @@ def _suppress_by_class(candidates: Candidates, segment: Tensor, overlaps: Overla
     return order.index_select(0, torch.cat(kept)).sort().values
 
 
-def _suppress_by_box(candidates: Candidates, overlaps: Overlap) -> Tensor:
-    """All classes of an image together: which boxes overlap is asked once.
+def _suppress_by_box(candidates: Candidates, first: Tensor, second: Tensor) -> Tensor:
+    """All classes of an image together, where box first[i] overlaps box second[i]: that is asked once for all classes.
 
     In networks that are cut too far, or have learned nothing yet, every box of an image has every class.
     """
     box, classes, probs = candidates.box, candidates.classes, candidates.probs
-    first, second = _overlapping(candidates.boxes, candidates.image, overlaps)
     of_box = torch.bincount(box, minlength=len(candidates.boxes))
     kinds = int(classes.max()) + 1
     most = max(int(of_box.index_select(0, first).sum()), len(of_box) * kinds)
@@ -88,18 +91,25 @@ def _suppress_by_box(candidates: Candidates, overlaps: Overlap) -> Tensor:
     return (~removed).nonzero().squeeze(1)
 
 
-def _overlapping(boxes: Tensor, image: Tensor, overlaps: Overlap) -> tuple[Tensor, Tensor]:
-    """Numbers of the pairs of boxes that overlap too much within an image; of each the earlier box, and the later."""
+def _overlapping(boxes: Tensor, image: Tensor, overlaps: Overlap) -> tuple[Tensor, Tensor] | None:
+    """Numbers of the pairs of boxes that overlap too much within an image; of each the earlier box, and the later.
+
+    None if there are more than `_NEIGHBOURS` times as many as boxes.
+    """
     order = image.argsort(stable=True)
     shapes = _Shapes.of(boxes.index_select(0, order), overlaps)
     rank = _rank(image.index_select(0, order))
     parts = torch.split(torch.arange(len(rank), device=rank.device), max(_AT_ONCE // (int(rank.max()) + 1), 1))
     pairs = []
+    left = _NEIGHBOURS * len(boxes)
     for some in parts:
         before = rank.index_select(0, some)
         later = some.index_select(0, torch.repeat_interleave(before))
         earlier = _counted(before).add_(later - rank.index_select(0, later))
         which = shapes.overlapping(earlier, later)
+        left -= len(which)
+        if left < 0:
+            return None
         pairs.append((earlier.index_select(0, which), later.index_select(0, which)))
     first, second = map(torch.cat, zip(*pairs, strict=True))
     return order.index_select(0, first), order.index_select(0, second)
