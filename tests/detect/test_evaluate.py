@@ -226,6 +226,14 @@ def mean_present(aps: list[float], result: MapResult) -> float:
     return sum(present) / len(present) if present else 0.0
 
 
+@pytest.mark.parametrize("size", [np.inf, 1e20])
+def test_an_object_whose_overlap_cannot_be_computed_is_nobodys(size: float) -> None:
+    """A network that is taught by another may be taught such objects."""
+    found = detections((0.9, 0, 0.5, 0.5, size, size))
+    truth = labels((0, 0.5, 0.5, size, size))
+    assert evaluate([found], [truth], 1).ap[0] == 0
+
+
 @pytest.mark.parametrize("points", [0, 11, 101])
 @pytest.mark.parametrize("with_difficult", [False, True])
 def test_random_sets_against_the_rules(points: Points, with_difficult: bool) -> None:
