@@ -117,6 +117,7 @@ def _best(
     pair_of = np.repeat(with_rivals, rivals[with_rivals])
     within = np.arange(ends[-1]) - np.repeat(starts, rivals[with_rivals])
     other = order[first[pair_of] + within]
+    # Of boxes without bounds it may be no number, which no maximum is equal to.
     overlap = iou(*map(torch.from_numpy, (boxes[pair_of], objects[other, 1:]))).nan_to_num(0.0).numpy()
     most = np.maximum.reduceat(overlap, starts)
     is_most = np.flatnonzero(overlap == np.repeat(most, rivals[with_rivals]))

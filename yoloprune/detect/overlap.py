@@ -31,7 +31,8 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 def iou_of(width: Tensor, height: Tensor, areas: Tensor) -> Tensor:
     """Intersection over union of two boxes, from its width and height (below 0: none) and both areas. (box_iou.)
 
-    An untrained network's boxes may be infinite; what can't be computed of them overlaps nothing, as in C.
+    An untrained network's boxes may be infinite; what can't be computed of them is no number, and over no threshold, as
+    in C.
     """
     intersection = width.clamp(min=0) * height.clamp(min=0)
     union = areas - intersection

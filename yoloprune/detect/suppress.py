@@ -34,7 +34,7 @@ def suppress(candidates: Candidates, overlaps: Overlap) -> Tensor:
     if not len(box):
         return box
     segment = image.index_select(0, box) * (classes.max() + 1) + classes
-    by_class, by_image = (int(torch.bincount(each).square().sum()) for each in (segment, image))
+    by_class, by_image = (torch.bincount(each).square().sum() for each in (segment, image))
     if by_class > _CROWDED * by_image:
         pairs = _overlapping(candidates.boxes, image, overlaps)
         if pairs is not None:
@@ -58,8 +58,7 @@ def _suppress_by_class(candidates: Candidates, segment: Tensor, overlaps: Overla
         rank = _rank(segment.index_select(0, alive))
         settled = max(pairs // len(alive), _FIRST)
         before = rank.clamp(max=settled)
-        later = torch.repeat_interleave(before)
-        earlier = _counted(before).add_((everything[: len(alive)] - rank).index_select(0, later))
+        later, earlier = _runs(everything[: len(alive)] - rank, before)
         removes = shapes.overlapping(alive.index_select(0, earlier), alive.index_select(0, later))
         stays = ~_removed(earlier.index_select(0, removes), later.index_select(0, removes), len(alive))
         kept.append(alive[stays & (rank < settled)])
@@ -104,8 +103,8 @@ def _overlapping(boxes: Tensor, image: Tensor, overlaps: Overlap) -> tuple[Tenso
     left = _NEIGHBOURS * len(boxes)
     for some in parts:
         before = rank.index_select(0, some)
-        later = some.index_select(0, torch.repeat_interleave(before))
-        earlier = _counted(before).add_(later - rank.index_select(0, later))
+        owner, earlier = _runs(some - before, before)
+        later = some.index_select(0, owner)
         which = shapes.overlapping(earlier, later)
         left -= len(which)
         if left < 0:
@@ -126,10 +125,7 @@ def _of_one_class(
     candidate = torch.full((count * kinds,), -1, device=box.device)
     candidate[box * kinds + classes] = each
     of_box = torch.bincount(box, minlength=count)
-    times = of_box.index_select(0, first)
-    pair = torch.repeat_interleave(times)
-    begin = (of_box.cumsum(0) - of_box).index_select(0, first)
-    one = _counted(times).add_(begin.index_select(0, pair))
+    pair, one = _runs((of_box.cumsum(0) - of_box).index_select(0, first), of_box.index_select(0, first))
     other = candidate.index_select(0, second.index_select(0, pair) * kinds + classes.index_select(0, one))
     both = (other >= 0).nonzero().squeeze(1)
     return one.index_select(0, both), other.index_select(0, both)
@@ -160,11 +156,11 @@ def _rank(segment: Tensor) -> Tensor:
     return number.sub_(torch.where(is_first, number, 0).cummax(0).values)
 
 
-def _counted(counts: Tensor) -> Tensor:
-    """0, 1 .. up to each of the counts, one behind the other."""
-    starts = counts.cumsum(0).sub_(counts)
-    number = torch.arange(int(counts.sum()), device=counts.device)
-    return number.sub_(starts.repeat_interleave(counts))
+def _runs(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each i in turn counts[i] whole numbers from starts[i] on: for each of them the i, and the number itself."""
+    owner = torch.repeat_interleave(counts)
+    begin = starts - counts.cumsum(0).sub_(counts)
+    return owner, torch.arange(len(owner), device=counts.device).add_(begin.index_select(0, owner))
 
 
 @dataclass(frozen=True)
