@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package
 from typer.core import TyperGroup
 
 from yoloprune.artefacts import atomic_path
-from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS, InputError
+from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS, InputError, InputWarning
 from yoloprune.readers import ReaderError
 from yoloprune.steps.job import Step
 from yoloprune.train.processes import rank_of
@@ -105,6 +106,7 @@ class Screen:
     def __init__(self, json_file: str | None, quiet: bool) -> None:
         self._json = json_file
         self._quiet = quiet
+        self._warned: set[str] = set()
         self.watch = Progress(quiet)
 
     def answer(self, payload: Mapping[str, Any], *parts: RenderableType) -> None:
@@ -124,10 +126,28 @@ class Screen:
                 console.print(part)
 
     def warn(self, text: str) -> None:
-        """A line on stderr that doesn't stop anything."""
-        if not self._quiet:
-            self.watch.close()
-            print(f"yoloprune: warning: {text}", file=sys.stderr)
+        """A line on stderr that doesn't stop anything; a second time it isn't said."""
+        if self._quiet or text in self._warned:
+            return
+        self._warned.add(text)
+        self.watch.close()
+        print(f"yoloprune: warning: {text}", file=sys.stderr)
+
+    @contextmanager
+    def warned(self) -> Iterator[None]:
+        """Show what library code warns of within."""
+        with warnings.catch_warnings():  # gives back the filters and what shows warnings
+            others = warnings.showwarning
+
+            def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+                if issubclass(category, InputWarning):
+                    self.warn(str(message))
+                else:
+                    others(message, category, *where, **more)
+
+            warnings.simplefilter("always", InputWarning)
+            warnings.showwarning = show
+            yield
 
 
 @contextmanager
@@ -137,7 +157,8 @@ def screen_of(json_file: str | None, quiet: bool, force: bool) -> Iterator[Scree
         raise InputError("exists already; --force replaces it", file=json_file)
     screen = Screen(json_file, quiet) if rank_of() == 0 else Screen(None, True)
     try:
-        yield screen
+        with screen.warned():
+            yield screen
     finally:
         screen.watch.close()
 

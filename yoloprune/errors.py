@@ -1,7 +1,11 @@
-"""How a command ends early: the one exception for a user's mistake or a broken file, and what Ctrl-C is answered."""
+"""What users are told of their files: the error that ends a command, the warning that doesn't; what Ctrl-C is answered.
+
+Library code raises the one and warns with the other; only the command line shows them.
+"""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Final
 
@@ -16,5 +20,18 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str, *, file: str | Path | None = None, line: int | None = None) -> None:
-        where = "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
-        super().__init__(where + message)
+        super().__init__(_located(message, file, line))
+
+
+class InputWarning(UserWarning):
+    """Something odd in a user's file that doesn't stop anything. Its text is as an InputError's."""
+
+
+def warn(message: str, *, file: str | Path | None = None, line: int | None = None) -> None:
+    """Tell of something odd by an InputWarning; commands show each once, on stderr."""
+    warnings.warn(InputWarning(_located(message, file, line)), stacklevel=3)
+
+
+def _located(message: str, file: str | Path | None, line: int | None) -> str:
+    where = "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
+    return where + message
