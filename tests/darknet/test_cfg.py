@@ -55,6 +55,23 @@ def test_edit_touches_only_its_lines_and_moves_a_comment_up() -> None:
     assert cfg_file.dump(edited).decode() == expected
 
 
+def test_edit_removes_a_key_and_keeps_its_comment() -> None:
+    text = "[net]\nwidth=32\n\n[convolutional]\nsize=3 # was 5\n\r\n; old\nfilters=8\nsize = 1"
+    edited = cfg_file.edit(cfg_file.parse(text.encode()), {1: {"size": None, "pad": None}})
+    assert cfg_file.dump(edited).decode() == "[net]\nwidth=32\n\n[convolutional]\n# was 5\n\r\n; old\nfilters=8\n"
+    both = cfg_file.edit(cfg_file.parse(text.encode()), {1: {"filters": None, "size": None, "groups": "2", "pad": "1"}})
+    assert cfg_file.dump(both).decode() == ("[net]\nwidth=32\n\n[convolutional]\n# was 5\n\r\n; old\ngroups=2\npad=1\n")
+
+
+@given(st.lists(USUAL), st.integers(0, 3))
+def test_a_removed_key_takes_no_other_byte_along(lines: list[str], changed: int) -> None:
+    cfg = cfg_file.parse("\n".join(["[net]", "filters=4", *lines, "filters=9"]).encode())
+    section = cfg.sections[min(changed, len(cfg.sections) - 1)]
+    edited = cfg_file.edit(cfg, {cfg.sections.index(section): {"filters": None}})
+    gone = {entry.line for entry in section.entries if entry.key == "filters"}
+    assert edited.lines == tuple(line for number, line in enumerate(cfg.lines, 1) if number not in gone)
+
+
 @given(st.lists(USUAL), st.integers(0, 3))
 def test_a_key_has_one_value_for_every_reader(lines: list[str], changed: int) -> None:
     """Readers take the first or the last of equal keys: what was edited is equal in all, and legal text has one."""

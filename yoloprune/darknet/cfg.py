@@ -121,11 +121,12 @@ def write(path: str | Path, cfg: Cfg, *, force: bool = False) -> None:
         temporary.write_bytes(dump(cfg))
 
 
-def edit(cfg: Cfg, changes: Mapping[int, Mapping[str, str]]) -> Cfg:
+def edit(cfg: Cfg, changes: Mapping[int, Mapping[str, str | None]]) -> Cfg:
     """The cfg with new values: `changes[section number][key] = value`, sections counted from 0 = [net].
 
     The line of a key is replaced, and any that repeats it, as readers differ in which they take; a missing key is added
-    after the section's last entry. A comment behind an old value moves to its own line above. All else stays.
+    after the section's last entry; None removes a key. A comment behind an old value moves to its own line above. All
+    else stays.
     """
     lines = list(cfg.lines)
     inserted: dict[int, list[str]] = {}
@@ -135,15 +136,15 @@ def edit(cfg: Cfg, changes: Mapping[int, Mapping[str, str]]) -> Cfg:
             found = [entry.line for entry in section.entries if entry.key == key]
             for line in found:
                 raw = lines[line - 1]
-                lines[line - 1] = _comment_above(raw) + f"{key}={value}" + _line_end(raw)
-            if not found:
+                lines[line - 1] = _comment_above(raw) + ("" if value is None else f"{key}={value}{_line_end(raw)}")
+            if not found and value is not None:
                 last = section.entries[-1].line if section.entries else section.line
                 inserted.setdefault(last, []).append(f"{key}={value}")
     out: list[str] = []
     for line_number, raw in enumerate(lines, 1):
         new = inserted.get(line_number, [])
-        end = _line_end(raw) or "\n"
-        out.append(raw if not new or _line_end(raw) else raw + end)
+        end = _line_end(cfg.lines[line_number - 1]) or "\n"
+        out.append(raw + end if new and raw and not _line_end(raw) else raw)
         out.extend(text + end for text in new)
     return _reparsed(cfg, out)
 

@@ -17,10 +17,11 @@ _NORMALIZED = {"bias", "scale", "mean", "variance", "weight"}
 def folded(model: Model) -> Model:
     """The same network by the formula of its dialect, in float64, without `batch_normalize`.
 
-    Which small number stands under the root differs between readers, and no longer matters. InputError for a section
-    whose normalization is not in arrays of its own.
+    Which small number stands under the root differs between readers, and no longer matters. The key goes, as some
+    readers ask whether it is there and not what it says (PyTorch-YOLOv3 models.py, keras-yolo3 convert.py,
+    DeepStream-Yolo convolutional_layer.cpp). InputError for a section whose normalization is not in arrays of its own.
     """
-    changes: dict[int, dict[str, str]] = {}
+    changes: dict[int, dict[str, str | None]] = {}
     layers: list[Arrays] = []
     for layer, arrays in zip(model.graph.layers, model.weights.layers, strict=True):
         section = model.graph.cfg.sections[layer.index + 1]
@@ -33,6 +34,6 @@ def folded(model: Model) -> Model:
         factor, bias = fold(wide["scale"], wide["bias"], wide["mean"], wide["variance"], model.graph.dialect)
         weight = wide["weight"] * factor.view(-1, *[1] * (wide["weight"].dim() - 1))
         layers.append({"bias": bias.numpy().astype(np.float32), "weight": weight.numpy().astype(np.float32)})
-        changes[layer.index + 1] = {"batch_normalize": "0"}
+        changes[layer.index + 1] = {"batch_normalize": None}
     graph = understand(cfg_file.edit(model.graph.cfg, changes), model.graph.dialect)
     return Model(graph, Weights(model.weights.header, tuple(layers)))

@@ -107,7 +107,8 @@ def test_folding_is_the_same_function() -> None:
     model = random_model(graph_of(NORMALIZED), seed=3)
     flat = folded(model)
     assert [sorted(arrays) for arrays in flat.weights.layers] == [["bias", "weight"]] * 4
-    assert [section.get("batch_normalize") and "0" for section in flat.graph.cfg.sections[1:]] == ["0", "0", "0", None]
+    left = cfg_file.dump(model.graph.cfg).decode().replace("batch_normalize=1\n", "")
+    assert cfg_file.dump(flat.graph.cfg).decode() == left  # some readers ask only whether the key is there
     x = torch.from_numpy(np.random.default_rng(4).random((2, 3, 17, 13)))
     with torch.inference_mode():
         out, flat_out = (build(each).double()(x)[3].numpy() for each in (model, flat))
