@@ -29,7 +29,7 @@ DEBIAN = Path("/usr/share/darknet/cfg")
 OTHERS = {
     "is ignored by dialect pjreddie, which takes all channels": "yolov4-tiny-3l yolov4-tiny-custom yolov4-tiny "
     "yolov4-tiny_contrastive",
-    "policy=sgdr expected one of": "resnet152_trident",
+    "dilation, antialiasing, stride_x and stride_y are unknown": "resnet152_trident",
     "activation=mish expected one of": "csdarknet53-omega cspx-p7-mish-omega cspx-p7-mish cspx-p7-mish_hp "
     "yolov4-csp-s-mish yolov4-csp-x-mish yolov4-csp yolov4-custom yolov4-p5-frozen yolov4-p5 yolov4-p6 "
     "yolov4-sam-mish-csp-reorg-bfm yolov4 yolov4_new yolov4x-mish",

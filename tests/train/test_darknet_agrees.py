@@ -17,6 +17,7 @@ from yoloprune.darknet.dialect import PJREDDIE
 from yoloprune.darknet.model import Graph, load_graph
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.weights import Weights
+from yoloprune.errors import InputWarning
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.schedule import Schedule
@@ -331,13 +332,32 @@ POLICIES = {
 
 @pytest.mark.parametrize("text", POLICIES.values(), ids=POLICIES)
 def test_rates_equal_darknets(tmp_path: Path, libdarknet: Path, text: str) -> None:
-    head = "[net]\nbatch=4\nsubdivisions=2\nwidth=8\nheight=8\nchannels=1\nlearning_rate=.003\n"
-    layer = "[convolutional]\nfilters=1\nactivation=linear\n"
-    (tmp_path / "net.cfg").write_text(f"{head}{text}\n{layer}")
-    schedule = Schedule.from_net(load_graph(tmp_path / "net.cfg", PJREDDIE).net)
-    iterations = list(range(1, 49))
-    expected = oracle.rates(libdarknet, tmp_path, [4 * iteration for iteration in iterations])
-    assert [schedule.rate(iteration) for iteration in iterations] == pytest.approx(
-        expected, rel=1e-5
-    )  # Darknet keeps gamma as a float
+    check_rates(tmp_path, libdarknet, f"learning_rate=.003\n{text}")
     assert len(re.findall("policy", text)) == 1
+
+
+ODD = {
+    "text behind": "learning_rate=0.003,0.0005\npolicy=steps\nsteps=5,20k,30\nscales=.1,,10.0\nburn_in=3rd",
+    "no numbers": "learning_rate=1e-3f\npolicy=step\nstep=10/2\nscale=0x.8\npower=none",
+    "an unknown word": "learning_rate=.002\npolicy=cosine\nburn_in=7.9\npower=2,3",
+    "another's word": "learning_rate=.002\npolicy=sgdr\nmax_batches=1e3",
+    "a comma at the end": "learning_rate=.002\npolicy=steps\nsteps=5,20,\nscales=.1,.5,",
+    "out of an int": "learning_rate=.002\npolicy=steps\nsteps=4294967301,20\nscales=.1,2",
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_rates_of_odd_values_equal_darknets(tmp_path: Path, libdarknet: Path, text: str) -> None:
+    with pytest.warns(InputWarning):
+        check_rates(tmp_path, libdarknet, text)
+
+
+def check_rates(folder: Path, library: Path, text: str) -> None:
+    head = "[net]\nbatch=4\nsubdivisions=2\nwidth=8\nheight=8\nchannels=1\n"
+    layer = "[convolutional]\nfilters=1\nactivation=linear\n"
+    (folder / "net.cfg").write_text(f"{head}{text}\n{layer}")
+    schedule = Schedule.from_net(load_graph(folder / "net.cfg", PJREDDIE).net)
+    iterations = list(range(1, 49))
+    expected = oracle.rates(library, folder, [4 * iteration for iteration in iterations])
+    rates = [schedule.rate(iteration) for iteration in iterations]
+    assert rates == pytest.approx(expected, rel=1e-5)  # Darknet keeps gamma as a float

@@ -13,8 +13,9 @@ from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers import Context, Layer, Shape, read_layer
 from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.net import Net, Updates
-from yoloprune.darknet.options import Options
+from yoloprune.darknet.options import Doubt, Options
 from yoloprune.darknet.weights import Weights
+from yoloprune.errors import warn
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Graph:
     """For each layer, what it says of its training."""
     unused: tuple[Entry, ...]
     """Entries that nothing here reads; Darknet calls them unused fields."""
+    doubts: tuple[Doubt, ...] = ()
+    """What Darknet reads otherwise than it is written."""
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -99,7 +102,7 @@ def understand(cfg: Cfg, dialect: Dialect) -> Graph:
     """Cfg -> Graph. InputError, with its line, for whatever can't run or be counted in this dialect."""
     options = Options(cfg, cfg.sections[0], None)
     net = Net.read(options, dialect)
-    unused = list(options.unused())
+    unused, doubts = list(options.unused()), list(options.doubts)
     shapes: dict[int, Shape] = {-1: net.input}
     layers: list[Layer] = []
     updates: list[Updates] = []
@@ -110,14 +113,18 @@ def understand(cfg: Cfg, dialect: Dialect) -> Graph:
         layers.append(layer)
         updates.append(Updates.read(options, dialect))
         unused.extend(options.unused())
+        doubts.extend(options.doubts)
     if not layers:
         raise Options(cfg, cfg.sections[0], None).error("expected layers after it, found none")
-    return Graph(cfg, dialect, net, tuple(layers), tuple(updates), tuple(unused))
+    return Graph(cfg, dialect, net, tuple(layers), tuple(updates), tuple(unused), tuple(doubts))
 
 
 def load_graph(cfg: str | Path, dialect: Dialect) -> Graph:
-    """Read and understand a .cfg file."""
-    return understand(cfg_file.read(cfg), dialect)
+    """Read and understand a .cfg file. An InputWarning for each value that Darknet takes for another."""
+    graph = understand(cfg_file.read(cfg), dialect)
+    for doubt in graph.doubts:
+        warn(doubt.message, file=cfg, line=doubt.line)
+    return graph
 
 
 def load(cfg: str | Path, weights: str | Path, dialect: Dialect, *, allow_partial: bool = False) -> Model:

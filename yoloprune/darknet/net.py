@@ -83,8 +83,15 @@ class Net:
         for key, value in zip(("channels", "height", "width"), shape, strict=True):
             if not value:
                 raise options.error(f"expected {key}=, found none")
+        letter_box = options.integer("letter_box", 0) != 0 if options.has("letter_box") else None
+        return cls._read(options.training, dialect, shape, letter_box)
+
+    @classmethod
+    def _read(cls, options: Options, dialect: Dialect, shape: Shape, letter_box: bool | None) -> Self:
+        """All the rest, which only training reads."""
         extended = dialect.extended
         known = (*POLICIES, "sgdr") if extended else POLICIES
+        policy = options.choice("policy", "constant", known, otherwise="constant")
         low = options.integer("min_crop", shape.w, 1)
         high = options.integer("max_crop", 2 * shape.w, 1)
         crop = (float(low), float(high))
@@ -99,11 +106,11 @@ class Net:
             learning_rate=options.number("learning_rate", 0.001),
             momentum=options.number("momentum", 0.9),
             decay=options.number("decay", 0.0001),
-            policy=options.choice("policy", "constant", known),
+            policy=policy,
             burn_in=options.integer("burn_in", 0, 0),
             power=options.number("power", 4),
             gamma=options.number("gamma", 1),
-            step=options.integer("step", 1, 1),
+            step=options.integer("step", 1, 1 if policy == "step" else None),
             scale=options.number("scale", 1),
             steps=options.integers("steps"),
             scales=options.numbers("scales"),
@@ -118,7 +125,7 @@ class Net:
             hue=options.number("hue", 0),
             flip=options.integer("flip", 1) != 0,
             ema_alpha=options.number("ema_alpha", 0.0, 0, 1),
-            letter_box=options.integer("letter_box", 0) != 0 if options.has("letter_box") else None,
+            letter_box=letter_box,
             adam=options.integer("adam", 0) != 0,
             betas=(options.number("B1", 0.9, 0, 1), options.number("B2", 0.999, 0, 1)),
             epsilon=options.number("eps", dialect.adam_epsilon, 0),
@@ -151,7 +158,7 @@ class Updates:
     @classmethod
     def read(cls, options: Options, dialect: Dialect) -> Self:
         """Section -> Updates; pjreddie's Darknet has the first two."""
-        extended = dialect.extended
+        extended, options = dialect.extended, options.training
         stop = options.integer("stopbackward", 0)
         return cls(
             rate=options.number("learning_rate", 1.0),

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 from yoloprune.darknet.cfg import Cfg, Entry, Section
+from yoloprune.darknet.cnumbers import atof, atoi, strtod, strtol
 from yoloprune.errors import InputError
 
-_INTEGER = re.compile(r"[+-]?\d{1,10}(?=$|[.#;])")
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?=$|[#;])")
 _INT_MAX = 2**31 - 1
+_FLOAT_MAX = 3e38
+_COMMENT = ("#", ";")
+_Number = TypeVar("_Number", int, float)
+
+
+class Doubt(NamedTuple):
+    """A value that Darknet takes for another than is written."""
+
+    line: int
+    message: str
 
 
 class Options:
@@ -24,14 +34,35 @@ class Options:
         self.cfg = cfg
         self.section = section
         self.index = index
+        self.doubts: list[Doubt] = []
+        """What is read otherwise than it is written."""
         self._asked: set[str] = set()
+
+    @property
+    def training(self) -> Options:
+        """Reader for keys of this section that change nothing but training: it takes all that Darknet takes.
+
+        What is no plain number counts as atoi/atof have it, commas at the end of a list add 0, and each is a doubt.
+        """
+        return _AsDarknet(self)
 
     def error(self, message: str, key: str | None = None) -> InputError:
         """An InputError with file, line, section, layer and key."""
+        line, text = self._located(message, key)
+        return InputError(text, file=self.cfg.file, line=line)
+
+    def doubt(self, message: str, key: str) -> None:
+        """Remember that a value counts otherwise than it is written."""
+        doubt = self._located(message, key)
+        if doubt not in self.doubts:
+            self.doubts.append(doubt)
+
+    def _located(self, message: str, key: str | None) -> Doubt:
+        """The line, and the message behind section, layer, key and value."""
         entry = None if key is None else self.section.get(key)
         where = f"[{self.section.name}]" + ("" if self.index is None else f" layer {self.index}")
         what = "" if key is None else f" {key}" if entry is None else f" {key}={entry.value[:40]}"
-        return InputError(f"{where}:{what} {message}", file=self.cfg.file, line=(entry or self.section).line)
+        return Doubt((entry or self.section).line, f"{where}:{what} {message}")
 
     def has(self, key: str) -> bool:
         """Whether the key is there with a value."""
@@ -68,13 +99,16 @@ class Options:
         entry = self._entry(key)
         return default if entry is None else entry.value
 
-    def choice(self, key: str, default: str, known: Sequence[str]) -> str:
-        """Value, which must be one of `known`."""
+    def choice(self, key: str, default: str, known: Sequence[str], otherwise: str | None = None) -> str:
+        """Value, which must be one of `known`; `otherwise`: the word that Darknet takes where it is none of these."""
         value = self.text(key, default)
-        if value not in known:
-            hint = "; a comment stands on its own line" if "#" in value or ";" in value else ""
+        if value in known:
+            return value
+        hint = "; a comment stands on its own line" if "#" in value or ";" in value else ""
+        if otherwise is None:
             raise self.error(f"expected one of {', '.join(known)}{hint}", key)
-        return value
+        self.doubt(f"is none of {', '.join(known)}: Darknet takes {otherwise}{hint}", key)
+        return otherwise
 
     def refuse(self, keys: dict[str, float], why: str) -> None:
         """InputError if a key stands there with another value than its neutral one."""
@@ -92,28 +126,57 @@ class Options:
 
     def _items(self, key: str) -> list[str]:
         entry = self._entry(key)
-        return [] if entry is None else re.split("[#;]", entry.value)[0].rstrip(",").split(",")
+        return [] if entry is None else _uncommented(entry.value).rstrip(",").split(",")
 
     def _integers(self, key: str, texts: Sequence[str]) -> tuple[int, ...]:
-        values = []
-        for text in texts:
-            match = _INTEGER.match(text)
-            if match is None or abs(int(match.group())) > _INT_MAX:
-                raise self.error(f"expected a whole number, found {text[:40]!r}", key)
-            values.append(int(match.group()))
-        return tuple(values)
+        return tuple(
+            atoi(text) if _is_whole(text) else self._odd(key, "a whole number", text, atoi(text)) for text in texts
+        )
 
     def _numbers(self, key: str, texts: Sequence[str]) -> tuple[float, ...]:
-        values = []
-        for text in texts:
-            match = _NUMBER.match(text)
-            if match is None or not abs(float(match.group())) < 3e38:
-                raise self.error(f"expected a number, found {text[:40]!r}", key)
-            values.append(float(match.group()))
-        return tuple(values)
+        return tuple(atof(text) if _is_number(text) else self._odd(key, "a number", text, atof(text)) for text in texts)
+
+    def _odd(self, key: str, wanted: str, text: str, value: _Number) -> _Number:
+        """What a text that is not as wanted counts as; `value` is what Darknet reads."""
+        raise self.error(f"expected {wanted}, found {text[:40]!r}", key)
 
     def _check_range(self, key: str, value: float, minimum: float | None, maximum: float | None) -> None:
         if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
             low = "" if minimum is None else f"{minimum:g}"
             high = "" if maximum is None else f"{maximum:g}"
             raise self.error(f"expected a value in {low}..{high}", key)
+
+
+class _AsDarknet(Options):
+    """See `Options.training`."""
+
+    def __init__(self, strict: Options) -> None:
+        super().__init__(strict.cfg, strict.section, strict.index)
+        self.doubts = strict.doubts
+        self._asked = strict._asked
+
+    def _items(self, key: str) -> list[str]:
+        entry = self._entry(key)
+        return [] if entry is None else _uncommented(entry.value).split(",")
+
+    def _odd(self, key: str, wanted: str, text: str, value: _Number) -> _Number:
+        if not abs(value) < _FLOAT_MAX:
+            return super()._odd(key, wanted, text, value)
+        self.doubt(f"expected {wanted}, found {text[:40]!r}, which counts as {value:.10g} in Darknet", key)
+        return value
+
+
+def _uncommented(text: str) -> str:
+    return re.split("[#;]", text)[0]
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text is a whole number that an int holds, but for decimals and a comment behind it."""
+    value, rest = strtol(text)
+    return rest != text and rest[:1] in ("", ".", *_COMMENT) and abs(value) <= _INT_MAX
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number that a float holds, but for a comment behind it."""
+    value, rest = strtod(text)
+    return rest != text and rest[:1] in ("", *_COMMENT) and abs(value) < _FLOAT_MAX

@@ -44,8 +44,8 @@ class GaussianYolo(DetectionHead):
             classes=classes,
             anchors=tuple((pixels[n][0] / context.net_width, pixels[n][1] / context.net_height) for n in mask),
             scale_x_y=options.number("scale_x_y", 1.0),
-            to_centre=_POINTS[options.choice("yolo_point", "center", tuple(_POINTS))],
-            nms_kind=options.choice("nms_kind", "default", NMS_KINDS),
+            to_centre=_POINTS[options.choice("yolo_point", "center", tuple(_POINTS), otherwise="center")],
+            nms_kind=options.choice("nms_kind", "default", NMS_KINDS, otherwise="default"),
             beta_nms=options.number("beta_nms", 0.6),
         )
         check_channels(options, layer.source_shapes[0], len(mask), classes, 9)

@@ -19,6 +19,8 @@ from yoloprune.darknet.options import Options
 NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 IOU_LOSSES = ("mse", "iou", "giou", "diou", "ciou")
 IOU_KINDS = ("iou", "giou", "diou", "ciou")
+COSTS = ("sse", "masked", "smooth")
+CLASSIC_COSTS = (*COSTS, "L1", "seg", "wgan")
 
 
 @dataclass(frozen=True)
@@ -129,13 +131,13 @@ class YoloTraining:
         cls, options: Options, context: Context, anchors: tuple[tuple[float, float], ...], mask: tuple[int, ...]
     ) -> Self:
         """Defaults of the dialect."""
-        extended = context.dialect.extended
+        extended, options = context.dialect.extended, options.training
         return cls(
             ignore_thresh=options.number("ignore_thresh", 0.5),
             truth_thresh=options.number("truth_thresh", 1.0),
             iou_thresh=options.number("iou_thresh", 1.0) if extended else 1.0,
-            iou_thresh_kind=options.choice("iou_thresh_kind", "iou", IOU_KINDS) if extended else "iou",
-            iou_loss=options.choice("iou_loss", "mse", IOU_LOSSES) if extended else "mse",
+            iou_thresh_kind=options.choice("iou_thresh_kind", "iou", IOU_KINDS, otherwise="iou") if extended else "iou",
+            iou_loss=options.choice("iou_loss", "mse", IOU_LOSSES, otherwise="iou") if extended else "mse",
             iou_normalizer=options.number("iou_normalizer", 0.75) if extended else 1.0,
             obj_normalizer=options.number("obj_normalizer", 1.0) if extended else 1.0,
             cls_normalizer=options.number("cls_normalizer", 1.0) if extended else 1.0,
@@ -184,7 +186,7 @@ class Yolo(DetectionHead):
             anchors=tuple(anchors[number] for number in mask),
             scale_x_y=options.number("scale_x_y", 1.0) if extended else 1.0,
             new_coords=extended and options.integer("new_coords", 0) != 0,
-            nms_kind=options.choice("nms_kind", "default", NMS_KINDS) if extended else "default",
+            nms_kind=options.choice("nms_kind", "default", NMS_KINDS, otherwise="default") if extended else "default",
             beta_nms=options.number("beta_nms", 0.6) if extended else 0.6,
             training=YoloTraining.read(options, context, anchors, mask),
         )
@@ -244,7 +246,7 @@ class Softmax(Head):
         if temperature <= 0:
             raise options.error("expected a value over 0", "temperature")
         tree = Tree.read(options, shape.size)
-        noloss = options.integer("noloss", 0) != 0
+        noloss = options.training.integer("noloss", 0) != 0
         return cls(context.index, (context.previous,), (shape,), tree, groups, temperature, noloss)
 
     @property
@@ -311,12 +313,12 @@ class Cost(Layer):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_cost."""
-        kinds = ("sse", "masked", "smooth", "L1", "seg", "wgan")
+        options = options.training
         return cls(
             index=context.index,
             sources=(context.previous,),
             source_shapes=(context.shapes[context.previous],),
-            type=options.choice("type", "sse", kinds),
+            type=options.choice("type", "sse", COSTS if context.dialect.extended else CLASSIC_COSTS, otherwise="sse"),
             scale=options.number("scale", 1.0),
         )
 

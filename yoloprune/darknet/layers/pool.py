@@ -318,6 +318,7 @@ class Dropout(Layer):
         """Default probability .2 in AlexeyAB, .5 in pjreddie."""
         if context.index == 0:
             raise options.error("expected a layer before it, found none (Darknet crashes)")
+        options = options.training
         return cls(
             **single(context),
             probability=options.number("probability", 0.2 if context.dialect.extended else 0.5, 0, 1),

@@ -165,7 +165,7 @@ class Crop(Layer):
         """Defaults as parse_crop: one place."""
         shape = context.shapes[context.previous]
         for key in ("flip", "angle", "saturation", "exposure", "shift"):
-            options.number(key, 0)  # of training only
+            options.training.number(key, 0)
         return cls(
             **single(context),
             height=options.integer("crop_height", 1, 1, shape.h),

@@ -44,7 +44,7 @@ class RegionTraining:
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults of the dialect."""
-        extended = context.dialect.extended
+        extended, options = context.dialect.extended, options.training
         return cls(
             thresh=options.number("thresh", 0.5),
             bias_match=options.integer("bias_match", 0) != 0,
