@@ -33,7 +33,7 @@ def random_model(graph: Graph, seed: int) -> Model:
     for layer in graph.layers:
         arrays = {}
         for spec in layer.tensors():
-            if spec.positive:
+            if spec.variance:
                 values = rng.uniform(0.5, 2, spec.shape)
             elif spec.start:
                 values = rng.uniform(0.5, 1.5, spec.shape)

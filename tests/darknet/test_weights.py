@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from tests.helpers import graph_of, random_model
+from tests.helpers import graph_of, random_model, worst
 from tests.oracles import libdarknet_many
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
-from yoloprune.darknet.model import Graph, load, load_graph
+from yoloprune.darknet.model import Graph, Model, load, load_graph
+from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 
 TEXT = """[net]
@@ -70,11 +72,18 @@ def test_disk_order_is_darknets(graph: Graph) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data[:-4], "ends within layer 2 [connected], variance: expected"),
+        (lambda data: data[:-8], "ends within layer 2 [connected], variance: expected"),
+        (
+            lambda data: data[:-4],
+            "byte 0: 4 bytes too few: the header's version and length disagree (version 0.2.5 has",
+        ),
+        (lambda data: data[:12] + data[16:], "too few: the header's version and length disagree"),
+        (lambda data: bytes(12) + data[12:], "4 bytes too many: the header's version and length disagree (version 0.0"),
         (lambda data: data + b"\0\0\0\0", "is it the weights of another cfg?"),
         (lambda data: data[:7], "expected a header of 16 or 20 bytes, found the end"),
         (lambda data: b"", "expected a header"),
         (lambda data: b"PK\3\4" + data[4:], "expected a Darknet header"),
+        (lambda data: struct.pack("<iiiI", -7, 0, 0, 0) + data[20:], "expected a Darknet header"),
         (lambda data: data[: 20 + 4 * 18] + struct.pack("<f", -1) + data[24 + 4 * 18 :], "variance: expected a finite"),
         (lambda data: data[:-4] + struct.pack("<f", float("nan")), "found nan"),
     ],
@@ -159,8 +168,13 @@ def test_flipped_is_stored_as_the_transposed_matrix(payload: bytes, libdarknet: 
     assert np.array_equal(saved.layers[0]["weight"], weights.layers[0]["weight"])
 
 
+FLOATS_AS_VERSION = struct.unpack("<ii", struct.pack("<ff", 0.38, -0.02))
+"""What vgg-16.weights begins with, more or less."""
+
+
 @pytest.mark.parametrize(
-    ("major", "minor", "wide"), [(0, 1001, False), (1001, 0, False), (999, 0, True), (0, 1000, False)]
+    ("major", "minor", "wide"),
+    [(0, 1001, False), (1001, 0, False), (999, 0, True), (0, 1000, False), (*FLOATS_AS_VERSION, False)],
 )
 def test_version_over_1000_has_transposed_matrices(
     graph: Graph, payload: bytes, libdarknet: Path, tmp_path: Path, major: int, minor: int, wide: bool
@@ -238,3 +252,59 @@ def test_the_same_part_as_darknet_partial_writes(shared: Path, libdarknet: Path,
     original = weights_file.read(whole, graph.layers)
     for ours, theirs in zip(weights.layers[:15], original.layers[:15], strict=True):
         assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+NORMALIZED = "[net]\nwidth=4\nheight=3\nchannels=2\n[convolutional]\nfilters=9\nsize=1\nbatch_normalize=1\n"
+TINY = float(np.float32(2.0**-126))
+LIMITS = {
+    "pjreddie": (PJREDDIE, [0.0, -7e-44, -TINY / 2, 7e-44, 3e38], [-TINY, -1e-9, -1.0, np.nan, np.inf]),
+    "alexeyab": (ALEXEYAB, [0.0, -7e-44, -9.9999e-6, 1e-12, 3e38], [-1e-5, -1.01e-5, -1.0, np.nan, np.inf]),
+}
+"""Dialect, variances by which its formula is finite, and others."""
+
+
+def with_variances(dialect: Dialect, variances: list[float]) -> tuple[Graph, bytes]:
+    graph = graph_of(NORMALIZED, dialect)
+    model = random_model(graph, 3)
+    model.weights.layers[0]["variance"][: len(variances)] = variances  # type: ignore[index]
+    return graph, weights_file.dump(model.weights, graph.layers)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_variances_are_those_that_the_formula_is_finite_for(name: str) -> None:
+    dialect, fine, bad = LIMITS[name]
+    graph, data = with_variances(dialect, fine)
+    weights = weights_file.parse(data, graph.layers)
+    assert weights_file.dump(weights, graph.layers) == data
+    x = torch.rand(2, 2, 3, 4)
+    assert build(Model(graph, weights))(x)[0].isfinite().all()
+    for value in bad:
+        with pytest.raises(
+            InputError, match=r"byte 132: layer 0 \[convolutional\], variance: expected a finite number"
+        ):
+            weights_file.parse(with_variances(dialect, [1.0, value])[1], graph.layers)
+
+
+def test_pjreddies_darknet_has_the_same_bound(libdarknet: Path, tmp_path: Path) -> None:
+    """Denormals are 0 to it, and what is below them gives NaN."""
+    _, fine, bad = LIMITS["pjreddie"]
+    graph, data = with_variances(PJREDDIE, fine + bad[:3])
+    cfg, file = tmp_path / "a.cfg", tmp_path / "a.weights"
+    cfg_file.write(cfg, graph.cfg)
+    file.write_bytes(data)
+    x = np.random.default_rng(1).random((2, 2, 3, 4), np.float32)
+    (found,) = libdarknet_many.outputs([(cfg, file)], x)
+    assert np.isnan(found[0]).all((0, 2, 3)).tolist() == [False] * 5 + [True] * 3 + [False]
+    weights = weights_file.parse(with_variances(PJREDDIE, fine)[1], graph.layers)
+    ours = build(Model(graph, weights))(torch.from_numpy(x))[0].detach().numpy()
+    assert worst(ours[:, :5], found[0][:, :5]) < 1e-6
+
+
+@pytest.mark.parametrize(("major", "minor", "size"), [(0, 1, 16), (0, 0, 16), (1001, 0, 16), (0, 2, 20), (2, 0, 20)])
+def test_a_renewed_header_keeps_its_length(graph: Graph, payload: bytes, major: int, minor: int, size: int) -> None:
+    header = weights_file.Header(major, minor, 9, 77)
+    new = header.renewed(2**40)
+    assert (header.size, new.size, new.transposed) == (size, size, False)
+    data = new.dump()
+    assert len(data) == size
+    assert weights_file.parse_header(data, graph.layers, size + 4 * FLOATS).seen == (2**40 if size == 20 else 2**32 - 1)

@@ -7,6 +7,9 @@ from typing import Final
 
 from yoloprune.errors import InputError
 
+FLT_MIN: Final = 2.0**-126
+"""What is smaller but not 0 is a denormal."""
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -56,6 +59,14 @@ class Dialect:
     """Parts of [gru] likewise: update z, reset r, candidate h."""
     display_thresh: float
     """Default `-thresh` of `detector test`."""
+
+    @property
+    def variance_over(self) -> float:
+        """Batch norm is finite for every float32 variance over this, and for no other.
+
+        Denormals are 0 to Darknet, which is built with -Ofast, so without an epsilon in the root negative ones will do.
+        """
+        return -self.bn_epsilon if self.bn_epsilon_in_root else -FLT_MIN
 
 
 ALEXEYAB: Final = Dialect(

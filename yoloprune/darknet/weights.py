@@ -22,6 +22,8 @@ from yoloprune.darknet.layers.base import Layer, TensorSpec
 from yoloprune.errors import InputError
 
 _LARGEST_VERSION = 9999
+_SHORT, _LONG = 16, 20
+"""Bytes of the two headers."""
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
@@ -47,11 +49,28 @@ class Header:
     @property
     def size(self) -> int:
         """Bytes."""
-        return 20 if self.wide else 16
+        return _LONG if self.wide else _SHORT
+
+    def renewed(self, seen: int) -> Header:
+        """As long as this one, for readers that always skip so many bytes, and of a version that all readers take."""
+        return Header(seen=seen) if self.wide else Header(0, 1, 0, seen)
+
+    def disagreement(self, length: int, floats: int) -> str | None:
+        """What is wrong with a file of `length` bytes, if `floats` would fit behind the other header."""
+        other = _SHORT + _LONG - self.size
+        if length != other + 4 * floats:
+            return None
+        what, begins = ("few", "late") if self.wide else ("many", "early")
+        found = f"{self} has a header of {self.size} bytes, {other} would fit: Darknet begins one float {begins}"
+        return f"4 bytes too {what}: the header's version and length disagree ({found})"
 
     def dump(self) -> bytes:
         """Header -> bytes."""
-        return struct.pack("<iii" + ("Q" if self.wide else "I"), self.major, self.minor, self.revision, self.seen)
+        seen = self.seen if self.wide else min(self.seen, 2**32 - 1)
+        return struct.pack("<iii" + ("Q" if self.wide else "I"), self.major, self.minor, self.revision, seen)
+
+    def __str__(self) -> str:
+        return f"version {self.major}.{self.minor}.{self.revision}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,10 @@ def count(layers: Sequence[Layer]) -> int:
 
 
 def parse(data: bytes, layers: Sequence[Layer], file: str = "<weights>") -> Weights:
-    """Bytes -> Weights. InputError unless the length is exactly what `layers` need and the values can be weights."""
+    """Bytes -> Weights. InputError unless the length is exactly what `layers` need and the values can be weights.
+
+    A version can be anything over 1000 (vgg-16.weights begins with floats), if the length is right.
+    """
     header = parse_header(data, layers, len(data), file)
     _check_not_text(np.frombuffer(data, np.uint8, offset=header.size), file)
     arrays = _parse_arrays(np.frombuffer(data, "<f4", offset=header.size), header, layers, file)
@@ -106,9 +128,6 @@ def _parse_version(data: bytes, file: str) -> Header:
         raise InputError(f"byte {len(data)}: expected a header of 16 or 20 bytes, found the end", file=file)
     major, minor, revision, seen = struct.unpack_from("<iiiI", data)
     header = Header(major, minor, revision, seen)
-    if min(major, minor) < 0 or max(major, minor) > _LARGEST_VERSION:
-        found = f"version {major}.{minor}.{revision}"
-        raise InputError(f"byte 0: expected a Darknet header of version 0.1 or 0.2, found {found}", file=file)
     if header.wide and len(data) >= 20:
         header = replace(header, seen=struct.unpack_from("<Q", data, 12)[0])
     return header
@@ -214,9 +233,15 @@ def _to_disk(array: NDArray[np.float32], layer: Layer, spec: TensorSpec, header:
 
 def _check_length(length: int, header: Header, layers: Sequence[Layer], file: str) -> None:
     needed = header.size + 4 * count(layers)
-    if length == needed:
+    usual = min(header.major, header.minor) >= 0 and max(header.major, header.minor) <= _LARGEST_VERSION
+    if length == needed and (usual or header.transposed):
         return
+    if not usual:
+        raise InputError(f"byte 0: expected a Darknet header of version 0.1 or 0.2, found {header}", file=file)
     wanted = f"expected {needed} bytes by the cfg, found {length}"
+    disagreement = header.disagreement(length, count(layers))
+    if disagreement is not None:
+        raise InputError(f"byte 0: {disagreement}; or is the end cut off? {wanted}", file=file)
     if length > needed:
         raise InputError(f"byte {needed}: {wanted}; is it the weights of another cfg?", file=file)
     at = header.size
@@ -239,9 +264,10 @@ def _check_not_text(payload: NDArray[np.uint8], file: str) -> None:
 
 
 def _check_values(array: NDArray[np.float32], layer: Layer, spec: TensorSpec, byte: int, file: str) -> None:
-    bad = ~np.isfinite(array) if not spec.positive else ~(np.isfinite(array) & (array >= 0))
+    bound = layer.storage.variance_over if spec.variance else -np.inf
+    bad = ~(np.isfinite(array) & (array > np.float32(bound)))
     if bad.any():
         where = f"byte {byte + 4 * int(bad.argmax())}: {layer}, {spec.name}"
-        wanted = "a finite number" + (" of at least 0" if spec.positive else "")
+        wanted = "a finite number" + (f" over {bound:g}" if spec.variance else "")
         value = array[int(bad.argmax())]
         raise InputError(f"{where}: expected {wanted}, found {value:g}; is it the weights of another cfg?", file=file)

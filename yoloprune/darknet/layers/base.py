@@ -68,8 +68,8 @@ class TensorSpec:
     """False for running statistics."""
     decay: bool = False
     """Whether weight decay applies (Darknet: to weights, not to biases and scales)."""
-    positive: bool = False
-    """Values below 0 can't be."""
+    variance: bool = False
+    """Which values batch norm is finite for, the layer's `Storage` knows."""
     dense: bool = False
     """Matrix of a fully connected part: files of a version over 1000 hold it transposed."""
 
@@ -91,6 +91,8 @@ class Storage:
     """Of a convolution (`numload`): only so many filters."""
     flipped: bool = False
     """Of a convolution (`flipped`): the weight as matrix [C/groups * k * k, N]."""
+    variance_over: float = 0.0
+    """Bound of variances, see `Dialect`."""
 
     def rows(self, spec: TensorSpec) -> int:
         """How many entries of the array's first axis the file holds."""
@@ -311,6 +313,7 @@ def _read_storage(options: Options, dialect: Dialect, specs: Sequence[TensorSpec
         scales=options.integer("dontloadscales", 0) == 0,
         filters=filters or None,
         flipped=weight is not None and options.integer("flipped", 0) != 0,
+        variance_over=dialect.variance_over,
     )
 
 

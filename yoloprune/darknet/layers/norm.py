@@ -14,7 +14,7 @@ def inverse_deviation(variance: Tensor, dialect: Dialect) -> Tensor:
     """1/sqrt(var + eps) or 1/(sqrt(var) + eps), as the dialect has it [N]."""
     if dialect.bn_epsilon_in_root:
         return (variance + dialect.bn_epsilon).rsqrt()
-    return (variance.sqrt() + dialect.bn_epsilon).reciprocal()
+    return (variance.clamp(min=0).sqrt() + dialect.bn_epsilon).reciprocal()  # negative denormals are 0
 
 
 def fold(scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: Dialect) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ def norm_specs(channels: int, prefix: str = "") -> tuple[TensorSpec, ...]:
     return (
         TensorSpec(f"{prefix}scale", (channels,), start=1.0),
         TensorSpec(f"{prefix}mean", (channels,), trained=False),
-        TensorSpec(f"{prefix}variance", (channels,), masked=1.0, trained=False, positive=True),
+        TensorSpec(f"{prefix}variance", (channels,), masked=1.0, trained=False, variance=True),
     )
 
 
