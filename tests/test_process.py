@@ -1,13 +1,17 @@
-"""What the program sets for its whole process: freed memory stays, float32 is whole on GPUs too."""
+"""What holds for a whole process: freed memory stays, float32 is whole on GPUs too, how threads wait."""
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 import resource, sys
 import numpy as np
@@ -41,3 +45,29 @@ finally:
     assert not torch.backends.cudnn.allow_tf32
 """
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "users", "spins"),
+    [
+        ("yoloprune.__main__, torch", {}, 2000),
+        ("yoloprune.errors, torch", {}, 2000),
+        ("tests.conftest", {}, 2000),
+        ("yoloprune, torch", {"GOMP_SPINCOUNT": "77"}, 77),
+        ("yoloprune, torch", {"OMP_WAIT_POLICY": "passive"}, 0),
+        ("yoloprune, torch", {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "77"}, 77),
+    ],
+)
+def test_threads_wait_in_loops_for_microseconds_unless_the_user_says_otherwise(
+    start: str, users: dict[str, str], spins: int
+) -> None:
+    """As GNU's OpenMP itself tells when PyTorch loads it."""
+    ours = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {start}"],
+        env={**ours, **users, "OMP_DISPLAY_ENV": "VERBOSE"}, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    told = re.search(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+    if told is None:
+        pytest.skip("PyTorch's OpenMP is not GNU's")
+    assert int(told[1]) == spins

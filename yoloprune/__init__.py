@@ -1,0 +1,12 @@
+"""Prunes trained Darknet/YOLO networks and gives back files that stock Darknet runs."""
+
+from __future__ import annotations
+
+import os
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # PyTorch's threads wait for each other after every layer. GNU's OpenMP, in PyTorch for Linux, then loops for
+    # milliseconds. Where other processes want the cores, that is the time of the very thread that is waited for, and
+    # all takes three to thirty times as long. Sleeping at once ("passive") costs an idle machine up to half of a small
+    # network's time. So: loops for some microseconds. Read when PyTorch is loaded; what a user has set stays.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
