@@ -69,10 +69,17 @@ def test_branches_go_and_files_agree(made: Bench, tmp_path: Path) -> None:
     assert again_cut.after.bflops < trained.after.bflops
 
 
+def test_an_excluded_layer_keeps_its_branch(made: Bench, tmp_path: Path) -> None:
+    space = tmp_path / "space"
+    ana(made.cfg, made.weights, made.data, workspace=space, images=4, calibrate=0, sparsities=(0.5,))
+    cut = prune(0.0, drop_branches=True, exclude=[2], calibrate=0, workspace=space)
+    assert [branch.sum for branch in cut.channels.branches] == [7]
+
+
 def test_branches_compete_by_ratio_and_total_loss(made: Bench, tmp_path: Path) -> None:
     space = tmp_path / "space"
     ana(made.cfg, made.weights, made.data, workspace=space, images=4, calibrate=4, sparsities=(0.25, 0.5))
-    plain = prune(ratio=0.6, calibrate=4, workspace=space)
+    plain = prune(ratio=0.6, multiple=1, calibrate=4, workspace=space)
     assert 1 - plain.after.bflops / plain.original.bflops >= 0.6
     without = prune(ratio=0.6, drop_branches=True, calibrate=4, workspace=space, force=True)
     assert 1 - without.after.bflops / without.original.bflops >= 0.6

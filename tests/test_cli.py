@@ -119,11 +119,12 @@ def test_cuts_without_a_refit(own: Bench, flag: str, criterion: str, expected: t
     words = [*FEW, flag, "--criterion", criterion]
     answer("ana", *own.inputs, *words, "--sparsities", 0.5)
     assert (
-        "was made with" in call("prune", "--calibrate", 3, "--criterion", "taylor", "--threshold", 2, status=2).stderr
+        "was made with"
+        in call("prune", "--calibrate", 3, "--criterion", "taylor", "--threshold", 0.99, status=2).stderr
     )
-    answer("prune", "--threshold", 2, "--min-keep", 4)
+    answer("prune", "--threshold", 0.99, "--min-keep", 4)
     answer("finetune", "--iterations", 1)
-    answer("prune", "--threshold", 2)
+    answer("prune", "--threshold", 0.99)
     for number in (1, 2):
         folder = Path(f"yoloprune-workspace/round-{number}")
         found = json.loads((folder / "sensitivity.json").read_text())["setup"]
@@ -242,7 +243,7 @@ def test_verify_says_no_to_other_weights(whole: Whole) -> None:
 
 
 def test_run_does_all_rounds(own: Bench) -> None:
-    steps = ["--threshold", 0.1, "--rounds", 2, "--epochs", 1, "--min-keep", 4, *FEW]
+    steps = ["--threshold", 0.1, "--rounds", 2, "--epochs", 1, "--min-keep", 4, "--multiple", 1, *FEW]
     done = call("run", *own.inputs, *steps, "-o", "slim", "-w", "space", "--json", "answer.json")
     found = json.loads(Path("answer.json").read_text())
     lost = [found["before"]["map50_present"] - each["pruned"]["map50_present"] for each in found["rounds"]]
@@ -268,7 +269,7 @@ def test_run_is_for_one_process(own: Bench, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_run_ends_where_nothing_more_can_go(own: Bench) -> None:
-    steps = ["--threshold", 2, "--rounds", 3, "--epochs", 1, "--min-keep", 6, *FEW]
+    steps = ["--threshold", 0.99, "--rounds", 3, "--epochs", 1, "--min-keep", 6, *FEW]
     result = call("run", *own.inputs, *steps, "-o", "slim", "-w", "space")
     assert "1 of 3 rounds" in result.stderr
     assert "tiny-slim.cfg" in result.stdout
@@ -493,11 +494,11 @@ def test_prune_warns_where_losses_add_up(own: Bench, monkeypatch: pytest.MonkeyP
         return Pruned(original, original, less, 0.01, done.channels, done.keep, done.plan, done.weights, False)
 
     monkeypatch.setattr(cli.job, "prune", dear)
-    result = call("prune", "--threshold", 1, *FEW, "--dry-run")
+    result = call("prune", "--threshold", 0.99, *FEW, "--dry-run")
     (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
     assert "0.2500" in warning
     assert "--total-loss" in warning
-    assert "warning" not in call("prune", "--threshold", 1, *FEW, "--dry-run", "--quiet").stderr
+    assert "warning" not in call("prune", "--threshold", 0.99, *FEW, "--dry-run", "--quiet").stderr
 
 
 def test_total_loss_is_the_joint_loss_as_measured(own: Bench) -> None:

@@ -198,10 +198,11 @@ def test_data_of_the_calibration_pictures(own: Bench) -> None:
         (["map", "CFG", "WEIGHTS", "--device", "hpu"], ["--device", "expected cpu, cuda or cuda:N, found 'hpu' ("]),
         (["map", "CFG", "WEIGHTS", "--device", "cuda:x"], ["--device", "found 'cuda:x' (Invalid device string"]),
         (["ana", "CFG", "WEIGHTS", "--criterion", "luck"], ["--criterion", "l1", "luck"]),
-        (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1", "--epochs", "1", "--exclude", "a"], ["--exclude"]),
-        (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "1", "--epochs", "0"], ["--epochs"]),
+        (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "0.99", "--epochs", "1", "--exclude", "a"], ["--exclude"]),
+        (["run", "CFG", "WEIGHTS", "-o", "x", "--threshold", "0.99", "--epochs", "0"], ["--epochs"]),
         (["ana", "CFG", "WEIGHTS", "--sparsities", "0.5,1"], ["--sparsities", "between 0 and 1", "0.5,1"]),
         (["ana", "CFG", "WEIGHTS", "--sparsities", "half"], ["--sparsities", "half"]),
+        (["ana", "CFG", "WEIGHTS", "--losses", "1,5"], ["--losses", "did you mean 0.01,0.05?"]),
         (["prune", "--threshold", "0.1"], ["yoloprune-workspace", "no workspace", "ana"]),
         (["status", "-w", "nowhere"], ["nowhere", "no workspace"]),
         (["finetune", "--epochs", "1"], ["no workspace"]),
@@ -266,7 +267,7 @@ def test_steps_out_of_order(analysed: Bench) -> None:
     refused(analysed, ["finetune", "--epochs", 1, "--freeze", "0-99999999999999"], "--freeze", "up to 9999", "0-9999")
     refused(analysed, ["export", "-o", "out"], "nothing is pruned yet")
     refused(analysed, ["prune"], "--threshold", "--ratio")
-    refused(analysed, ["prune", "--threshold", 1, "--ratio", 0.5], "--threshold", "--ratio")
+    refused(analysed, ["prune", "--threshold", 0.99, "--ratio", 0.5], "--threshold", "--ratio")
     cut = ["prune", "--calibrate", 2, "--quiet"]
     refused(analysed, [*cut, "--ratio", 1.5], "--ratio", "1.5")
     refused(analysed, [*cut, "--ratio", 0.99], "--ratio", "at most")
@@ -276,7 +277,20 @@ def test_steps_out_of_order(analysed: Bench) -> None:
             analysed, [*cut, "--threshold", 0.1, "--exclude", f"0,{layers}"], "--exclude", "0-4", f"found '{layers}'"
         )
     refused(analysed, [*cut, "--threshold", 0.1, "--rule", "guess"], "--rule", "prefix", "guess")
-    refused(analysed, [*cut, "--threshold", -2], "nothing can go")
+    for option, found, meant in (
+        ("--threshold", -0.01, ""),
+        ("--threshold", 1, "; did you mean 0.01?"),
+        ("--threshold", 5, "; did you mean 0.05?"),
+        ("--threshold", 150, ""),
+        ("--threshold", "nan", ""),
+        ("--total-loss", 2, "; did you mean 0.02?"),
+        ("--total-loss", -1, ""),
+        ("--total-loss", "inf", ""),
+    ):
+        text = f"yoloprune: {option}: expected a loss of at least 0 and under 1, found {found}{meant}\n"
+        assert refused(analysed, [*cut, option, found]) == text
+    assert refused(analysed, [*cut, "--ratio", 90]).endswith("found 90; did you mean 0.9?\n")
+    refused(analysed, ["run", *analysed.inputs, "-o", "x", "--threshold", 2], "--threshold", "did you mean 0.02?")
 
 
 def test_outputs_that_exist(analysed: Bench) -> None:

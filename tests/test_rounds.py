@@ -120,7 +120,7 @@ def test_pictures_that_are_asked_for_now_are_looked_at(made: Bench, tmp_path: Pa
     ana(made.cfg, made.weights, made.data, workspace=space, calibrate=0)
     with pytest.raises(InputError, match="was made with"):
         prune(0.05, workspace=space, calibrate=4)
-    prune(0.05, workspace=space)
+    prune(0.05, multiple=1, workspace=space)
     finetune(iterations=1, workspace=space)
     for options, expected in (
         ({"calibrate": 4}, (4, "least squares", "elimination")),
@@ -137,7 +137,7 @@ def test_pictures_that_are_asked_for_now_are_looked_at(made: Bench, tmp_path: Pa
 def test_what_cannot_be_measured_is_refused_before_it_is_written(made: Bench, tmp_path: Path) -> None:
     options: tuple[dict[str, Any], ...] = ({"losses": [0.0, 0.05]}, {"sparsities": [0.5, 1.0]})
     for each in options:
-        with pytest.raises(InputError, match="expected losses over 0"):
+        with pytest.raises(InputError, match="expected losses and sparsities between 0 and 1"):
             ana(made.cfg, made.weights, made.data, workspace=tmp_path / "space", **each, **FEW)
     assert not (tmp_path / "space").exists()
 
@@ -168,6 +168,7 @@ def test_run_goes_past_thresholds_at_which_nothing_goes(
 
     monkeypatch.setattr(run_module, "prune", picky)
     options: dict[str, Any] = {"threshold": 0.2, "rounds": 4, "epochs": 0.2, "workspace": tmp_path / "space", **FEW}
+    options["multiple"] = 1
     done = run(made.cfg, made.weights, made.data, tmp_path / "slim", **options)
     assert tried[:3] == pytest.approx([0.05, 0.1, 0.15])
     assert Workspace.load(tmp_path / "space").rounds[0].chosen_by["threshold"] == pytest.approx(0.15)
@@ -176,7 +177,7 @@ def test_run_goes_past_thresholds_at_which_nothing_goes(
     assert tried[before:] in ([], pytest.approx([0.2]))
     assert again.rounds == done.rounds
     with pytest.raises(InputError, match="round 1 was cut with multiple 1, expected 4"):
-        run(made.cfg, made.weights, made.data, tmp_path / "third", multiple=4, **options)
+        run(made.cfg, made.weights, made.data, tmp_path / "third", **{**options, "multiple": 4})
 
 
 def test_run_that_can_cut_nothing_says_so(made: Bench, tmp_path: Path) -> None:

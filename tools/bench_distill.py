@@ -49,7 +49,7 @@ def main() -> None:
             calibrate=0,
             sparsities=(0.25, 0.5, 0.75),
         )
-        pruned = prune(ratio=args.ratio, criterion="l1", calibrate=0, workspace=cut)
+        pruned = prune(ratio=args.ratio, multiple=1, criterion="l1", calibrate=0, workspace=cut)
         start, low = pruned.original.accuracy, pruned.after.accuracy
         off = 1 - pruned.after.bflops / pruned.original.bflops
         print(f"{start:.4f} before, {low:.4f} after {off:.0%} of BFLOPs went; {args.iterations} iterations", flush=True)

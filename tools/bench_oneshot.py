@@ -4,7 +4,7 @@
 
 The first N pictures of the valid list choose; the loss is that of the other pictures, which chose nothing. For each way
 cuts of growing size are made and measured; printed is the largest share of BFLOPs whose loss, there and at every
-smaller cut, stays within the points.
+smaller cut, stays within the points. Every count of channels is allowed, as with `prune --multiple 1`.
 
 ours             analysis with refitting, groups trade as with `prune --ratio`, elimination order, joint refit
 unrefitted       the same with plain cuts and L1 order

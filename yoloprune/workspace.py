@@ -91,6 +91,11 @@ class Workspace:
     """Of the network that the job started with, once measured."""
     rounds: tuple[Round, ...] = ()
 
+    @property
+    def file(self) -> Path:
+        """`workspace.json`."""
+        return self.folder / _FILE
+
     def round_folder(self, number: int) -> Path:
         """Files of a round, counted from 1."""
         return self.folder / f"round-{number}"

@@ -74,6 +74,29 @@ def test_limits(limits: Limits, dropped: int) -> None:
     assert choose(sensitivity, 0.01, limits) == {"2+3": dropped}
 
 
+@pytest.mark.parametrize(
+    ("atoms", "multiple", "kept"),
+    [
+        (16, 8, {8, 16}),
+        (18, 8, {8, 16, 18}),
+        (17, 1, set(range(1, 18))),
+        (15, 8, {4, 8, 12, 15}),
+        (8, 8, {4, 8}),
+        (12, 3, {3, 6, 9, 12}),
+        (7, 8, {2, 4, 6, 7}),
+        (4, 8, {2, 4}),
+        (3, 8, {1, 2, 3}),
+        (2, 64, {1, 2}),
+        (16, 64, {16}),
+    ],
+)
+def test_small_groups_go_finer(atoms: int, multiple: int, kept: set[int]) -> None:
+    limits, made = Limits(multiple=multiple), curve({}, atoms=atoms)
+    left = {dropped: atoms - limits.allowed(made, dropped) for dropped in range(atoms)}
+    assert set(left.values()) == kept
+    assert all(atoms - dropped <= each for dropped, each in left.items())
+
+
 def test_at_least_one_stays() -> None:
     sensitivity = of(curve({1: 0.0}, atoms=2))
     assert choose(sensitivity, 1.0, Limits()) == {"0": 1}

@@ -101,7 +101,7 @@ def ana_command(
         )
 
 
-@app.command("prune", epilog="Example: yoloprune prune --threshold 0.01 --multiple 8")
+@app.command("prune", epilog="Example: yoloprune prune --threshold 0.01 --exclude 12,30")
 def prune_command(
     threshold: options.Threshold = None,
     ratio: options.Ratio = None,
@@ -112,8 +112,8 @@ def prune_command(
     reader: options.ReaderName = None,
     drop_branches: options.DropBranches = False,
     exclude: options.Exclude = None,
-    multiple: options.Multiple = 1,
-    min_keep: options.MinKeep = 1,
+    multiple: options.Multiple = None,
+    min_keep: options.MinKeep = None,
     criterion: options.CriterionAsBefore = None,
     calibrate: options.CalibrateAsBefore = None,
     no_compensate: options.NoCompensate = False,
@@ -144,7 +144,7 @@ def prune_command(
             objective=objective,
             reader=reader,
             drop_branches=drop_branches,
-            exclude=options.layers_of(exclude),
+            exclude=None if exclude is None else options.layers_of(exclude),
             multiple=multiple,
             min_keep=min_keep,
             criterion=criterion,
@@ -361,8 +361,8 @@ def run_command(
     reader: options.ReaderName = None,
     drop_branches: options.DropBranches = False,
     exclude: options.Exclude = None,
-    multiple: options.Multiple = 1,
-    min_keep: options.MinKeep = 1,
+    multiple: options.Multiple = None,
+    min_keep: options.MinKeep = None,
     criterion: options.Criterion = None,
     calibrate: options.Calibrate = CALIBRATE,
     no_compensate: options.NoCompensate = False,
@@ -409,7 +409,7 @@ def run_command(
             objective=objective,
             reader=reader,
             drop_branches=drop_branches,
-            exclude=options.layers_of(exclude),
+            exclude=None if exclude is None else options.layers_of(exclude),
             multiple=multiple,
             min_keep=min_keep,
             criterion=criterion,

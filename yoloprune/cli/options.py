@@ -14,6 +14,7 @@ from yoloprune.console import LINES
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA
 from yoloprune.prune.cutter import NOTHING, RECALIBRATE
+from yoloprune.steps.goal import meant
 
 _BESIDE_A_GPU: Final = 4
 """Threads where the device is not the CPU: what is left for that is small, and more would mostly wait for each other.
@@ -23,8 +24,9 @@ On 16 cores beside an H200 `ana` of yolo-fastest took 31 s with 1, 27 s with 4, 
 
 
 def layers_of(text: str | None, option: str = "--exclude") -> frozenset[int]:
-    """`3,5-8` as numbers. InputError for anything else."""
+    """`3,5-8` as numbers, `none` as no layer. InputError for anything else."""
     found: set[int] = set()
+    text = "" if (text or "").strip() == "none" else text
     for part in filter(None, map(str.strip, (text or "").split(","))):
         span = re.fullmatch(r"([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?", part)  # more layers than any network has
         first, last = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
@@ -43,7 +45,8 @@ def shares_of(option: str, text: str | None) -> tuple[float, ...] | None:
     except ValueError:
         shares = ()
     if not shares or not all(0 < share < 1 for share in shares):
-        raise InputError(f"{option}: expected shares between 0 and 1 like 0.25,0.5,0.75, found {text!r}")
+        expected = "expected shares between 0 and 1 like 0.25,0.5,0.75"
+        raise InputError(f"{option}: {expected}, found {text!r}{meant(*shares)}")
     return tuple(sorted(set(shares)))
 
 
@@ -170,12 +173,25 @@ DropBranches = Annotated[
     bool, typer.Option("--drop-branches", help="Whole residual branches may go too, where little is lost with them.")
 ]
 Exclude = Annotated[
-    str | None, typer.Option("--exclude", metavar="LAYERS", help="Layers whose channels all stay, like 3,5,8.")
+    str | None,
+    typer.Option(
+        "--exclude", metavar="LAYERS", help="Layers whose channels all stay, like 3,5-8, or none; left out, as before."
+    ),
 ]
 Multiple = Annotated[
-    int, typer.Option("--multiple", metavar="N", min=1, help="Kept channels of a group are a multiple of N.")
+    int | None,
+    typer.Option(
+        "--multiple",
+        metavar="N",
+        min=1,
+        help="Kept channels of a group are a multiple of N; left out, as before, at first 8. "
+        "In groups of fewer than 16 channels 4 will do, of fewer than 8, 2, of fewer than 4, 1.",
+    ),
 ]
-MinKeep = Annotated[int, typer.Option("--min-keep", metavar="N", min=1, help="Channels of a group that stay at least.")]
+MinKeep = Annotated[
+    int | None,
+    typer.Option("--min-keep", metavar="N", min=1, help="Channels of a group that stay at least; left out, as before."),
+]
 Criterion = Annotated[
     str | None,
     typer.Option(

@@ -18,6 +18,8 @@ from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.sensitivity import RESOLUTION, ROUNDING, Curve, Sensitivity
 
 RULES = ("interpolated", "prefix")
+_SMALL: Final = 16
+"""Atoms from which on a group goes by multiples as they are said."""
 _FIRST_TRIAL: Final = 1e-3
 """Tolerable loss that is tried first at the least: from nothing, doubling leads nowhere."""
 
@@ -29,9 +31,27 @@ class Limits:
     exclude: frozenset[int] = frozenset()
     """Layers whose groups stay as they are."""
     multiple: int = 1
-    """Kept atoms of a group are a multiple of this, where it has as many."""
+    """Kept atoms of a group are a multiple of this, where it has as many; small groups go finer."""
     min_keep: int = 1
     """Atoms of a group that stay at the least."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plans and rounds say it."""
+        return {"multiple": self.multiple, "min_keep": self.min_keep, "exclude": sorted(self.exclude)}
+
+    @property
+    def advice(self) -> str:
+        """Where too little can go, an error ends with this."""
+        return "; with --multiple 1 more may" if self.multiple > 1 else ""
+
+    def step(self, curve: Curve) -> int:
+        """What the kept atoms of a group are a multiple of.
+
+        In a group of fewer than `_SMALL` at most the largest power of two that is no more than half of them: 4 from 8
+        atoms on, 2 from 4 on. By eights such a group would go hardly or not at all.
+        """
+        half = curve.atoms // 2
+        return self.multiple if curve.atoms >= _SMALL else min(self.multiple, 1 << max(half.bit_length() - 1, 0))
 
     def most_dropped(self, curve: Curve) -> int:
         """How many atoms may be gone at the most."""
@@ -42,7 +62,8 @@ class Limits:
     def allowed(self, curve: Curve, dropped: int) -> int:
         """The largest allowed count of dropped atoms that is at most `dropped`."""
         kept = curve.atoms - min(dropped, self.most_dropped(curve))
-        rounded = min(math.ceil(kept / self.multiple) * self.multiple, curve.atoms)
+        step = self.step(curve)
+        rounded = min(math.ceil(kept / step) * step, curve.atoms)
         return max(curve.atoms - rounded, curve.gone)
 
 

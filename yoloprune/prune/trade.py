@@ -117,7 +117,7 @@ class Thresholds:
     def for_ratio(self, ratio: float) -> Choice:
         """Of the smallest threshold that removes that much."""
         low, high = self.sensitivity.baseline - self.sensitivity.start, self.most()
-        _check_ratio(ratio, self._removed(high))
+        _check_ratio(ratio, self._removed(high), self.limits)
         for _ in range(40):
             middle = (low + high) / 2
             if self._removed(middle) >= ratio:
@@ -130,9 +130,10 @@ class Thresholds:
         return removed_share(self.sensitivity, self.channels, self.costs, self.at(loss))
 
 
-def _check_ratio(ratio: float, most: float) -> None:
+def _check_ratio(ratio: float, most: float, limits: Limits) -> None:
     if most < ratio:
-        raise InputError(f"--ratio {ratio:g}: at most {most:.4f} of the cost can go within what was measured")
+        can_go = f"at most {most:.4f} of the cost can go within what was measured"
+        raise InputError(f"--ratio {ratio:g}: {can_go}{limits.advice}")
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Market:
 
     def for_ratio(self, ratio: float) -> Choice:
         """About the least loss at which that share of the cost is gone."""
-        _check_ratio(ratio, self._removed(self._priced(_PRICES[1])))
+        _check_ratio(ratio, self._removed(self._priced(_PRICES[1])), self.limits)
         return self._parted(lambda choice: self._removed(choice) >= ratio)[1]
 
     def loss(self, choice: Choice) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -91,8 +90,8 @@ def analyse_job(
     """
     if losses and sparsities:
         raise InputError("expected --losses or --sparsities, found both")
-    if not all(0 < each < math.inf for each in losses or ()) or not all(0 < each < 1 for each in sparsities or ()):
-        raise InputError(f"expected losses over 0 and sparsities between 0 and 1, found {losses or sparsities}")
+    if not all(0 < each < 1 for each in (*(losses or ()), *(sparsities or ()))):
+        raise InputError(f"expected losses and sparsities between 0 and 1, found {losses or sparsities}")
     with joined(device) as place:
         analysis = _Analysis(job, method, place, seed, watch)
         analysis.begin(losses, sparsities, also, force=force)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,9 @@ from yoloprune.prune.sensitivity import ROUNDING, Sensitivity
 from yoloprune.prune.trade import Choice, Thresholds, added_loss, doubt, economical
 from yoloprune.steps.ana import analyse_job
 from yoloprune.steps.branches import branch_accuracies, everything
+from yoloprune.steps.goal import Goal
 from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
+from yoloprune.steps.limits import limits_for
 from yoloprune.steps.method import Method
 from yoloprune.steps.objective import check_objective, price_for
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
@@ -66,9 +67,9 @@ def prune(
     objective: str = "bflops",
     reader: str | None = None,
     drop_branches: bool = False,
-    exclude: Collection[int] = (),
-    multiple: int = 1,
-    min_keep: int = 1,
+    exclude: Collection[int] | None = None,
+    multiple: int | None = None,
+    min_keep: int | None = None,
     criterion: str | None = None,
     calibrate: int | None = None,
     compensation: str | None = None,
@@ -86,108 +87,117 @@ def prune(
     the largest cut that was found). relative: losses are fractions of the original's accuracy. objective: what a cut is
     to save: bflops, parameters or latency, the time in `reader` (darknet or opencv; left out, the first that runs the
     network). drop_branches: whole residual branches may go too. exclude: layers whose channels all stay. multiple,
-    min_keep: of the channels a group keeps. The analysis is finished or made where it is missing; reuse_analysis takes
-    that of an earlier round. criterion, calibrate, compensation: as for ana; left out, as the analysis or the last
-    round has them. force: cut the last round anew.
+    min_keep: of the channels a group keeps. These three, left out, are as the last round has them. The analysis is
+    finished or made where it is missing; reuse_analysis takes that of an earlier round. criterion, calibrate,
+    compensation: as for ana; left out, as the analysis or the last round has them. force: cut the last round anew.
     """
-    if [threshold, ratio, total_loss].count(None) != 2:
-        raise InputError("expected one of --threshold, --ratio and --total-loss")
-    if relative and ratio is not None:
-        raise InputError("--relative is for --threshold and --total-loss, found --ratio")
-    if rule not in RULES:
-        raise InputError(f"--rule: expected one of {', '.join(RULES)}, found {rule!r}")
-    if multiple < 1 or min_keep < 1:
-        raise InputError("--multiple and --min-keep: expected at least 1")
-    if ratio is not None and not 0 < ratio < 1:
-        raise InputError(f"--ratio: expected a share between 0 and 1, found {ratio:g}")
-    if total_loss is not None and total_loss < 0:
-        raise InputError(f"--total-loss: expected at least 0, found {total_loss:g}")
-    if drop_branches and rule == "prefix" and threshold is None:
-        raise InputError("--drop-branches with --ratio or --total-loss: expected --rule interpolated, found prefix")
+    goal = Goal.of(threshold, ratio, total_loss, relative=relative)
+    _check_rule(rule, goal, drop_branches=drop_branches)
     check_objective(objective, reader)
-    for name, value in (("--threshold", threshold), ("--total-loss", total_loss)):
-        if value is not None and not math.isfinite(value):
-            raise InputError(f"{name}: expected a loss, found {value}")
-    job = _open_for_cut(workspace, force=force)
+    known = Workspace.load(workspace)
+    limits = limits_for(known, exclude, multiple, min_keep, watch)
+    job = _open_for_cut(known, force=force)
     method = Method.as_before(job, criterion, calibrate, compensation)
-    _check_layers(job, exclude)
-    limits = Limits(frozenset(exclude), multiple, min_keep)
+    _check_layers(job, limits.exclude)
     original = job.workspace.original
     if original is None:
         raise InputError("lacks the original network's accuracy; run yoloprune ana", file=workspace)
-    scale = original.accuracy if relative else 1.0
-    threshold = None if threshold is None else threshold * scale
-    also = () if threshold is None or threshold <= 0 else (threshold,)
+    goal = goal.scaled(original.accuracy) if relative else goal
+    also = [goal.threshold] if goal.threshold else []
     sensitivity = _analysis(job, method, reuse_analysis, also, device, watch)
     price = price_for(job, objective, reader, watch)
     whole = Candidate(job.channels, job.keep, sensitivity, Costs(job.model.graph, job.channels, price, job.keep))
     candidates = [whole]
     if drop_branches:
         accuracies = branch_accuracies(job, sensitivity.setup, method, device, watch)
-        candidates = _with_branches_gone(whole, job.model.graph, price, accuracies, threshold)
-    chosen: Choice
-    if threshold is not None:
-        (best,) = candidates
-        chosen = Thresholds(best.sensitivity, best.channels, limits, best.costs, rule).at(threshold)
-    elif ratio is not None:
-        best, chosen = best_for_ratio(candidates, limits, rule, ratio)
-    else:
-        assert total_loss is not None
-        best, way = best_for_total(candidates, limits, rule, total_loss * scale)
-    best_job = replace(job, channels=best.channels, keep=best.keep)
-    cuts = _Cuts(best_job, best, limits, method.cutter(best_job, device))
-    if total_loss is not None:
-
-        def joint_loss(trial: float) -> float:
-            watch(Step("prune", 0, 1, f"all together at {trial:.4f}"))
-            return original.accuracy - cuts.at(way.at(trial)).accuracy
-
-        loss = loss_for_total(joint_loss, total_loss * scale, way.most())
-        if loss is None:
-            raise NothingGoesError(f"no cut was found that loses at most {total_loss:g} in all")
-        chosen = way.at(loss)
+        offered = {each: accuracies[each] for each in accuracies if limits.exclude.isdisjoint(each.inside)}
+        candidates = _with_branches_gone(whole, job.model.graph, price, offered, goal.threshold)
+    cuts, choice = _chosen(job, candidates, goal, limits, rule, partial(method.cutter, device=device), watch)
     watch(Step("prune", 0, 1, "refitting and measuring"))
-    done = cuts.at(chosen)
-    keep, cut = done.keep, done.model
-    if keep.sum() == job.keep.sum() and best.channels.branches == job.channels.branches:
-        raise NothingGoesError("nothing can go within that loss; a larger one cuts more")
-    if threshold is None:
-        threshold = _largest(best.sensitivity, chosen)
-    before = _before(job, original, sensitivity)
-    job = cuts.job
-    after = job.figures(done.accuracy, keep)
-    number = job.next_round
-    chosen_by: dict[str, Any] = {
-        "threshold": threshold,
+    cut = cuts.at(choice)
+    if cut.keep.sum() == job.keep.sum() and cuts.job.channels.branches == job.channels.branches:
+        raise NothingGoesError(f"nothing can go within that loss; a larger one lets more go{limits.advice}")
+    chosen_by = {
+        "threshold": _largest(cuts.candidate.sensitivity, choice) if goal.threshold is None else goal.threshold,
         "ratio": ratio,
         "total_loss": total_loss,
         "rule": rule,
         "objective": objective,
         "reader": reader,
         "drop_branches": drop_branches,
-        "multiple": multiple,
-        "min_keep": min_keep,
-        "exclude": sorted(exclude),
+        **limits.as_dict(),
         **vars(method),
     }
-    plan = Plan.of(job.workspace.cfg.sha256, job.channels, keep, chosen_by, _accuracies(original, before, after))
+    pruned = _written(cuts.job, cut, chosen_by, original, _before(job, original, sensitivity), dry_run=dry_run)
+    watch(Step("prune", 1, 1))
+    return pruned
+
+
+def _check_rule(rule: str, goal: Goal, *, drop_branches: bool) -> None:
+    if rule not in RULES:
+        raise InputError(f"--rule: expected one of {', '.join(RULES)}, found {rule!r}")
+    if drop_branches and rule == "prefix" and goal.threshold is None:
+        raise InputError("--drop-branches with --ratio or --total-loss: expected --rule interpolated, found prefix")
+
+
+def _chosen(
+    job: Job,
+    candidates: Sequence[Candidate],
+    goal: Goal,
+    limits: Limits,
+    rule: str,
+    cutter: Callable[[Job], Cutter],
+    watch: Watch,
+) -> tuple[_Cuts, Choice]:
+    """The candidate that meets the goal best, ready to be cut, and how many atoms of each of its groups go."""
+    choice: Choice
+    if goal.threshold is not None:
+        (best,) = candidates
+        choice = Thresholds(best.sensitivity, best.channels, limits, best.costs, rule).at(goal.threshold)
+    elif goal.ratio is not None:
+        best, choice = best_for_ratio(candidates, limits, rule, goal.ratio)
+    else:
+        assert goal.total_loss is not None
+        best, way = best_for_total(candidates, limits, rule, goal.total_loss)
+    best_job = replace(job, channels=best.channels, keep=best.keep)
+    cuts = _Cuts(best_job, best, limits, cutter(best_job))
+    original = job.workspace.original
+    if goal.total_loss is not None and original is not None:
+
+        def joint_loss(trial: float) -> float:
+            watch(Step("prune", 0, 1, f"all together at {trial:.4f}"))
+            return original.accuracy - cuts.at(way.at(trial)).accuracy
+
+        loss = loss_for_total(joint_loss, goal.total_loss, way.most())
+        if loss is None:
+            lost = f"loses at most {goal.total_loss:g} in all"
+            raise NothingGoesError(f"no cut was found that {lost}{limits.advice}")
+        choice = way.at(loss)
+    return cuts, choice
+
+
+def _written(
+    job: Job, cut: _Cut, chosen_by: Mapping[str, Any], original: Figures, before: Figures, *, dry_run: bool
+) -> Pruned:
+    """The round in the workspace, unless it is a dry run; what was done."""
+    after = job.figures(cut.accuracy, cut.keep)
+    number = job.next_round
     files = (job.workspace.plan_file(number), job.workspace.pruned_file(number))
     if not dry_run:
+        accuracies = {"original": original.accuracy, "before": before.accuracy, "after": after.accuracy}
         job.workspace.make_way(number)
-        plan.save(files[0])
-        weights_file.write(files[1], cut.weights.with_seen(0), cut.graph.layers, force=True)
+        Plan.of(job.workspace.cfg.sha256, job.channels, cut.keep, chosen_by, accuracies).save(files[0])
+        weights_file.write(files[1], cut.model.weights.with_seen(0), cut.model.graph.layers, force=True)
         job.workspace.with_round(Round(number, chosen_by, before, after)).save()
-    watch(Step("prune", 1, 1))
-    return Pruned(original, before, after, threshold, job.channels, keep, *files, written=not dry_run)
+    return Pruned(original, before, after, chosen_by["threshold"], job.channels, cut.keep, *files, written=not dry_run)
 
 
-def _open_for_cut(folder: Path, *, force: bool) -> Job:
+def _open_for_cut(workspace: Workspace, *, force: bool) -> Job:
     """The job before its next cut; with `force`, before the last one."""
-    workspace = Workspace.load(folder)
     if workspace.rounds and (force or not workspace.last.finetuned):
         if not force:
             number = workspace.last.number
-            raise InputError(f"round {number} is pruned and not finetuned; --force cuts it anew", file=folder)
+            raise InputError(f"round {number} is pruned and not finetuned; --force cuts it anew", file=workspace.folder)
         workspace = workspace.without_last()
     return job_of(workspace)
 
@@ -271,7 +281,3 @@ def _largest(sensitivity: Sensitivity, choice: Choice) -> float:
     """The most that one of the groups loses against the original, as its curve has it."""
     added = (float(added_loss(sensitivity, curve, [choice[curve.label]])[0]) for curve in sensitivity.curves)
     return sensitivity.baseline - sensitivity.start + max(added, default=0.0)
-
-
-def _accuracies(original: Figures, before: Figures, after: Figures) -> dict[str, float]:
-    return {"original": original.accuracy, "before": before.accuracy, "after": after.accuracy}

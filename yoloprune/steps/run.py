@@ -13,7 +13,9 @@ from yoloprune.prune.cutter import REFIT
 from yoloprune.prune.sensitivity import ROUNDING
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import check_epochs, finetune
+from yoloprune.steps.goal import check_loss
 from yoloprune.steps.job import Step, Watch, original_figures, original_findings, start_job, unwatched
+from yoloprune.steps.limits import limits_for
 from yoloprune.steps.method import CALIBRATE, Method
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
@@ -56,9 +58,9 @@ def run(
     objective: str = "bflops",
     reader: str | None = None,
     drop_branches: bool = False,
-    exclude: Collection[int] = (),
-    multiple: int = 1,
-    min_keep: int = 1,
+    exclude: Collection[int] | None = None,
+    multiple: int | None = None,
+    min_keep: int | None = None,
     learning_rate: float | None = None,
     batch: int | None = None,
     device: str = "cpu",
@@ -83,21 +85,21 @@ def run(
     if job.workspace.original is None:
         measure = job.measure(device)
         original_figures(job, measure.outcome(original_findings(job, measure, device)).accuracy, measure)
+    known = Workspace.load(workspace)
     how: dict[str, Any] = {
         "objective": objective,
         "reader": reader,
         "drop_branches": drop_branches,
-        "multiple": multiple,
-        "min_keep": min_keep,
+        **limits_for(known, exclude, multiple, min_keep, watch).as_dict(),
         **vars(Method.of(criterion, calibrate, compensation)),
     }
-    _check_same(Workspace.load(workspace), {**how, "exclude": sorted(exclude)})
+    _check_same(known, how)
     refused: NothingGoesError | None = None
     for number, share in enumerate(thresholds, start=1):
         watch(Step("round", number, rounds))
         if not _reached(Workspace.load(workspace), number, share, relative=relative):
             try:
-                prune(share, relative=relative, exclude=exclude, **how, workspace=workspace, device=device, watch=watch)
+                prune(share, relative=relative, **how, workspace=workspace, device=device, watch=watch)
             except NothingGoesError as error:
                 refused = error  # a later round may lose more
                 continue
@@ -122,7 +124,8 @@ def run(
 
 
 def thresholds_of(threshold: float, rounds: int) -> list[float]:
-    """Of each round; it grows evenly. InputError without a round."""
+    """Of each round; it grows evenly. InputError without a round, and for what can't be lost."""
+    check_loss("--threshold", threshold)
     if rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {rounds}")
     return [threshold * number / rounds for number in range(1, rounds + 1)]
