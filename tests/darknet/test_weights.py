@@ -254,11 +254,15 @@ def test_the_same_part_as_darknet_partial_writes(shared: Path, libdarknet: Path,
         assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
 
 
-NORMALIZED = "[net]\nwidth=4\nheight=3\nchannels=2\n[convolutional]\nfilters=9\nsize=1\nbatch_normalize=1\n"
+NORMALIZED = (
+    "[net]\nwidth=4\nheight=3\nchannels=2\n[convolutional]\nfilters=9\nsize=1\nbatch_normalize=1\nactivation=linear\n"
+)
 TINY = float(np.float32(2.0**-126))
+BOUND = float(np.float32(1e-5))  # a little under 1e-5
+BEYOND = float(np.nextafter(np.float32(1e-5), np.float32(1)))
 LIMITS = {
     "pjreddie": (PJREDDIE, [0.0, -7e-44, -TINY / 2, 7e-44, 3e38], [-TINY, -1e-9, -1.0, np.nan, np.inf]),
-    "alexeyab": (ALEXEYAB, [0.0, -7e-44, -9.9999e-6, 1e-12, 3e38], [-1e-5, -1.01e-5, -1.0, np.nan, np.inf]),
+    "alexeyab": (ALEXEYAB, [0.0, -7e-44, -9.9999e-6, -BOUND, 3e38], [-BEYOND, -1e-4, -1.0, np.nan, np.inf]),
 }
 """Dialect, variances by which its formula is finite, and others."""
 
@@ -283,6 +287,22 @@ def test_variances_are_those_that_the_formula_is_finite_for(name: str) -> None:
             InputError, match=r"byte 132: layer 0 \[convolutional\], variance: expected a finite number"
         ):
             weights_file.parse(with_variances(dialect, [1.0, value])[1], graph.layers)
+
+
+def test_normalizing_is_computed_in_double() -> None:
+    """As AlexeyAB's fuse_conv_batchnorm: scale / sqrt(variance + .00001), where a float would be off or infinite."""
+    variances = [-9.9999e-6, -9.9e-6, -BOUND, 0.0, 2.0]
+    graph, data = with_variances(ALEXEYAB, variances)
+    weights = weights_file.parse(data, graph.layers)
+    arrays = {name: array.astype(np.float64) for name, array in weights.layers[0].items()}
+    x = np.random.default_rng(5).random((2, 2, 3, 4))
+    factor = arrays["scale"] / np.sqrt(arrays["variance"] + 0.00001)
+    sums = np.einsum("nc,bchw->bnhw", arrays["weight"][:, :, 0, 0] * factor[:, None], x)
+    linear = sums + (arrays["bias"] - arrays["mean"] * factor)[:, None, None]
+    with torch.inference_mode():
+        ours = build(Model(graph, weights))(torch.from_numpy(x).float())[0].numpy()
+    for index in range(len(variances)):
+        assert worst(ours[:, index], linear[:, index]) < 1e-6
 
 
 def test_pjreddies_darknet_has_the_same_bound(libdarknet: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.artefacts import atomic_path
+from yoloprune.darknet.dialect import FLT_MIN
 from yoloprune.darknet.layers.base import Layer, TensorSpec
 from yoloprune.errors import InputError
 
@@ -84,10 +85,24 @@ class Weights:
         """The same weights, `seen` changed."""
         return replace(self, header=replace(self.header, seen=seen))
 
+    def without_denormals(self) -> Weights:
+        """Those as 0, which they are to a Darknet that is built with -Ofast, and slow on other programs' processors."""
+        layers = [{name: _flushed(array) for name, array in arrays.items()} for arrays in self.layers]
+        return replace(self, layers=tuple(layers))
+
 
 def count(layers: Sequence[Layer]) -> int:
     """Floats in the payload."""
     return sum(_stored(layer, spec) for layer in layers for spec in layer.tensors())
+
+
+def places(layers: Sequence[Layer]) -> Iterator[tuple[Layer, TensorSpec, slice]]:
+    """Each array, and which floats of the payload are its."""
+    at = 0
+    for layer in layers:
+        for spec in layer.tensors():
+            yield layer, spec, slice(at, at + _stored(layer, spec))
+            at += _stored(layer, spec)
 
 
 def parse(data: bytes, layers: Sequence[Layer], file: str = "<weights>") -> Weights:
@@ -195,6 +210,10 @@ def initial(layers: Sequence[Layer], seed: int) -> Weights:
     return Weights(Header(), tuple(made))
 
 
+def _flushed(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.abs(array) < np.float32(FLT_MIN), np.float32(0), array)
+
+
 def _start(spec: TensorSpec, rng: np.random.Generator) -> NDArray[np.float32]:
     if spec.bound:
         return (spec.start + rng.uniform(-spec.bound, spec.bound, spec.shape)).astype(np.float32)
@@ -265,7 +284,7 @@ def _check_not_text(payload: NDArray[np.uint8], file: str) -> None:
 
 def _check_values(array: NDArray[np.float32], layer: Layer, spec: TensorSpec, byte: int, file: str) -> None:
     bound = layer.storage.variance_over if spec.variance else -np.inf
-    bad = ~(np.isfinite(array) & (array > np.float32(bound)))
+    bad = ~(np.isfinite(array) & (array > np.float64(bound)))
     if bad.any():
         where = f"byte {byte + 4 * int(bad.argmax())}: {layer}, {spec.name}"
         wanted = "a finite number" + (f" over {bound:g}" if spec.variance else "")

@@ -18,9 +18,13 @@ def inverse_deviation(variance: Tensor, dialect: Dialect) -> Tensor:
 
 
 def fold(scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, dialect: Dialect) -> tuple[Tensor, Tensor]:
-    """Inference as an affine map: y = factor * x + offset, both [N]."""
-    factor = scale * inverse_deviation(variance, dialect)
-    return factor, bias - mean * factor
+    """Inference as an affine map: y = factor * x + offset, both [N] in the type of `scale`.
+
+    In double as in Darknet (network.c fuse_conv_batchnorm; blas.c normalize_cpu): for variances near -1e-5, which Caffe
+    leaves, a float would be off by a thousandth and more.
+    """
+    factor = scale * inverse_deviation(variance.double(), dialect)
+    return factor.to(scale.dtype), (bias - mean * factor).to(scale.dtype)
 
 
 def normalize(
