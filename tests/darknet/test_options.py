@@ -13,7 +13,7 @@ from tests.helpers import graph_of
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.layers.head import Cost, Yolo
-from yoloprune.darknet.model import Graph, load_graph
+from yoloprune.darknet.model import Graph, load_graph, plain, understand
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError, InputWarning
 
@@ -34,14 +34,14 @@ def options_of(entry: str) -> Options:
 @pytest.mark.parametrize(
     ("entry", "field", "value", "said"),
     [
-        ("learning_rate=0.001,0.0005", "learning_rate", 0.001, "'0.001,0.0005', which counts as 0.001"),
-        ("decay=1e-3f", "decay", 1e-3, "'1e-3f', which counts as 0.001"),
-        ("batch=64/2", "batch", 64, "expected a whole number, found '64/2', which counts as 64"),
-        ("max_batches=1e6", "max_batches", 1, "'1e6', which counts as 1"),
-        ("momentum=none", "momentum", 0.0, "'none', which counts as 0"),
-        ("policy=steps\nsteps=4,9\nscales=.1,,10.0", "scales", (0.1, 0.0, 10.0), "found '', which counts as 0"),
-        ("steps=4,9k,", "steps", (4, 9, 0), "'9k', which counts as 9"),
-        ("burn_in=4294967396", "burn_in", 100, "counts as 100"),
+        ("learning_rate=0.001,0.0005", "learning_rate", 0.001, "'0.001,0.0005': Darknet takes 0.001"),
+        ("decay=1e-3f", "decay", 1e-3, "'1e-3f': Darknet takes 0.001"),
+        ("batch=64/2", "batch", 64, "expected a whole number, found '64/2': Darknet takes 64"),
+        ("max_batches=1e6", "max_batches", 1, "'1e6': Darknet takes 1"),
+        ("momentum=none", "momentum", 0.0, "'none': Darknet takes 0"),
+        ("policy=steps\nsteps=4,9\nscales=.1,,10.0", "scales", (0.1, 0.0, 10.0), "found '': Darknet takes 0.1,0,10"),
+        ("steps=4,9k,", "steps", (4, 9, 0), "'9k': Darknet takes 4,9,0"),
+        ("burn_in=4294967396", "burn_in", 100, "Darknet takes 100"),
         ("hue=0x.8", "hue", 0.5, None),
         ("step=0", "step", 0, None),
         ("saturation=1.5 # was 2,3", "saturation", 1.5, None),
@@ -140,10 +140,24 @@ def test_a_file_that_is_read_is_warned_of(tmp_path: Path) -> None:
     with pytest.warns(InputWarning) as warned:
         load_graph(file, ALEXEYAB)
     assert [str(each.message) for each in warned] == [
-        f"{file}:5: [net]: batch=8/2 expected a whole number, found '8/2', which counts as 8 in Darknet",
-        f"{file}:10: [yolo] layer 1: nms_kind=soft is none of default, greedynms, diounms, cornersnms: "
+        f"{file}:5: [net]: batch=8/2 expected a whole number, found '8/2': Darknet takes 8",
+        f"{file}:10: [yolo] layer 1: nms_kind=soft expected one of default, greedynms, diounms, cornersnms: "
         "Darknet takes default",
     ]
+
+
+def test_written_plainly_it_is_the_same() -> None:
+    """No doubt is left, and the numbers are those that counted."""
+    graph = read(
+        "batch=64/2\npolicy=steps\nsteps=4,9k,\nscales=.1,,1e-5x\nmax_batches=1e6\ndecay=16777217a\n",
+        "learning_rate=.123456789z\n",
+        "nms_kind=soft\njitter=none\n",
+    )
+    written = understand(plain(graph), ALEXEYAB)
+    assert written.doubts == ()
+    assert len(graph.doubts) == 8
+    assert written.net == graph.net
+    assert (written.layers, written.updates) == (graph.layers, graph.updates)
 
 
 PIECES = st.lists(st.sampled_from([*"0123456789.,+-eExfn/#;", "1e3", "0x", "inf"]), min_size=1, max_size=8).map("".join)

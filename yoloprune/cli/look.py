@@ -122,7 +122,7 @@ def stat_command(
 def check_command(
     cfg: options.CfgArg,
     weights: Annotated[
-        Path | None, typer.Argument(metavar="[WEIGHTS]", help="Its header and length, if given.")
+        Path | None, typer.Argument(metavar="[WEIGHTS]", help="Its header, length and values, if given.")
     ] = None,
     reader: options.ForReader = None,
     force: options.Force = False,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from yoloprune.errors import InputError
 
 FLT_MIN: Final = 2.0**-126
 """What is smaller but not 0 is a denormal."""
+
+
+class Words(NamedTuple):
+    """Words that a value may be."""
+
+    known: tuple[str, ...]
+    otherwise: str
+    """What any other word counts as."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +68,21 @@ class Dialect:
     """Parts of [gru] likewise: update z, reset r, candidate h."""
     display_thresh: float
     """Default `-thresh` of `detector test`."""
+    words: Mapping[str, Words] = field(hash=False)
+    """For keys that may be any word (parser.c get_policy, parse_yolo; cost_layer.c get_cost_type): those it knows."""
 
     @property
     def variance_over(self) -> float:
-        """Batch norm is finite for every float32 variance over this, and for no other.
+        """Batch norm is finite for every variance over this, and for no other, computed in double.
 
         Denormals are 0 to Darknet, which is built with -Ofast, so without an epsilon in the root negative ones will do.
         """
         return -self.bn_epsilon if self.bn_epsilon_in_root else -FLT_MIN
 
 
+_POLICIES: Final = ("constant", "step", "steps", "exp", "poly", "sigmoid", "random")
+_COSTS: Final = ("sse", "masked", "smooth")
+_BOX_LOSSES: Final = ("iou", "giou", "diou", "ciou")
 ALEXEYAB: Final = Dialect(
     name="alexeyab",
     bn_epsilon=1e-5,
@@ -91,6 +105,14 @@ ALEXEYAB: Final = Dialect(
     lstm_order=("wf", "wi", "wg", "wo", "uf", "ui", "ug", "uo"),
     gru_order=("uz", "ur", "uh", "wz", "wr", "wh"),
     display_thresh=0.25,
+    words={
+        "policy": Words((*_POLICIES, "sgdr"), "constant"),
+        "type": Words(_COSTS, "sse"),
+        "iou_loss": Words(("mse", *_BOX_LOSSES), "iou"),
+        "iou_thresh_kind": Words(_BOX_LOSSES, "iou"),
+        "nms_kind": Words(("default", "greedynms", "diounms", "cornersnms"), "default"),
+        "yolo_point": Words(("center", "left_top", "right_bottom"), "center"),
+    },
 )
 PJREDDIE: Final = Dialect(
     name="pjreddie",
@@ -114,6 +136,7 @@ PJREDDIE: Final = Dialect(
     lstm_order=("wi", "wf", "wo", "wg", "ui", "uf", "uo", "ug"),
     gru_order=("wz", "wr", "wh", "uz", "ur", "uh"),
     display_thresh=0.5,
+    words={"policy": Words(_POLICIES, "constant"), "type": Words((*_COSTS, "L1", "seg", "wgan"), "sse")},
 )
 DIALECTS: Final = {dialect.name: dialect for dialect in (ALEXEYAB, PJREDDIE)}
 

@@ -119,6 +119,14 @@ def understand(cfg: Cfg, dialect: Dialect) -> Graph:
     return Graph(cfg, dialect, net, tuple(layers), tuple(updates), tuple(unused), tuple(doubts))
 
 
+def plain(graph: Graph) -> Cfg:
+    """Its cfg with what Darknet takes in place of what it takes for that."""
+    changes: dict[int, dict[str, str]] = {}
+    for doubt in graph.doubts:
+        changes.setdefault(doubt.section, {})[doubt.key] = doubt.taken
+    return cfg_file.edit(graph.cfg, changes) if changes else graph.cfg
+
+
 def load_graph(cfg: str | Path, dialect: Dialect) -> Graph:
     """Read and understand a .cfg file. An InputWarning for each value that Darknet takes for another."""
     graph = understand(cfg_file.read(cfg), dialect)

@@ -9,8 +9,6 @@ from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Shape
 from yoloprune.darknet.options import Options
 
-POLICIES = ("constant", "step", "steps", "exp", "poly", "sigmoid", "random")
-
 
 @dataclass(frozen=True)
 class Net:
@@ -90,8 +88,7 @@ class Net:
     def _read(cls, options: Options, dialect: Dialect, shape: Shape, letter_box: bool | None) -> Self:
         """All the rest, which only training reads."""
         extended = dialect.extended
-        known = (*POLICIES, "sgdr") if extended else POLICIES
-        policy = options.choice("policy", "constant", known, otherwise="constant")
+        policy = options.choice("policy", "constant", *dialect.words["policy"])
         low = options.integer("min_crop", shape.w, 1)
         high = options.integer("max_crop", 2 * shape.w, 1)
         crop = (float(low), float(high))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from yoloprune.darknet.cfg import Cfg, Entry, Section
 from yoloprune.darknet.cnumbers import atof, atoi, strtod, strtol
@@ -13,12 +13,16 @@ from yoloprune.errors import InputError
 _INT_MAX = 2**31 - 1
 _FLOAT_MAX = 3e38
 _COMMENT = ("#", ";")
-_Number = TypeVar("_Number", int, float)
 
 
 class Doubt(NamedTuple):
     """A value that Darknet takes for another than is written."""
 
+    section: int
+    """Counted from 0 = [net]."""
+    key: str
+    taken: str
+    """What it takes, written plainly."""
     line: int
     message: str
 
@@ -48,21 +52,23 @@ class Options:
 
     def error(self, message: str, key: str | None = None) -> InputError:
         """An InputError with file, line, section, layer and key."""
-        line, text = self._located(message, key)
-        return InputError(text, file=self.cfg.file, line=line)
+        entry = None if key is None else self.section.get(key)
+        line = (entry or self.section).line
+        return InputError(f"{self._where(key)} {message}", file=self.cfg.file, line=line)
 
-    def doubt(self, message: str, key: str) -> None:
-        """Remember that a value counts otherwise than it is written."""
-        doubt = self._located(message, key)
+    def doubt(self, key: str, why: str, taken: str) -> None:
+        """Remember what Darknet takes a value for."""
+        entry = self.section.get(key)
+        message = f"{self._where(key)} {why}: Darknet takes {taken}"
+        doubt = Doubt(0 if self.index is None else self.index + 1, key, taken, (entry or self.section).line, message)
         if doubt not in self.doubts:
             self.doubts.append(doubt)
 
-    def _located(self, message: str, key: str | None) -> Doubt:
-        """The line, and the message behind section, layer, key and value."""
+    def _where(self, key: str | None) -> str:
+        """Section, layer, key and value."""
         entry = None if key is None else self.section.get(key)
         where = f"[{self.section.name}]" + ("" if self.index is None else f" layer {self.index}")
-        what = "" if key is None else f" {key}" if entry is None else f" {key}={entry.value[:40]}"
-        return Doubt((entry or self.section).line, f"{where}:{what} {message}")
+        return f"{where}:" + ("" if key is None else f" {key}" if entry is None else f" {key}={entry.value[:40]}")
 
     def has(self, key: str) -> bool:
         """Whether the key is there with a value."""
@@ -105,9 +111,10 @@ class Options:
         if value in known:
             return value
         hint = "; a comment stands on its own line" if "#" in value or ";" in value else ""
+        expected = f"expected one of {', '.join(known)}{hint}"
         if otherwise is None:
-            raise self.error(f"expected one of {', '.join(known)}{hint}", key)
-        self.doubt(f"is none of {', '.join(known)}: Darknet takes {otherwise}{hint}", key)
+            raise self.error(expected, key)
+        self.doubt(key, expected, otherwise)
         return otherwise
 
     def refuse(self, keys: dict[str, float], why: str) -> None:
@@ -129,16 +136,22 @@ class Options:
         return [] if entry is None else _uncommented(entry.value).rstrip(",").split(",")
 
     def _integers(self, key: str, texts: Sequence[str]) -> tuple[int, ...]:
-        return tuple(
-            atoi(text) if _is_whole(text) else self._odd(key, "a whole number", text, atoi(text)) for text in texts
-        )
+        odd = [text for text in texts if not _is_whole(text)]
+        values = tuple(atoi(text) for text in texts)
+        if odd:
+            self._odd(key, f"expected a whole number, found {odd[0][:40]!r}", values)
+        return values
 
     def _numbers(self, key: str, texts: Sequence[str]) -> tuple[float, ...]:
-        return tuple(atof(text) if _is_number(text) else self._odd(key, "a number", text, atof(text)) for text in texts)
+        odd = [text for text in texts if not _is_number(text)]
+        values = tuple(atof(text) for text in texts)
+        if odd:
+            self._odd(key, f"expected a number, found {odd[0][:40]!r}", values)
+        return values
 
-    def _odd(self, key: str, wanted: str, text: str, value: _Number) -> _Number:
-        """What a text that is not as wanted counts as; `value` is what Darknet reads."""
-        raise self.error(f"expected {wanted}, found {text[:40]!r}", key)
+    def _odd(self, key: str, message: str, values: Sequence[float]) -> None:
+        """There are other texts than plain numbers; `values` is what Darknet reads."""
+        raise self.error(message, key)
 
     def _check_range(self, key: str, value: float, minimum: float | None, maximum: float | None) -> None:
         if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
@@ -159,11 +172,10 @@ class _AsDarknet(Options):
         entry = self._entry(key)
         return [] if entry is None else _uncommented(entry.value).split(",")
 
-    def _odd(self, key: str, wanted: str, text: str, value: _Number) -> _Number:
-        if not abs(value) < _FLOAT_MAX:
-            return super()._odd(key, wanted, text, value)
-        self.doubt(f"expected {wanted}, found {text[:40]!r}, which counts as {value:.10g} in Darknet", key)
-        return value
+    def _odd(self, key: str, message: str, values: Sequence[float]) -> None:
+        if not all(abs(value) < _FLOAT_MAX for value in values):
+            raise self.error(message, key)
+        self.doubt(key, message, ",".join(f"{value:.10g}" for value in values))
 
 
 def _uncommented(text: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.compat import READERS, Finding, WeightsFile, reader_named
 from yoloprune.darknet.compat import check as findings_of
@@ -32,19 +34,19 @@ class Checked:
 
 
 def check(cfg: Path, weights: Path | None = None, *, reader: str | None = None) -> Checked:
-    """Look through a cfg, and what can be seen of its weights file, for one reader or all.
+    """Look through a cfg, and its weights file, for one reader or all.
 
     Also where this package refuses the cfg. InputError only for files that nobody reads.
     """
     readers = tuple(READERS.values()) if reader is None else (reader_named(reader),)
-    file = None if weights is None else _beginning(weights)
+    file = None if weights is None else _mapped(weights)
     found = findings_of(cfg_file.read(cfg, lenient=True), readers, file)
     return Checked(found, tuple(each.name for each in readers))
 
 
-def _beginning(path: Path) -> WeightsFile:
+def _mapped(path: Path) -> WeightsFile:
     try:
-        with path.open("rb") as stream:
-            return WeightsFile(path.name, path.stat().st_size, stream.read(20))
+        empty = not path.stat().st_size  # which can't be mapped
+        return WeightsFile(path.name, np.zeros(0, np.uint8) if empty else np.memmap(path, np.uint8, "r"))
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from yoloprune.artefacts import atomic_path, read_bytes
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.compat import reader_named
+from yoloprune.darknet.compat import READERS, Reader, WeightsFile, lost_values, reader_named
 from yoloprune.darknet.compat.adapt import adapted
 from yoloprune.darknet.fold import folded
-from yoloprune.darknet.model import Model, hazards, understand
+from yoloprune.darknet.model import Model, hazards, plain, understand
 from yoloprune.darknet.weights import Header, Weights
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, warn
 from yoloprune.prune.slim import slim
 from yoloprune.steps.job import Job, figures_of, open_job
 from yoloprune.workspace import DEFAULT, Figures
@@ -44,8 +46,9 @@ def export(
 ) -> Exported:
     """Write `<stem>-slim.cfg`, `.weights` and, where the data has names, `.names` to the folder `out`.
 
-    From the newest weights: finetuned, else pruned. `seen` becomes 0, so that further training does not stop at once,
-    unless keep_seen. The cfg keeps its comments; only changed values are rewritten, and those that a reader trips over.
+    From the newest weights: finetuned, else pruned; denormals become 0. `seen` becomes 0, so that further training does
+    not stop at once, unless keep_seen. The cfg keeps its comments; only changed values are rewritten, and those that a
+    reader trips over.
     reader: in the words of that one, see `adapted`. fold_bn: no batch norm, whose formula differs between readers.
     """
     wanted = None if reader is None else reader_named(reader)
@@ -56,14 +59,18 @@ def export(
     slimmed = slim(job.model, job.channels, job.keep)
     if fold_bn:
         slimmed = folded(slimmed)
-    legal = cfg_file.legal(slimmed.graph.cfg) if wanted is None else adapted(slimmed.graph.cfg, wanted)
+    odd = plain(slimmed.graph)
+    legal = cfg_file.legal(odd) if wanted is None else adapted(odd, wanted)
     graph = understand(legal, slimmed.graph.dialect)
     found = hazards(graph.layers) if wanted is None else []
     if found:
         raise InputError(f"the slim network is not safe in every Darknet: {found[0]}", file=workspace)
-    seen = job.original.weights.header.seen if keep_seen else 0
-    header = Header(seen=seen)  # version 0.2 with a 64-bit `seen` is what every reader takes
-    written = Model(graph, Weights(header, slimmed.weights.layers))
+    before = job.original.weights.header
+    seen = before.seen if keep_seen else 0
+    # 20 bytes are what every reader takes that can be named; some program may always skip as many as there were
+    header = before.renewed(seen) if wanted is None else Header(seen=seen)
+    written = Model(graph, Weights(header, slimmed.weights.layers).without_denormals())
+    _check_values(written, wanted)
     cfg, weights, names = targets(job, out, force=force)
     listed = read_bytes(job.data.names) if job.data.names is not None else b""
     if not dry_run:
@@ -81,6 +88,20 @@ def export(
         names=names,
         written=not dry_run,
     )
+
+
+def _check_values(model: Model, wanted: Reader | None) -> None:
+    """Warn of readers that make NaN of variances. InputError if it is the one that is wanted."""
+    data = np.frombuffer(weights_file.dump(model.weights, model.graph.layers), np.uint8)
+    readers = {each.name: each for each in (READERS.values() if wanted is None else (wanted,))}
+    found: dict[str, list[str]] = {}
+    for finding in lost_values(model.graph.cfg, list(readers.values()), WeightsFile("", data)):
+        found.setdefault(finding.message, []).append(readers[finding.reader].title)
+    for message, titles in found.items():
+        told = f"{message} in {', '.join(titles)}; --fold-bn writes no variances"
+        if wanted is not None:
+            raise InputError(told)
+        warn(told)
 
 
 def targets(job: Job, out: Path, *, force: bool) -> tuple[Path, Path, Path | None]:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet.compat import READERS, Finding, WeightsFile, check, keys
+from yoloprune.darknet.compat import READERS, Finding, WeightsFile, check, keys, lost_values
 from yoloprune.errors import InputError
-from yoloprune.readers import ReaderError, libdarknet, opencv_worker
+from yoloprune.readers import ReaderError, libdarknet, opencv, opencv_worker
 from yoloprune.readers.process import RefusalError
 
 NET = "[net]\nwidth=16\nheight=16\nchannels=4\n"
@@ -134,13 +134,25 @@ CASES: list[tuple[str, str, str, int, str, tuple[str, ...]]] = [
     ("scale_x_y of 1", NET + conv(18, 1) + yolo(scale_x_y="1.0"), "ignored", 15, "scale_x_y", ("pjreddie",)),
     ("new_coords", NET + conv(18, 1) + yolo(new_coords=1), "differs", 15, "passed over", ("pjreddie",)),
     ("no mask", NET + conv(18, 1) + yolo(mask=None), "break", 10, "needs mask=", ("opencv",)),
-    ("iou_loss", NET + conv(18, 1) + yolo(iou_loss="best"), "break", 15, "expected one of", ("hank-ai",)),
+    ("iou_loss", NET + conv(18, 1) + yolo(iou_loss="best"), "break", 15, "unknown iou_loss best", ("hank-ai",)),
     ("not 32", NET + conv(18, 1) + yolo(), "break", 1, "multiples of 32", ("hank-ai",)),
     ("not 32", NET + conv(18, 1) + yolo(), "note", 1, "multiples of 32", ("alexeyab",)),
     ("batch", NET + "batch=2\nsubdivisions=4\n" + conv(), "break", 5, "a crash", ("pjreddie",)),
     ("contrastive", NET + "contrastive=1\n" + conv(), "break", 5, "two pictures", ALEXEYABS),
     ("policy", NET + "policy=cosine\n" + conv(), "break", 5, "unknown policy", ("hank-ai",)),
-    ("sgdr", NET + "policy=sgdr\n" + conv(), "ignored", 5, "constant is taken", ("pjreddie",)),
+    ("policy", NET + "policy=cosine\n" + conv(), "differs", 5, "constant is taken", FIRST_TWO),
+    ("sgdr", NET + "policy=sgdr\n" + conv(), "differs", 5, "constant is taken", ("pjreddie",)),
+    ("cost", NET + conv() + "[cost]\ntype=L1\n", "differs", 11, "sse is taken", ("alexeyab",)),
+    ("cost", NET + conv() + "[cost]\ntype=L1\n", "break", 11, "unknown type L1", ("hank-ai",)),
+    ("nms_kind", NET + conv(18, 1) + yolo(nms_kind="soft"), "differs", 15, "default is taken", ("alexeyab",)),
+    ("nms_kind", NET + conv(18, 1) + yolo(nms_kind="soft"), "break", 15, "unknown nms_kind soft", ("hank-ai",)),
+    ("iou_loss", NET + conv(18, 1) + yolo(iou_loss="eiou"), "differs", 15, "iou is taken", ("alexeyab",)),
+    ("iou_thresh_kind", NET + conv(18, 1) + yolo(iou_thresh_kind="mse"), "differs", 15, "iou is taken", ("alexeyab",)),
+    ("iou_thresh_kind", NET + conv(18, 1) + yolo(iou_thresh_kind="mse"), "break", 15, "", ()),
+    ("no number", NET + "batch=none\n" + conv(), "differs", 5, "counts as 0", FIRST_TWO),
+    ("text behind a number", NET + "batch=64/2\n" + conv(), "note", 5, "starts with counts", FIRST_TWO),
+    ("text behind a number", NET + "batch=64/2\n" + conv(), "break", 5, "digits", ("hank-ai",)),
+    ("two numbers", NET + "learning_rate=.1,.2\n" + conv(), "note", 5, "starts with counts", FIRST_TWO),
     ("vectors only", "[net]\ninputs=16\n[connected]\noutput=3\nactivation=linear\n",
      "break", 1, "divides by zero", ALEXEYABS),
     ("no input", "[net]\n" + conv(), "break", 1, "expected width=", TRAINERS),
@@ -187,8 +199,9 @@ def test_no_cfg_at_all(data: bytes) -> None:
 
 
 def header(major: int, minor: int, floats: int) -> WeightsFile:
+    """20 bytes of header, and zeros."""
     head = np.array([major, minor, 5, 0, 0], "<i4").tobytes()
-    return WeightsFile("a.weights", len(head) + 4 * floats, head)
+    return WeightsFile("a.weights", np.frombuffer(head + bytes(4 * floats), np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -197,13 +210,15 @@ def header(major: int, minor: int, floats: int) -> WeightsFile:
         (header(0, 2, 40), "break", "", ()),
         (header(0, 2, 41), "break", "expected 180 bytes", ("hank-ai",)),
         (header(0, 2, 41), "ignored", "expected 180 bytes", ALL_BUT_HANK_AI),
-        (header(0, 2, 39), "differs", "random values", ALL_BUT_HANK_AI),
-        (header(0, 1, 40), "ignored", "expected 176 bytes", ALL_BUT_HANK_AI),
+        (header(0, 2, 38), "differs", "random values", ALL_BUT_HANK_AI),
+        (header(0, 2, 39), "break", "4 bytes too few: the header's version and length disagree", EVERYONE),
+        (header(0, 1, 40), "break", "4 bytes too many: the header's version and length disagree", EVERYONE),
+        (header(0, 1, 41), "ignored", "expected 176 bytes", ALL_BUT_HANK_AI),
         (header(1001, 0, 40), "break", "transposed", ("opencv",)),
         (header(1001, 0, 40), "differs", "4 bytes late", ALEXEYABS),
-        (WeightsFile("a.bin", 180, header(0, 2, 40).head), "differs", "silently not loaded", ("hank-ai",)),
-        (WeightsFile("a.weights", 0, b""), "break", "too short", ("hank-ai", "opencv")),
-        (WeightsFile("a.weights", 0, b""), "differs", "random weights", ("pjreddie", "alexeyab")),
+        (WeightsFile("a.bin", header(0, 2, 40).data), "differs", "silently not loaded", ("hank-ai",)),
+        (WeightsFile("a.weights", np.zeros(0, np.uint8)), "break", "too short", ("hank-ai", "opencv")),
+        (WeightsFile("a.weights", np.zeros(0, np.uint8)), "differs", "random weights", ("pjreddie", "alexeyab")),
     ],
 )  # fmt: skip
 def test_weights(weights: WeightsFile, severity: str, words: str, readers: tuple[str, ...]) -> None:
@@ -225,9 +240,66 @@ def test_weights_where_a_reader_has_other_arrays() -> None:
 def test_weights_of_the_length_that_the_library_saves(shared: Path, name: str, expected: int) -> None:
     """Sizes that pjreddie's library wrote for the cfg."""
     path = shared / "cfgs" / "alexeyab" / f"{name}.cfg"
-    weights = WeightsFile("a.weights", expected, header(0, 2, 0).head)
+    weights = header(0, 2, (expected - 20) // 4)
     found = check(cfg_file.read(path), list(READERS.values()), weights)
     assert {each.reader for each in found if each.line is None} == {"alexeyab", "hank-ai", "opencv"}
+
+
+NORMALIZED = NET + conv(4, 1, batch_normalize=1) + conv(3, 1)
+FLOATS = 4 * 4 + 4 * 4 + 3 + 3 * 4
+
+
+def normalized(variances: tuple[float, ...], **others: float) -> WeightsFile:
+    """Weights of NORMALIZED; `others`: values at other places."""
+    floats = np.random.default_rng(4).uniform(0.5, 1, FLOATS).astype("<f4")
+    floats[12 : 12 + len(variances)] = variances
+    for place, value in others.items():
+        floats[int(place.removeprefix("at"))] = value
+    return WeightsFile("a.weights", np.frombuffer(header(0, 2, 0).data.tobytes() + floats.tobytes(), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("weights", "words", "readers"),
+    [
+        (normalized((0.0, 1e-44, -7e-44, 3e38)), "", ()),
+        (normalized((1.0, -5e-7)), "byte 72: layer 0 [convolutional], variance: -5e-07, which becomes NaN",
+         ("pjreddie",)),
+        (normalized((-9.9999e-6, -5e-6)), "-9.9999e-06, which becomes NaN (1 more)", ("pjreddie", "opencv")),
+        (normalized((-1.01e-5, 1.0)), "byte 68: layer 0 [convolutional], variance: -1.01e-05, which becomes", EVERYONE),
+        (normalized((), at33=np.nan), "byte 152: layer 1 [convolutional], bias: nan", EVERYONE),
+        (normalized((), at3=np.inf, at40=-np.inf), "byte 32: layer 0 [convolutional], bias: inf (1 more)", EVERYONE),
+    ],
+)  # fmt: skip
+def test_values_of_weights(weights: WeightsFile, words: str, readers: tuple[str, ...]) -> None:
+    found = findings(NORMALIZED, weights)
+    assert who(found, "break", None, words) == set(readers)
+    assert {
+        each.line for each in lost_values(cfg_file.parse(NORMALIZED.encode()), list(READERS.values()), weights)
+    } == ({None} if readers else set())
+
+
+@pytest.mark.usefixtures("libdarknet")
+@pytest.mark.parametrize("name", ["pjreddie", "opencv"])
+def test_variances_that_real_readers_turn_to_nan(tmp_path: Path, name: str) -> None:
+    """One filter each; a reader that is here computes NaN of those of which `check` says so."""
+    variances = (-2e-6, -1.1e-6, -9e-7, -1e-8, -1e-40, 0.0, 1e-40, 1e-7)
+    text = NET + conv(len(variances), 1, batch_normalize=1)
+    floats = np.ones(4 * 8 + 4 * 8, "<f4")
+    floats[24:32] = variances
+    cfg, file = tmp_path / "a.cfg", tmp_path / "a.weights"
+    cfg.write_text(text + yolo(classes=3, num=1, mask="0", anchors="1,1"))
+    data = header(0, 2, 0).data.tobytes() + floats.tobytes()
+    file.write_bytes(data)
+    x = np.ones((1, 4, 16, 16), np.float32)
+    reader = {"pjreddie": libdarknet, "opencv": opencv}[name]
+    values = reader.head_inputs(cfg, file, x, [1])[1][0, :, 0, 0]
+    for index, value in enumerate(values):
+        alone = floats.copy()
+        alone[24:32] = 1
+        alone[24 + index] = variances[index]
+        weights = WeightsFile("a.weights", np.frombuffer(data[:20] + alone.tobytes(), np.uint8))
+        said = lost_values(cfg_file.parse(cfg.read_bytes()), [READERS[name]], weights)
+        assert bool(said) == (not np.isfinite(value)), (variances[index], value, said)
 
 
 LIVE = {text for _, text, *_ in CASES if "width" in text}

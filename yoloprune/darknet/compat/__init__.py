@@ -14,7 +14,17 @@ from yoloprune.darknet.compat import files, layers, text, values
 from yoloprune.darknet.compat.base import SEVERITIES, Finding, Node, Remark, Severity, Subject, WeightsFile, understood
 from yoloprune.darknet.compat.facts import READERS, Reader, reader_named
 
-__all__ = ["READERS", "SEVERITIES", "Finding", "Reader", "Severity", "WeightsFile", "check", "reader_named"]
+__all__ = [
+    "READERS",
+    "SEVERITIES",
+    "Finding",
+    "Reader",
+    "Severity",
+    "WeightsFile",
+    "check",
+    "lost_values",
+    "reader_named",
+]
 
 
 def check(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile | None = None) -> list[Finding]:
@@ -41,8 +51,17 @@ def _for_reader(reader: Reader, subject: Subject) -> Iterator[Finding]:
         for section_rule in () if unknown else (*values.RULES, *layers.RULES):
             yield from (_located(node, remark) for remark in section_rule(node))
     for rule in files.WEIGHTS_RULES:
-        for remark in rule(reader, subject):
-            yield Finding(None, None, None, reader.name, remark.severity, f"weights: {remark.message}")
+        yield from (_of_weights(reader, remark) for remark in rule(reader, subject))
+
+
+def lost_values(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile) -> list[Finding]:
+    """Values that are no numbers to readers, alone."""
+    subject = understood(cfg, weights)
+    return [_of_weights(reader, remark) for reader in readers for remark in files.weights_values(reader, subject)]
+
+
+def _of_weights(reader: Reader, remark: Remark) -> Finding:
+    return Finding(None, None, None, reader.name, remark.severity, f"weights: {remark.message}")
 
 
 def _located(node: Node, remark: Remark) -> Finding:

@@ -9,7 +9,7 @@ from yoloprune.darknet.cfg import Cfg, Entry
 from yoloprune.darknet.compat import check, keys
 from yoloprune.darknet.compat.base import Node, Subject
 from yoloprune.darknet.compat.facts import Reader, full_name, number
-from yoloprune.darknet.compat.values import has_effect, out_of_season
+from yoloprune.darknet.compat.values import has_effect, out_of_season, words
 from yoloprune.darknet.options import Options
 
 
@@ -59,6 +59,9 @@ def _spelt_out(node: Node) -> Iterator[tuple[str, str]]:
         if key in wanted and not node.has(key):
             other = node.section.get(value[1:])
             yield key, value if not value.startswith(keys.SAME_AS) else "1" if other is None else other.value
+    for remark in words(node):
+        if remark.key is not None:
+            yield remark.key, node.reader.dialect.words[remark.key].otherwise
     for entry in node.section.entries:
         if entry.key in keys.LISTS and entry.value.endswith(","):
             yield entry.key, entry.value.rstrip(",")

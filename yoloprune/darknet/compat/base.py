@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from yoloprune.darknet.cfg import Cfg, Section
 from yoloprune.darknet.compat.facts import Reader, full_name, number, whole
 from yoloprune.darknet.dialect import DIALECTS, Dialect
@@ -17,8 +20,8 @@ from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
 
 Severity = Literal["break", "differs", "ignored", "note"]
-"""break: the reader crashes or refuses. differs: it silently computes something else. ignored: it passes over what is
-written, which changes no result. note: good to know."""
+"""break: the reader crashes, refuses or computes NaN. differs: it silently computes something else. ignored: it passes
+over what is written, which changes no result. note: good to know."""
 SEVERITIES: Final[tuple[Severity, ...]] = ("break", "differs", "ignored", "note")
 
 
@@ -45,15 +48,33 @@ class Finding:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """What a rule may know of a weights file without reading it all."""
+    """A weights file, of which rules read what they need."""
 
     name: str
-    size: int
-    """Bytes."""
-    head: bytes
-    """Its first 20 bytes, or all there are."""
+    data: NDArray[np.uint8]
+    """Its bytes, best mapped."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
+
+    @property
+    def head(self) -> bytes:
+        """Its first 20 bytes, or all there are."""
+        return self.data[:20].tobytes()
+
+    @cached_property
+    def floats(self) -> NDArray[np.float32]:
+        """All as float32, the header too, which is whole fours of bytes; less than four at the end are left out."""
+        return self.data[: self.size // 4 * 4].view("<f4")
+
+    @cached_property
+    def not_finite(self) -> NDArray[np.int64]:
+        """Where in `floats` there are NaN and infinities."""
+        return np.flatnonzero(~np.isfinite(self.floats))
 
 
 @dataclass(frozen=True)

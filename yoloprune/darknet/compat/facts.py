@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import numpy as np
+
 from yoloprune.darknet.cfg import Entry, Section
+from yoloprune.darknet.cnumbers import atof, atoi
 from yoloprune.darknet.compat import keys
 from yoloprune.darknet.compat.keys import words
 from yoloprune.darknet.dialect import ALEXEYAB as ALEXEYAB_DIALECT
@@ -20,8 +23,6 @@ from yoloprune.darknet.dialect import PJREDDIE as PJREDDIE_DIALECT
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.errors import InputError
 
-_PREFIX = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
-_WHOLE = re.compile(r"[+-]?\d{1,9}(?!\d)")
 _FULL_NAMES: Final = {
     "network": "net",
     "conv": "convolutional",
@@ -68,6 +69,8 @@ class Reader:
     """Keys without which a section is refused."""
     unknown_activation_is: str | None = "ReLU"
     """What it takes an unknown activation for; None: it refuses."""
+    more_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For keys that may be any word in Darknet, those it takes beside its dialect's."""
     unknown_key_refused: bool = False
     bare_key_refused: bool = False
     """A line without `=`."""
@@ -85,6 +88,8 @@ class Reader:
     needs_maps: bool = False
     """Divides by the number of layers that read more than 1x1."""
     trains: bool = True
+    variance_over: float | None = None
+    """Batch norm is finite for variances over this; None: as the dialect has it."""
     bn_formula: str = "(x - mean) / sqrt(variance + 1e-5)"
     weights: Literal["loose", "exact"] = "loose"
     """exact: another length than the cfg needs is refused."""
@@ -137,16 +142,14 @@ class Reader:
 
 
 def number(text: str) -> float:
-    """As atof: the number that a text starts with, else 0; also for one that no double holds."""
-    match = _PREFIX.match(text)
-    value = float(match.group()) if match else 0.0
+    """As atof; what is infinite or none counts as 0, as no rule asks for it."""
+    value = atof(text)
     return value if math.isfinite(value) else 0.0
 
 
 def whole(text: str) -> int:
-    """As atoi: the whole number that a text starts with, else 0; also for one that no int holds."""
-    match = _WHOLE.match(text)
-    return int(match.group()) if match else 0
+    """As atoi."""
+    return atoi(text)
 
 
 PJREDDIE: Final = Reader(
@@ -194,6 +197,7 @@ HANK_AI: Final = Reader(
     aliases=words("network conv conn max avg local_avg soft"),
     activations=_EXTENDED,
     unknown_activation_is=None,
+    more_words={"iou_thresh_kind": ("mse",)},
     unknown_key_refused=True,
     repeated="refused",
     strict=True,
@@ -238,6 +242,7 @@ OPENCV: Final = Reader(
     trailing_comma_adds=False,
     anchors={"yolo": "exact", "region": "exact"},
     trains=False,
+    variance_over=float(np.float32(-1e-6)),
     bn_formula="(x - mean) / sqrt(variance + 1e-6)",
     connected_norm_first=True,
     transposed="refused",

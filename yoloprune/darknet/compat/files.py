@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.compat import keys
-from yoloprune.darknet.compat.base import FileRule, Node, Remark, Subject
+from yoloprune.darknet.compat.base import FileRule, Node, Remark, Subject, WeightsFile
 from yoloprune.darknet.compat.facts import Reader
+from yoloprune.darknet.layers.base import TensorSpec
 from yoloprune.darknet.model import Graph, understand
 from yoloprune.errors import InputError
 
@@ -69,18 +72,9 @@ def batches(reader: Reader, subject: Subject) -> Iterator[Remark]:
 
 
 def policy(reader: Reader, subject: Subject) -> Iterator[Remark]:
-    """A policy that the reader lacks, or one that lacks its lists."""
+    """A policy that lacks its lists."""
     net = _net(reader, subject)
-    name = net.text("policy", "constant")
-    known = [policy for policy in keys.POLICIES if policy != "sgdr" or net.reader.knows("net", "sgdr_cycle")]
-    if reader.trains and name not in known:
-        how = Remark("break", f"unknown policy {name[:40]}", "policy")
-        yield (
-            how
-            if reader.unknown_key_refused
-            else Remark("ignored", f"unknown policy {name[:40]}: constant is taken", "policy")
-        )
-    elif name == "steps" and not (net.has("steps") and net.has("scales")):
+    if net.text("policy", "constant") == "steps" and not (net.has("steps") and net.has("scales")):
         yield Remark("break", "policy=steps needs steps= and scales=", "policy")
 
 
@@ -140,17 +134,58 @@ def weights_length(reader: Reader, subject: Subject) -> Iterator[Remark]:
         if subject.complete:
             yield Remark("note", "the length was not checked: the layers don't fit together as this reader takes them")
         return
-    major, minor, revision = struct.unpack_from("<iii", weights.head)
-    needed = weights_file.Header(major, minor, revision).size + 4 * weights_file.count(graph.layers)
+    header, floats = _header(weights), weights_file.count(graph.layers)
+    needed = header.size + 4 * floats
     found = f"expected {needed} bytes by the cfg, found {weights.size}"
-    if weights.size == needed:
+    disagreement = header.disagreement(weights.size, floats)
+    if disagreement is not None:
+        yield Remark("break", disagreement)
+    elif weights.size == needed:
         return
-    if reader.weights == "exact":
+    elif reader.weights == "exact":
         yield Remark("break", found)
     elif weights.size < needed:
         yield Remark("differs", f"{found}: what is missing keeps random values")
     else:
         yield Remark("ignored", f"{found}: what is too much is passed over; is it of another cfg?")
+
+
+def weights_values(reader: Reader, subject: Subject) -> Iterator[Remark]:
+    """Values that are no numbers, and variances that the reader makes NaN of."""
+    weights = subject.weights
+    graph = None if weights is None or len(weights.head) < 16 else _as_read(reader, subject)
+    if weights is None or graph is None:
+        return
+    start = _header(weights).size // 4
+    if weights.size != 4 * (start + weights_file.count(graph.layers)):
+        return  # whatever is wrong with it, values may not be where they seem
+    first: dict[str, str] = {}
+    count = {"": 0, ", which becomes NaN": 0}
+    for layer, spec, place in weights_file.places(graph.layers):
+        for what, lost in _lost(reader, weights, spec, start + place.start, start + place.stop).items():
+            if len(lost):
+                at = int(lost[0])
+                first.setdefault(what, f"byte {4 * at}: {layer}, {spec.name}: {weights.floats[at]:g}{what}")
+                count[what] += len(lost)
+    for what, message in first.items():
+        others = f" ({count[what] - 1} more)" if count[what] > 1 else ""
+        yield Remark("break", message + others)
+
+
+def _lost(reader: Reader, weights: WeightsFile, spec: TensorSpec, start: int, end: int) -> dict[str, NDArray[np.int64]]:
+    """Of the array from `start` to `end`, which are no numbers, and which the reader's batch norm makes NaN of."""
+    odd = weights.not_finite
+    found = {"": odd[np.searchsorted(odd, start) : np.searchsorted(odd, end)]}
+    if spec.variance:
+        bound = reader.dialect.variance_over if reader.variance_over is None else reader.variance_over
+        variances = weights.floats[start:end]
+        fine = (variances > np.float64(bound)) | ~np.isfinite(variances)
+        found[", which becomes NaN"] = start + np.flatnonzero(~fine)
+    return found
+
+
+def _header(weights: WeightsFile) -> weights_file.Header:
+    return weights_file.Header(*struct.unpack_from("<iii", weights.head))
 
 
 def _as_read(reader: Reader, subject: Subject) -> Graph | None:
@@ -179,5 +214,5 @@ def _net(reader: Reader, subject: Subject) -> Node:
 
 
 RULES: Final[tuple[FileRule, ...]] = (input_size, batches, policy, maps, batch_norm)
-WEIGHTS_RULES: Final[tuple[FileRule, ...]] = (weights_header, weights_length)
+WEIGHTS_RULES: Final[tuple[FileRule, ...]] = (weights_header, weights_length, weights_values)
 """Their remarks are of no line of the cfg."""

@@ -222,19 +222,6 @@ def head_lists(node: Node) -> Iterator[Remark]:
         yield Remark(refuses, f"expected anchors 0..{room // 2 - 1}, found {shown(beyond)}", "mask")
 
 
-def words(node: Node) -> Iterator[Remark]:
-    """A word out of a fixed list that the reader refuses when it is another."""
-    if not node.reader.strict:
-        return
-    for key, known in {
-        "iou_loss": ("iou", "giou", "mse", "diou", "ciou"),
-        "iou_thresh_kind": ("iou", "giou", "mse", "diou", "ciou"),
-        "nms_kind": ("default", "greedynms", "diounms", "cornersnms"),
-    }.items():
-        if node.reader.knows(node.kind, key) and node.text(key, known[0]) not in known:
-            yield Remark("break", f"expected one of {', '.join(known)}", key)
-
-
 def no_map(node: Node) -> Iterator[Remark]:
     """A section that reads a map, after a network input that is a vector."""
     net = node.subject.cfg.sections[0]
@@ -268,6 +255,5 @@ RULES: Final[tuple[Rule, ...]] = (
     scaling,
     head_channels,
     head_lists,
-    words,
     no_map,
 )

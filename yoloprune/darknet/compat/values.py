@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from yoloprune.darknet.cfg import Entry
+from yoloprune.darknet.cnumbers import strtod
 from yoloprune.darknet.compat import keys
 from yoloprune.darknet.compat.base import Node, Remark, Rule, shown
 from yoloprune.darknet.compat.facts import READERS, Reader, number
@@ -77,6 +78,8 @@ def numbers(node: Node) -> Iterator[Remark]:
                 yield Remark(
                     "differs", f"expected a number, found {item[:40]!r}, which counts as 0", entry.key, entry.line
                 )
+            elif strtod(item)[1][:1] not in ("", ".", "#", ";"):
+                yield Remark("note", f"the number that {item[:40]!r} starts with counts", entry.key, entry.line)
 
 
 def trailing_comma(node: Node) -> Iterator[Remark]:
@@ -114,6 +117,23 @@ def activation(node: Node) -> Iterator[Remark]:
             yield Remark("differs", f"{instead} instead of {name[:40]}", "activation")
     elif name in node.reader.mute.get("", ()) or name in node.reader.mute.get(node.kind, ()):
         yield Remark("differs", f"{name} gives zeros on a CPU in [{node.kind}]", "activation")
+
+
+def words(node: Node) -> Iterator[Remark]:
+    """A word that Darknet takes for another, and hank-ai's refuses."""
+    for key, words in node.reader.dialect.words.items():
+        entry = node.reader.entry(node.section, key)
+        if entry is None or not node.reader.knows(node.kind, key):
+            continue
+        word = node.text(key, "")
+        if word in words.known or word in node.reader.more_words.get(key, ()) or re.search("[#;]", word):
+            continue  # of its comment something else is said
+        found = f"unknown {key} {word[:40]}"
+        yield (
+            Remark("break", found, key)
+            if node.reader.strict
+            else Remark("differs", f"{found}: {words.otherwise} is taken", key)
+        )
 
 
 def other_defaults(node: Node) -> Iterator[Remark]:
@@ -177,5 +197,13 @@ def _nearest(word: str, known: frozenset[str]) -> str | None:
     return close[0] if close else None
 
 
-RULES: Final[tuple[Rule, ...]] = (unknown_keys, repeated_keys, numbers, trailing_comma, activation, other_defaults)
+RULES: Final[tuple[Rule, ...]] = (
+    unknown_keys,
+    repeated_keys,
+    numbers,
+    trailing_comma,
+    activation,
+    words,
+    other_defaults,
+)
 """Rules on a section whose name is known."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Context, register, single
 from yoloprune.darknet.layers.candidates import Candidates
-from yoloprune.darknet.layers.head import NMS_KINDS, DetectionHead, anchor_pairs, check_channels
+from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels
 from yoloprune.darknet.options import Options
 
 _POINTS = {"center": 0.0, "left_top": 0.5, "right_bottom": -0.5}
@@ -38,14 +38,14 @@ class GaussianYolo(DetectionHead):
         mask = options.integers("mask") or tuple(range(num))
         if min(mask) < 0 or max(mask) >= num:
             raise options.error(f"expected anchors 0..{num - 1}", "mask")
-        pixels = anchor_pairs(options, num)
+        pixels, words = anchor_pairs(options, num), context.dialect.words
         layer = cls(
             **single(context),
             classes=classes,
             anchors=tuple((pixels[n][0] / context.net_width, pixels[n][1] / context.net_height) for n in mask),
             scale_x_y=options.number("scale_x_y", 1.0),
-            to_centre=_POINTS[options.choice("yolo_point", "center", tuple(_POINTS), otherwise="center")],
-            nms_kind=options.choice("nms_kind", "default", NMS_KINDS, otherwise="default"),
+            to_centre=_POINTS[options.choice("yolo_point", "center", *words["yolo_point"])],
+            nms_kind=options.choice("nms_kind", "default", *words["nms_kind"]),
             beta_nms=options.number("beta_nms", 0.6),
         )
         check_channels(options, layer.source_shapes[0], len(mask), classes, 9)

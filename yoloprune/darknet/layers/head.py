@@ -16,12 +16,6 @@ from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
 
-NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
-IOU_LOSSES = ("mse", "iou", "giou", "diou", "ciou")
-IOU_KINDS = ("iou", "giou", "diou", "ciou")
-COSTS = ("sse", "masked", "smooth")
-CLASSIC_COSTS = (*COSTS, "L1", "seg", "wgan")
-
 
 @dataclass(frozen=True)
 class Head(Layer):
@@ -131,13 +125,13 @@ class YoloTraining:
         cls, options: Options, context: Context, anchors: tuple[tuple[float, float], ...], mask: tuple[int, ...]
     ) -> Self:
         """Defaults of the dialect."""
-        extended, options = context.dialect.extended, options.training
+        extended, words, options = context.dialect.extended, context.dialect.words, options.training
         return cls(
             ignore_thresh=options.number("ignore_thresh", 0.5),
             truth_thresh=options.number("truth_thresh", 1.0),
             iou_thresh=options.number("iou_thresh", 1.0) if extended else 1.0,
-            iou_thresh_kind=options.choice("iou_thresh_kind", "iou", IOU_KINDS, otherwise="iou") if extended else "iou",
-            iou_loss=options.choice("iou_loss", "mse", IOU_LOSSES, otherwise="iou") if extended else "mse",
+            iou_thresh_kind=options.choice("iou_thresh_kind", "iou", *words["iou_thresh_kind"]) if extended else "iou",
+            iou_loss=options.choice("iou_loss", "mse", *words["iou_loss"]) if extended else "mse",
             iou_normalizer=options.number("iou_normalizer", 0.75) if extended else 1.0,
             obj_normalizer=options.number("obj_normalizer", 1.0) if extended else 1.0,
             cls_normalizer=options.number("cls_normalizer", 1.0) if extended else 1.0,
@@ -186,7 +180,9 @@ class Yolo(DetectionHead):
             anchors=tuple(anchors[number] for number in mask),
             scale_x_y=options.number("scale_x_y", 1.0) if extended else 1.0,
             new_coords=extended and options.integer("new_coords", 0) != 0,
-            nms_kind=options.choice("nms_kind", "default", NMS_KINDS, otherwise="default") if extended else "default",
+            nms_kind=options.choice("nms_kind", "default", *context.dialect.words["nms_kind"])
+            if extended
+            else "default",
             beta_nms=options.number("beta_nms", 0.6) if extended else 0.6,
             training=YoloTraining.read(options, context, anchors, mask),
         )
@@ -318,7 +314,7 @@ class Cost(Layer):
             index=context.index,
             sources=(context.previous,),
             source_shapes=(context.shapes[context.previous],),
-            type=options.choice("type", "sse", COSTS if context.dialect.extended else CLASSIC_COSTS, otherwise="sse"),
+            type=options.choice("type", "sse", *context.dialect.words["type"]),
             scale=options.number("scale", 1.0),
         )
 
