@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from yoloprune.darknet.data import (
@@ -21,7 +24,7 @@ from yoloprune.darknet.data import (
 )
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.labels import RULES, label_candidates
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, InputWarning
 
 Maker = Callable[..., DataFile]
 
@@ -46,6 +49,7 @@ TWO: dict[str, str] = {
     "images/a.jpg": "",
     "images/b.png": "",
     "labels/a.txt": "0 .5 .5 .25 .25\n1 0.1 0.2 0.3 0.4\n",
+    "labels/b.txt": "",
 }
 
 
@@ -179,14 +183,77 @@ def test_read_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    ["0 .5 .5 .2", "0 .5 .5 .2 .2 .9", "dog .5 .5 .2 .2", "0.0 .5 .5 .2 .2", "0 .5 x .2 .2", "0 nan .5 .2 .2",
-     "0 .5 inf .2 .2", "0 .5 .5 -.2 .2", "0 .5 .5 .2 -1", "9" * 400 + " .5 .5 .2 .2"],
+    ["0 .5 .5 .2", "0 .5 .5 .2 .2 .9", "dog .5 .5 .2 .2", "0 .5 x .2 .2", "0 nan .5 .2 .2", "0 .5 inf .2 .2",
+     "0 .5 .5 -.2 .2", "0 .5 .5 .2 -1", "9" * 400 + " .5 .5 .2 .2", "0 .5 .5 .2 .2 1", "0 .5 .5 .2 .2\n0"],
 )  # fmt: skip
-def test_malformed_labels(tmp_path: Path, row: str) -> None:
+@pytest.mark.parametrize("behind", [0, 7])
+def test_malformed_labels(tmp_path: Path, row: str, behind: int) -> None:
     path = tmp_path / "a.txt"
-    path.write_text(f"0 .5 .5 .2 .2\n\n{row}\n")
-    with pytest.raises(InputError, match=r"a\.txt:3: expected `class x y w h`, five numbers, found"):
+    path.write_text(f"0 .5 .5 .2 .2\n\n{row}\n" + "0 .5 .5 .2 .2\n" * behind)
+    line, start = 3 + row.count("\n"), re.escape(row.splitlines()[-1][:80])
+    with pytest.raises(InputError, match=rf"a\.txt:{line}: expected `class x y w h`, five numbers, found '{start}'"):
         read_labels(path, 1)
+
+
+@pytest.mark.parametrize(("kind", "whole", "rest"), [("0.0", "0", ".0"), ("1.", "1", "."), ("-3.50", "-3", ".50")])
+def test_a_class_with_a_point_is_told_so(tmp_path: Path, kind: str, whole: str, rest: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(f"0 .5 .5 .2 .2\n{kind} .5 .5 .2 .2\n")
+    with pytest.raises(InputError) as raised:
+        read_labels(path, 2)
+    told = f"class {kind}: expected a whole number; Darknet would read {whole} and take {rest} for x"
+    assert str(raised.value) == f"{path}:2: {told}"
+
+
+LABELS = """
+import ctypes, json, sys
+class Box(ctypes.Structure):
+    _fields_ = [("id", ctypes.c_int), *[(name, ctypes.c_float) for name in "x y w h left right top bottom".split()]]
+function = ctypes.CDLL(sys.argv[1]).read_boxes
+function.argtypes = [ctypes.c_char_p, ctypes.POINTER(ctypes.c_int)]
+function.restype = ctypes.POINTER(Box)
+count = ctypes.c_int()
+found = []
+for file in sys.argv[2:]:
+    boxes = function(file.encode(), ctypes.byref(count))
+    found.append([[box.id, box.x, box.y, box.w, box.h] for box in boxes[:count.value]])
+print(json.dumps(found))
+"""
+
+
+def darknets_labels(library: Path, *files: Path) -> list[npt.NDArray[np.float32]]:
+    """What read_boxes makes of label files, [T, 5] each."""
+    command = [sys.executable, "-c", LABELS, str(library), *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [np.array(rows, np.float32).reshape(-1, 5) for rows in json.loads(done.stdout)]
+
+
+def test_objects_are_read_as_darknet_reads_them(libdarknet: Path, tmp_path: Path) -> None:
+    """However lines end, and wherever: between objects, within one, not at all."""
+    rng = np.random.default_rng(0)
+    files = []
+    for number, ends in enumerate(["\n", "\r\n", "\r", " ", "\t\n\n", "\v", "random", "random"]):
+        rows = np.column_stack([rng.integers(0, 7, 9), rng.uniform(0, 1, (9, 4)).round(6)])
+        words = [f"{int(row[0])} {' '.join(f'{value:g}' for value in row[1:])}" for row in rows]
+        text = " ".join(words) if ends == "random" else ends.join(words)
+        if ends == "random":
+            text = "".join("\n" if each == " " and rng.random() < 0.3 else each for each in text)
+        files.append(tmp_path / f"{number}.txt")
+        files[-1].write_bytes(text.encode())
+    for file, theirs in zip(files, darknets_labels(libdarknet, *files), strict=True):
+        assert len(theirs) == 9
+        np.testing.assert_array_equal(read_labels(file, 7), theirs)
+
+
+def test_what_darknet_makes_of_a_byte_order_mark_and_of_a_class_with_a_point(libdarknet: Path, tmp_path: Path) -> None:
+    """As docs/files.md and the error say."""
+    marked, broken = tmp_path / "a.txt", tmp_path / "b.txt"
+    marked.write_bytes("\ufeff0 .5 .5 .25 .25\n".encode())
+    broken.write_text("3.25 .5 .75 .125 .375\n")
+    nothing, shifted = darknets_labels(libdarknet, marked, broken)
+    assert len(nothing) == 0
+    assert len(read_labels(marked, 1)) == 1
+    assert shifted.tolist() == [[3, 0.25, 0.5, 0.75, 0.125]]
 
 
 @pytest.mark.parametrize("number", [-1, 2, 80])
@@ -246,6 +313,47 @@ def test_no_labels_at_all(make: Maker) -> None:
     data = make({name: text for name, text in TWO.items() if not name.startswith("labels")})
     with pytest.raises(InputError, match=r"valid\.txt: no label file for any of 2 images; .*labels/a\.txt"):
         load_split(data, "valid", ALEXEYAB, classes=2)
+
+
+def test_images_without_a_label_file_are_counted_in_one_line(make: Maker, tmp_path: Path) -> None:
+    files = {name: text for name, text in TWO.items() if name != "labels/b.txt"}
+    data = make({**files, "valid.txt": "images/a.jpg\nimages/b.png\nimages/c.png\n", "images/c.png": ""})
+    with pytest.warns(InputWarning) as told:
+        split = load_split(data, "valid", ALEXEYAB, classes=2)
+    first = tmp_path / "set/images/b.png"
+    (text,) = (str(each.message) for each in told)
+    assert text == f"{data.valid}: 2 of 3 images have no label file, and so no objects; the first is {first}"
+    assert [len(truth) for truth in split.truths] == [2, 0, 0]
+
+
+@pytest.mark.parametrize("dialect", [ALEXEYAB, PJREDDIE])
+def test_labels_in_pixels_are_refused(make: Maker, dialect: Dialect) -> None:
+    data = make({**TWO, "labels/a.txt": "0 320 .5 40 30\n1 .5 90 30 20\n", "labels/b.txt": "\n1 9 9 9 9\n"})
+    with pytest.raises(InputError, match=r"labels/a\.txt:1: .*0\.\.1, found 0 320 0\.5 40 30, and all 3 objects"):
+        load_split(data, "valid", dialect, classes=2)
+
+
+def test_objects_that_reach_outside_are_counted_in_one_line(make: Maker) -> None:
+    rows = "0 .5 .5 1 1\n1 0 1 0 .25 0 .5 .5 .5 1.25\n0 1.5 .5 .1 .1\n"  # two of the four, the second object of line 2
+    data = make({**TWO, "labels/b.txt": rows})
+    with pytest.warns(InputWarning) as told:
+        split = load_split(data, "valid", ALEXEYAB, classes=2)
+    (text,) = (str(each.message) for each in told)
+    assert re.search(
+        r"labels/b\.txt:2: 2 of 6 objects reach outside of their images, .*found 0 0\.5 0\.5 0\.5 1\.25$", text
+    )
+    assert [len(truth) for truth in split.truths] == [2, 4]
+
+
+def test_the_number_of_classes_is_the_networks(make: Maker) -> None:
+    """A detector's; a classifier goes by the .data file in Darknet, too (classifier.c)."""
+    data = make({**TWO, "set.data": "classes = 3\nvalid=valid.txt\nnames=set.names\n"})
+    with pytest.warns(
+        InputWarning, match=r"set\.data:1: classes: expected 2 as the network has, found 3; Darknet goes"
+    ):
+        assert load_split(data, "valid", ALEXEYAB, classes=2).names == ("cat", "dog")
+    with pytest.raises(InputError, match=r"set\.data:1: classes: expected 2 as the network has, found 3$"):
+        load_classes(data, "valid", classes=2)
 
 
 def test_names_are_numbers_where_the_data_file_has_none(make: Maker) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.labels import label_candidates
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, warn
 
 Labels = npt.NDArray[np.float32]
 """Objects of one image, [T, 5]: class, then centre x, centre y, width, height as fractions of the image."""
@@ -136,24 +136,46 @@ def read_names(path: str | Path) -> tuple[str, ...]:
 
 
 def read_labels(path: str | Path, classes: int) -> Labels:
-    """Objects of one label file, float32 [T, 5]: `class x y w h` a line, blank lines skipped. T may be 0.
+    """Objects of one label file, float32 [T, 5]: five numbers an object, `class x y w h`. T may be 0.
 
-    Darknet reads numbers until the first that does not parse and indexes arrays by the class unchecked; here a line
-    that is not an integer and four finite numbers, a negative size, or a class outside 0..classes-1 is an InputError.
+    Darknet reads them wherever lines end, so several may stand on a line (data.c: read_boxes), stops at the first that
+    does not parse, and indexes arrays by the class unchecked; here what is not an integer and four finite numbers, a
+    negative size, or a class outside 0..classes-1 is an InputError.
     """
-    rows = []
-    for number, text in enumerate(_read_lines(Path(path)), start=1):
-        if not text:
-            continue
-        row = _label_row(text)
-        if row is None:
-            raise InputError(f"expected `class x y w h`, five numbers, found {text!r}", file=path, line=number)
-        if not 0 <= row[0] < classes:
-            raise InputError(
-                f"class out of range: expected 0..{classes - 1}, found {row[0]:.0f}", file=path, line=number
-            )
-        rows.append(row)
-    return np.array(rows, np.float32).reshape(-1, 5)
+    return np.array([row for _, row in _objects(Path(path), classes)], np.float32).reshape(-1, 5)
+
+
+def _objects(path: Path, classes: int) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """The objects of a label file, each with the line (from 1) that it ends in."""
+    uneven: tuple[int, str] | None = None
+    words: list[str] = []
+    for number, text in enumerate(_read_lines(path), start=1):
+        on_line = text.split()
+        words += on_line
+        if len(on_line) % 5 and uneven is None:
+            uneven = number, text  # if anything is wrong behind it, it is this
+        while len(words) >= 5:
+            row = _label_row(words[:5])
+            unknown = row is not None and not 0 <= row[0] < classes
+            if row is None or (unknown and uneven):
+                raise _no_object(path, *(uneven or (number, text)), words[0])
+            if unknown:
+                found = f"class out of range: expected 0..{classes - 1}, found {row[0]:.0f}"
+                raise InputError(found, file=path, line=number)
+            yield number, row
+            del words[:5]
+    if words:
+        assert uneven is not None
+        raise _no_object(path, *uneven, words[0])
+
+
+def _no_object(path: Path, line: int, text: str, kind: str) -> InputError:
+    """What to say of a line that is wrong, or of what should be an object's class."""
+    broken = re.fullmatch(r"([+-]?[0-9]+)(\.[0-9]*)", kind)
+    if broken and len(text.split()) % 5 == 0:
+        reads = f"Darknet would read {broken[1]} and take {broken[2]} for x"
+        return InputError(f"class {kind[:40]}: expected a whole number; {reads}", file=path, line=line)
+    return InputError(f"expected `class x y w h`, five numbers, found {text[:80]!r}", file=path, line=line)
 
 
 def load_split(
@@ -161,10 +183,10 @@ def load_split(
 ) -> Split:
     """The images of a list with their objects; `limit` takes the first ones, `labels=False` leaves all objects empty.
 
-    An image without a label file has no objects; pjreddie's dialect refuses it on a train list. InputError, with file
-    and line, for: a list that is not given, missing or empty; an image that does not exist; a number of names other
-    than `classes`; label files of which none exists or none holds an object; a `difficult` list of another length;
-    anything `read_labels` refuses.
+    An image without a label file has no objects, which is warned of; pjreddie's dialect refuses it on a train list.
+    InputError, with file and line, for: a list that is not given, missing or empty; an image that does not exist; a
+    number of names other than `classes`; label files of which none exists or none holds an object in its image; a
+    `difficult` list of another length; anything `read_labels` refuses.
     """
     names = load_names(data, classes)
     list_file = _list_file(data, which)
@@ -189,9 +211,38 @@ def load_split(
         truths = [read_labels(file, classes) if file else nothing for file in files]
         if not any(len(truth) for truth in truths):
             raise InputError(f"the label files of all {len(images)} images are empty", file=list_file)
+        if None in files:
+            first = images[files.index(None)]
+            without = f"{files.count(None)} of {len(files)} images have no label file, and so no objects"
+            warn(f"{without}; the first is {first}", file=list_file)
+        _check_inside(files, truths, classes)
         if which == "valid" and data.difficult is not None:
             difficult = _load_difficult(data.difficult, dialect, classes, expected=len(entries))[:limit]
     return Split(names, tuple(images), tuple(truths), tuple(difficult))
+
+
+def _check_inside(files: Sequence[Path | None], truths: Sequence[Labels], classes: int) -> None:
+    """InputError if all objects have their centres outside of their images; warns of those that reach outside.
+
+    Of the latter AlexeyAB's Darknet teaches none with its centre outside (data.c: fill_truth_detection).
+    """
+    outside = [np.flatnonzero(((truth[:, 1:] < 0) | (truth[:, 1:] > 1)).any(1)) for truth in truths]
+    count, total = sum(map(len, outside)), sum(map(len, truths))
+    if not count:
+        return
+    at = next(at for at, rows in enumerate(outside) if len(rows))
+    file = files[at]
+    assert file is not None
+    line, row = list(_objects(file, classes))[outside[at][0]]
+    found = f"found {' '.join(f'{value:g}' for value in row)}"
+    if all(((truth[:, 1:3] < 0) | (truth[:, 1:3] > 1)).any(1).all() for truth in truths):
+        why = f"expected parts of the image's width and height, 0..1, {found}, and all {total} objects are like that"
+        raise InputError(f"{why}: are they pixels?", file=file, line=line)
+    warn(
+        f"{count} of {total} objects reach outside of their images, 0..1; this is the first: {found}",
+        file=file,
+        line=line,
+    )
 
 
 def load_classes(data: DataFile, which: Which, *, classes: int, limit: int | None = None) -> ClassSplit:
@@ -202,6 +253,9 @@ def load_classes(data: DataFile, which: Which, *, classes: int, limit: int | Non
     """
     if data.names is None:
         raise InputError("expected labels= or names=, found neither", file=data.path)
+    if data.classes not in (None, classes):  # by which Darknet goes here
+        differs = f"classes: expected {classes} as the network has, found {data.classes}"
+        raise InputError(differs, file=data.path, line=data.lines["classes"])
     names = load_names(data, classes)
     keys = names if data.labels is None else _checked_names(_present(data, "labels", data.labels), classes)
     list_file = _list_file(data, which)
@@ -238,14 +292,13 @@ def _existing(paths: tuple[Path, ...]) -> Path | None:
     return next((path for path in paths if _is_file(path)), None)
 
 
-def _label_row(text: str) -> tuple[float, ...] | None:
-    """Five numbers, the first an integer, all finite, sizes not negative; None if the text is anything else."""
-    parts = text.split()
+def _label_row(words: Sequence[str]) -> tuple[float, ...] | None:
+    """Five numbers, the first an integer, all finite, sizes not negative; None if the words are anything else."""
     try:
-        row = (float(int(parts[0])), *map(float, parts[1:]))
+        row = (float(int(words[0])), *map(float, words[1:]))
     except (ValueError, OverflowError):
         return None
-    if len(row) != 5 or not all(abs(value) < _MOST for value in row) or min(row[3:]) < 0 or "_" in text:
+    if not all(abs(value) < _MOST for value in row) or min(row[3:]) < 0 or any("_" in word for word in words):
         return None
     return row
 
@@ -289,15 +342,19 @@ def _find_images(list_file: Path, entries: list[tuple[int, str]]) -> list[Path]:
 
 
 def load_names(data: DataFile, classes: int) -> tuple[str, ...]:
-    """Names of the classes; where the .data file gives none, their numbers. InputError if they are not `classes`."""
+    """Names of the classes; where the .data file gives none, their numbers. InputError if they are not `classes`.
+
+    A detector goes by the network's number of classes, whatever `classes=` says, so that is warned of.
+    """
+    differs = f"expected {classes} as the network has, found {data.classes}"
     for key, path in (("names", data.names), ("labels", data.labels)):
         if path is not None and key in data.values:
-            return _checked_names(_present(data, key, path), classes)
+            names = _checked_names(_present(data, key, path), classes)
+            if data.classes not in (None, classes):
+                warn(f"classes: {differs}; Darknet goes by the network", file=data.path, line=data.lines["classes"])
+            return names
     if data.classes not in (None, classes):
-        line = data.lines["classes"]
-        raise InputError(
-            f"classes: expected {classes} as the network has, found {data.classes}", file=data.path, line=line
-        )
+        raise InputError(f"classes: {differs}", file=data.path, line=data.lines["classes"])
     return tuple(str(number) for number in range(classes))
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from yoloprune.artefacts import atomic_path
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, warn
 
 Pixels = npt.NDArray[np.uint8]
 Planes = npt.NDArray[np.float32]
@@ -36,6 +36,9 @@ short side scaled to the width, then the middle cut out; AlexeyAB) or `centre_sq
 pjreddie)."""
 
 _DECODE: Final = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
+_JPEG: Final = b"\xff\xd8"
+_ENDS: Final = np.frombuffer(b"\xff\xd9" * (1 << 16), np.uint8)
+"""End markers of a JPEG, more bytes than a segment holds."""
 _GREY: Final = 0.5
 _UNIT: Final = np.float32(1 / 255)
 _BLOCK: Final = 48 * 1024
@@ -48,7 +51,8 @@ _AHEAD: Final = 2
 def read_pixels(path: str | Path, channels: int = 3) -> Pixels:
     """Decode a picture to uint8 [H, W, channels]; alpha is dropped, grey and colour become each other as needed.
 
-    InputError if `channels` is neither 1 nor 3, or the file is missing or no picture OpenCV can decode.
+    A JPEG that lacks its end is warned of; what it lacks is grey, as `cv2.imread` and Darknet have it. InputError if
+    `channels` is neither 1 nor 3, or the file is missing or no picture OpenCV can decode.
     """
     if channels not in _DECODE:
         raise InputError(f"pictures have 1 or 3 channels, the network wants {channels}", file=path)
@@ -56,13 +60,25 @@ def read_pixels(path: str | Path, channels: int = 3) -> Pixels:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+    decoded = _decoded(content, channels)
+    if decoded is None and content[:2].tobytes() == _JPEG:
+        # Where a file ends, libjpeg reads end markers (jdatasrc.c: fill_input_buffer). OpenCV gives up at the end of
+        # memory instead.
+        decoded = _decoded(np.concatenate([content, _ENDS]), channels)
+        if decoded is not None:
+            warn("ends early, as a broken download does: decoded as far as it goes, as Darknet does", file=path)
+    if decoded is None:
+        raise InputError("not a picture that can be decoded", file=path)
+    return decoded
+
+
+def _decoded(content: Pixels, channels: int) -> Pixels | None:
+    """Bytes of a file to uint8 [H, W, channels]; None if they are no picture."""
     try:
         decoded = cv2.imdecode(content, _DECODE[channels])
     except cv2.error:  # nothing to decode, or a size that is too large
-        decoded = None
-    if decoded is None:
-        raise InputError("not a picture that can be decoded", file=path)
-    return np.asarray(decoded, np.uint8).reshape(*decoded.shape[:2], channels)
+        return None
+    return None if decoded is None else np.asarray(decoded, np.uint8).reshape(*decoded.shape[:2], channels)
 
 
 def write_pixels(path: str | Path, pixels: Pixels, *, force: bool = False) -> None:

@@ -17,7 +17,17 @@ from yoloprune.prune.cutter import REFIT
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import Curve, Sensitivity, Setup
 from yoloprune.prune.trials import Trials
-from yoloprune.steps.job import Job, Step, Watch, job_of, original_figures, original_findings, start_job, unwatched
+from yoloprune.steps.job import (
+    Job,
+    Step,
+    Watch,
+    check_readable,
+    job_of,
+    original_figures,
+    original_findings,
+    start_job,
+    unwatched,
+)
 from yoloprune.steps.method import CALIBRATE, Method
 from yoloprune.train.processes import Processes, joined
 from yoloprune.workspace import DEFAULT, Settings
@@ -106,6 +116,7 @@ class _Analysis:
         self.seed, self.watch = seed, watch
         self.processes = Processes()
         self.measure = job.measure(device)
+        check_readable(self.measure.pictures.paths, job.model.graph, watch)
         self.file = job.workspace.sensitivity_file(job.next_round)
         self.setup = setup_of(job, self.measure, method)
         self.cutter = method.cutter(job, device)

@@ -10,7 +10,7 @@ from pathlib import Path
 from yoloprune.darknet import weights as weights_file
 from yoloprune.errors import InputError
 from yoloprune.prune.slim import free
-from yoloprune.steps.job import Step, Watch, job_of, open_job, unwatched
+from yoloprune.steps.job import Step, Watch, check_readable, job_of, open_job, unwatched
 from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images
 from yoloprune.train.lesson import Lesson
 from yoloprune.train.loop import train
@@ -108,6 +108,7 @@ def finetune(
     if dry_run:
         return Finetuned(last.pruned, last.pruned, best, final, written=False)
     measure = job.measure(device)
+    check_readable([*images.images, *measure.pictures.paths], graph, watch)
     if force and not rank_of():
         job.workspace.make_way(last.number)
     with joined(device) as place:

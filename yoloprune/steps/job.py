@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from yoloprune.darknet.data import DataFile, read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Graph, Model, load
 from yoloprune.darknet.network import build
+from yoloprune.detect.intact import check_pictures
 from yoloprune.detect.measure import Measure, default_metric, load_measure, steering_key
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms, trace
@@ -140,6 +141,11 @@ def find_data(cfg: Path, data: Path | None) -> Path:
 def data_candidates(cfg: Path) -> list[Path]:
     """The .data files beside a cfg and in the current folder."""
     return sorted({path.resolve() for folder in (cfg.parent, Path()) for path in folder.glob("*.data")})
+
+
+def check_readable(images: Iterable[Path], graph: Graph, watch: Watch = unwatched) -> None:
+    """InputError that names every picture that can't be decoded; told of before work that would end there."""
+    check_pictures(tuple(images), graph.net.input.c, lambda done, total: watch(Step("pictures", done, total)))
 
 
 def original_findings(job: Job, measure: Measure, device: str = "cpu") -> list[Any]:

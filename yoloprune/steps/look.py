@@ -29,7 +29,7 @@ from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.cutter import NOTHING
 from yoloprune.prune.plan import bearable
 from yoloprune.prune.sensitivity import Sensitivity, grid_counts
-from yoloprune.steps.job import Job, Step, Watch, data_candidates, find_data, job_of, unwatched
+from yoloprune.steps.job import Job, Step, Watch, check_readable, data_candidates, find_data, job_of, unwatched
 from yoloprune.steps.method import Method
 from yoloprune.workspace import DEFAULT, Input, Settings, Workspace
 
@@ -118,6 +118,7 @@ def accuracy(
     measure = load_measure(
         model.graph, file, metric=metric, letterbox=letterbox, limit=images, device=device, **options
     )
+    check_readable(measure.pictures.paths, model.graph, watch)
     found: list[Any] = []
     for batch in measure.run(network_for_measuring(model, device)):
         found += batch

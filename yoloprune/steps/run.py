@@ -14,11 +14,12 @@ from yoloprune.prune.sensitivity import ROUNDING
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import check_epochs, finetune
 from yoloprune.steps.goal import check_loss
-from yoloprune.steps.job import Step, Watch, original_figures, original_findings, start_job, unwatched
+from yoloprune.steps.job import Step, Watch, check_readable, original_figures, original_findings, start_job, unwatched
 from yoloprune.steps.limits import limits_for
 from yoloprune.steps.method import CALIBRATE, Method
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
+from yoloprune.steps.training import train_images
 from yoloprune.train.processes import world_size
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
@@ -82,6 +83,9 @@ def run(
     check_objective(objective, reader)
     targets(job, out, force=force)  # refused now, not after hours
     ready(out)
+    check_readable(
+        train_images(job.data, job.model.graph).images, job.model.graph, watch
+    )  # now, not after the analysis
     if job.workspace.original is None:
         measure = job.measure(device)
         original_figures(job, measure.outcome(original_findings(job, measure, device)).accuracy, measure)

@@ -13,7 +13,7 @@ from yoloprune.darknet.model import Model, load_graph
 from yoloprune.darknet.weights import Header
 from yoloprune.detect.measure import load_measure
 from yoloprune.errors import InputError
-from yoloprune.steps.job import Step, Watch, figures_of, find_data, unwatched
+from yoloprune.steps.job import Step, Watch, check_readable, figures_of, find_data, unwatched
 from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images
 from yoloprune.train.loop import CHART, CHECKPOINT, LOG, train
 from yoloprune.train.processes import joined, rank_of
@@ -91,6 +91,7 @@ def train_network(
         weights = replace(weights, header=Header())
     learnt = train_images(known, graph)
     measure = load_measure(graph, known, metric=metric, letterbox=letterbox, limit=images, device=device)
+    check_readable([*learnt.images, *measure.pictures.paths], graph, watch)
     files = (best, last, out / LOG, out / CHART)
     if dry_run:
         return TrainedNetwork(None, *files, 0, recipe.iterations, taken)
