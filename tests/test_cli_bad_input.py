@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 from typer.testing import CliRunner
 
@@ -19,6 +20,7 @@ from yoloprune import cli
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
+from yoloprune.detect.image import read_pixels
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -173,6 +175,62 @@ def lose_image(own: Bench) -> None:
 def test_data(own: Bench, command: str, spoil: Callable[[Bench], object], expected: list[str]) -> None:
     spoil(own)
     refused(own, [command, *own.inputs], *expected)
+
+
+def test_all_unreadable_pictures_are_named_before_anything_is_made(own: Bench) -> None:
+    """Of both lists where both are looked at, and at once."""
+    train = own.folder / "images" / "train_7.png"
+    for file in (train, own.image(1), own.image(3)):
+        file.write_bytes(file.read_bytes()[:90])
+    before = fingerprint(own.folder.parent)
+    valid = [f"{own.image(number)}: not a picture that can be decoded" for number in (1, 3)]
+    both = [f"{train}: not a picture that can be decoded", *valid]
+    plain = ["--threshold", "0.1", "--epochs", "1", "-o", "out", "-w", "space"]
+    for words, named in (
+        (["map", *own.inputs], valid),
+        (["ana", *own.inputs, "--calibrate", "0"], valid),
+        (["train", str(own.cfg), "--data", str(own.data), "-o", "out", "--iterations", "1"], both),
+        (["run", *own.inputs, *plain], both[:1]),
+    ):
+        result = CliRunner().invoke(cli.app, words, prog_name="yoloprune")
+        assert result.exit_code == 2, result.output
+        lines = result.stderr.splitlines()
+        if len(named) > 1:
+            assert re.fullmatch(rf"yoloprune: {len(named)} of \d+ pictures can't be decoded:", lines.pop(0))
+        assert [line.removeprefix("yoloprune: ") for line in lines if "decoded" in line] == named
+        for made in ("out", "space"):  # a run's folder is tried out at once
+            assert not any(Path(made).rglob("*.*"))
+    Path("out").rmdir()
+    assert fingerprint(own.folder.parent) == before
+
+
+def test_what_is_odd_about_pictures_and_labels_is_said_once(own: Bench) -> None:
+    """In one line each, and goes on."""
+    jpeg = own.folder / "images" / "early.jpg"
+    jpeg.write_bytes(cv2.imencode(".jpg", read_pixels(own.image()))[1].tobytes()[:-2])
+    (own.folder / "labels" / "early.txt").write_text("0 .5 .5 .5 1.5\n")
+    for name in ("train", "valid"):
+        with (own.folder / f"{name}.txt").open("a") as stream:
+            stream.write("images/early.jpg\n")
+    own.label(2).unlink()
+    edit(own.data, "classes=2", "classes=3")
+    words = ["train", own.cfg, "--data", own.data, "-o", "out", "--iterations", 2, "--workers", 2]
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], prog_name="yoloprune")
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.stderr.splitlines() if "warning" in line]
+    label = f"{own.folder}/labels/early.txt:1"
+    assert [line.split(": ")[2] for line in told] == [
+        f"{own.data}:1",
+        label,
+        f"{own.folder}/valid.txt",
+        label,
+        str(jpeg),
+    ]
+    assert "expected 2 as the network has, found 3" in told[0]
+    assert "1 of 49 objects reach outside" in told[1]
+    assert "1 of 6 images have no label file" in told[2]
+    assert "1 of 9 objects reach outside" in told[3]
+    assert "ends early" in told[4]
 
 
 def test_data_of_the_calibration_pictures(own: Bench) -> None:
