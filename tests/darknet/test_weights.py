@@ -86,6 +86,7 @@ def test_disk_order_is_darknets(graph: Graph) -> None:
         (lambda data: struct.pack("<iiiI", -7, 0, 0, 0) + data[20:], "expected a Darknet header"),
         (lambda data: data[: 20 + 4 * 18] + struct.pack("<f", -1) + data[24 + 4 * 18 :], "variance: expected a finite"),
         (lambda data: data[:-4] + struct.pack("<f", float("nan")), "found nan"),
+        (lambda data: data[:-4] + struct.pack("<I", 0x7F800001), "found nan"),
     ],
 )
 def test_errors_locate(graph: Graph, payload: bytes, tmp_path: Path, change: object, message: str) -> None:

@@ -105,6 +105,12 @@ def places(layers: Sequence[Layer]) -> Iterator[tuple[Layer, TensorSpec, slice]]
             at += _stored(layer, spec)
 
 
+def over(array: NDArray[np.float32], bound: float) -> NDArray[np.bool_]:
+    """Which values are over a bound that float32 may not have; NaN is not."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN, as random bytes hold
+        return array > np.float64(bound)
+
+
 def parse(data: bytes, layers: Sequence[Layer], file: str = "<weights>") -> Weights:
     """Bytes -> Weights. InputError unless the length is exactly what `layers` need and the values can be weights.
 
@@ -284,7 +290,7 @@ def _check_not_text(payload: NDArray[np.uint8], file: str) -> None:
 
 def _check_values(array: NDArray[np.float32], layer: Layer, spec: TensorSpec, byte: int, file: str) -> None:
     bound = layer.storage.variance_over if spec.variance else -np.inf
-    bad = ~(np.isfinite(array) & (array > np.float64(bound)))
+    bad = ~(np.isfinite(array) & over(array, bound))
     if bad.any():
         where = f"byte {byte + 4 * int(bad.argmax())}: {layer}, {spec.name}"
         wanted = "a finite number" + (f" over {bound:g}" if spec.variance else "")

@@ -179,7 +179,7 @@ def _lost(reader: Reader, weights: WeightsFile, spec: TensorSpec, start: int, en
     if spec.variance:
         bound = reader.dialect.variance_over if reader.variance_over is None else reader.variance_over
         variances = weights.floats[start:end]
-        fine = (variances > np.float64(bound)) | ~np.isfinite(variances)
+        fine = weights_file.over(variances, bound) | ~np.isfinite(variances)
         found[", which becomes NaN"] = start + np.flatnonzero(~fine)
     return found
 
