@@ -31,6 +31,8 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import Network, build
 from yoloprune.detect.measure import DetectionMeasure, load_measure
+from yoloprune.steps import ana as ana_step
+from yoloprune.steps import prune as prune_step
 from yoloprune.steps.job import Step
 from yoloprune.steps.prune import Pruned
 from yoloprune.workspace import Figures, Workspace
@@ -486,14 +488,14 @@ def test_dry_runs_write_nothing(whole: Whole, own: Bench) -> None:
 def test_prune_warns_where_losses_add_up(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     call("ana", *own.inputs, *FEW)
     original = Figures("map50_present", 0.75, 1.0, 100, 420)
-    real = cli.job.prune
+    real = prune_step.prune
 
     def dear(*args: Any, **options: Any) -> Pruned:
         done = real(*args, **options)
         less = Figures("map50_present", 0.5, 0.5, 50, 220)
         return Pruned(original, original, less, 0.01, done.channels, done.keep, done.plan, done.weights, False)
 
-    monkeypatch.setattr(cli.job, "prune", dear)
+    monkeypatch.setattr(prune_step, "prune", dear)
     result = call("prune", "--threshold", 0.99, *FEW, "--dry-run")
     (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
     assert "0.2500" in warning
@@ -531,9 +533,9 @@ def interrupt_at(number: int) -> Callable[[Step], None]:
 def test_an_interrupted_analysis_goes_on(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["ana", *own.inputs, *FEW, "-w"]
     call(*words, "whole")
-    real = cli.job.ana
+    real = ana_step.ana
     with monkeypatch.context() as patch:
-        patch.setattr(cli.job, "ana", lambda *args, **options: real(*args, **{**options, "watch": interrupt_at(1)}))
+        patch.setattr(ana_step, "ana", lambda *args, **options: real(*args, **{**options, "watch": interrupt_at(1)}))
         result = call(*words, "parts", status=130)
     (line,) = result.stderr.splitlines()
     assert "goes on" in line

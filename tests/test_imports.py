@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
-BOTTOM = {"errors", "artefacts"}
+BOTTOM = {"errors", "artefacts", "choices"}
 STAGE = {*BOTTOM, "darknet", "detect"}
 BELOW_STEPS = {*STAGE, "readers", "drawing", "workspace", "prune", "train"}
 MAY_IMPORT = {
     "allocator": set(),
     "errors": set(),
+    "choices": set(),
     "artefacts": {"errors"},
     "drawing": BOTTOM,
     "readers": BOTTOM,

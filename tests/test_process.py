@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from yoloprune.cli.options import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
@@ -35,16 +38,15 @@ def test_what_is_freed_need_not_be_faulted_in_again() -> None:
 
 
 def test_gpus_compute_convolutions_in_whole_float32() -> None:
-    program = """
-import sys, torch
-from yoloprune.__main__ import main
-sys.argv[1:] = ["--help"]
-try:
-    main()
-finally:
-    assert not torch.backends.cudnn.allow_tf32
-"""
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+    allowed = torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = True
+        prepare("cpu")
+        assert torch.backends.cudnn.allow_tf32
+        prepare("cuda")
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from rich.console import Console, RenderableType
 from tests.drawn import CFG
 from tests.helpers import graph_of
 from yoloprune import report
+from yoloprune.choices import GRID
 from yoloprune.detect.boxes import Detections
 from yoloprune.plots import plot_sensitivity
 from yoloprune.prune.channels import trace
-from yoloprune.prune.sensitivity import GRID, Curve, Point, Sensitivity, Setup
+from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup
 from yoloprune.steps.look import Found, Stat
 from yoloprune.steps.verify import Verified
 from yoloprune.workspace import Figures, Input, Round, Settings, Workspace

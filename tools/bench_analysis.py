@@ -36,7 +36,8 @@ from rich.table import Table
 from roofline import Roofline, seconds
 
 from yoloprune.allocator import keep_freed_memory
-from yoloprune.cli.options import spare_threads
+from yoloprune.choices import GRID
+from yoloprune.cli.options import prepare
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
@@ -45,7 +46,7 @@ from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channels import trace
 from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.plan import bearable
-from yoloprune.prune.sensitivity import GRID, LOSSES, RESOLUTION, ROUNDING, Curve, Sensitivity, grid_counts
+from yoloprune.prune.sensitivity import LOSSES, RESOLUTION, ROUNDING, Curve, Sensitivity, grid_counts
 from yoloprune.prune.trials import Trials
 from yoloprune.workspace import Workspace
 
@@ -64,7 +65,7 @@ def main() -> None:
     # As the command does.
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False
-    spare_threads(args.device)
+    prepare(args.device)
     if args.device == "cpu":
         torch.set_num_threads(args.processes)
     bench = Bench(args, tuple(map(float, args.losses.split(","))))

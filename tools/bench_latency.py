@@ -26,6 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from yoloprune.choices import GRID
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
@@ -35,7 +36,7 @@ from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.latency import Latency, Timings
 from yoloprune.prune.plan import Limits, keep_atoms
-from yoloprune.prune.sensitivity import GRID, Curve, Point, Sensitivity, Setup
+from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup
 from yoloprune.prune.slim import slim
 from yoloprune.prune.trade import Market, economical
 from yoloprune.readers import READERS

@@ -21,13 +21,14 @@ from bench_oneshot import measure_of, part
 from rich.console import Console
 from rich.table import Table
 
+from yoloprune.choices import RECALIBRATE
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.prune import compensate
 from yoloprune.prune.channels import KeepAtoms, trace
-from yoloprune.prune.cutter import RECALIBRATE, Cutter
+from yoloprune.prune.cutter import Cutter
 
 
 def main() -> None:

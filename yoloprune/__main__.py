@@ -13,14 +13,11 @@ def main() -> None:
     try:
         # NumPy's threads would wait in loops for its few small products of matrices, and take cores from PyTorch's.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        # Within the block: PyTorch and the rest take seconds, in which Ctrl-C may come.
-        import torch
-
+        # Within the block, for Ctrl-C. Commands load PyTorch, which takes seconds, when their arguments are right.
         from yoloprune.allocator import keep_freed_memory
         from yoloprune.cli import app
 
         keep_freed_memory()
-        torch.backends.cudnn.allow_tf32 = False  # GPUs would round what a convolution reads to 10 bits; Darknet's don't
         app(prog_name="yoloprune")
     except KeyboardInterrupt:
         print(f"yoloprune: {INTERRUPTED}", file=sys.stderr)

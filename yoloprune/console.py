@@ -10,19 +10,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
 import typer
 from rich.console import Console, RenderableType
-from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package of their own
 from typer.core import TyperGroup
 
 from yoloprune.artefacts import atomic_path
-from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS, InputError, InputWarning
-from yoloprune.readers import ReaderError
-from yoloprune.steps.job import Step
-from yoloprune.train.processes import rank_of
+from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS, InputError, InputWarning, ReaderError
+from yoloprune.train.ranks import rank_of
+
+if TYPE_CHECKING:
+    from yoloprune.steps.job import Step
 
 BAD_INPUT: Final = 2
 _UNSEEN_WIDTH: Final = 200
@@ -44,11 +43,19 @@ class Commands(TyperGroup):
             raise _ended(str(error), BAD_INPUT) from None
         except typer.TyperException as error:
             raise _ended(f"{_line_of(error)}{error.format_message()} (--help shows the use)", BAD_INPUT) from None
-        except torch.cuda.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
             said = str(error).split(". ", 1)[0]
             raise _ended(f"{said}; training takes less with larger subdivisions= in the cfg", BAD_INPUT) from None
         except KeyboardInterrupt:
             raise _ended(INTERRUPTED, INTERRUPTED_STATUS) from None
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether it is PyTorch's, of a GPU; not, if that was never loaded. Typer's exit is a RuntimeError too."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 def _line_of(error: typer.TyperException) -> str:
@@ -84,6 +91,8 @@ class Progress:
             if step.text:
                 print(f"{step.stage}: {step.text}", file=sys.stderr)
             if sys.stderr.isatty():
+                from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package of their own
+
                 self._bar = tqdm(desc=step.stage, total=step.total, leave=False, file=sys.stderr)
         if self._bar is not None:
             self._bar.set_postfix_str(step.text, refresh=False)

@@ -23,6 +23,10 @@ class InputError(Exception):
         super().__init__(_located(message, file, line))
 
 
+class ReaderError(Exception):
+    """A reader is missing, refused the files or crashed on them. Its text is one line, in the reader's own words."""
+
+
 class InputWarning(UserWarning):
     """Something odd in a user's file that doesn't stop anything. Its text is as an InputError's."""
 

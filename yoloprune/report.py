@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from yoloprune.detect.boxes import Detections
-from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.sensitivity import Curve, Sensitivity
-from yoloprune.steps.check import Checked
-from yoloprune.steps.look import BEARABLE, Forecast, Found, Stat
-from yoloprune.steps.verify import Verified
+from yoloprune.choices import BEARABLE
 from yoloprune.workspace import Figures, Workspace
+
+if TYPE_CHECKING:
+    from yoloprune.detect.boxes import Detections
+    from yoloprune.prune.channels import Channels, KeepAtoms
+    from yoloprune.prune.sensitivity import Curve, Sensitivity
+    from yoloprune.steps.check import Checked
+    from yoloprune.steps.look import Forecast, Found, Stat
+    from yoloprune.steps.verify import Verified
 
 _COLOURS: Final = ((BEARABLE, "green"), (5 * BEARABLE, "yellow"))
 """Colour of a loss of accuracy up to here; red above."""

@@ -9,10 +9,11 @@ import torch
 from tests.helpers import graph_of, random_model, worst
 from tests.prune.graphs import random_cfg
 from tests.prune.test_compensate import CONSUMERS, net, pictures
+from yoloprune.choices import NOTHING
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import trace
-from yoloprune.prune.cutter import NOTHING, Cutter
+from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.slim import mask
 
 

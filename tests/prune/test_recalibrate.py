@@ -9,9 +9,10 @@ import torch
 from tests.helpers import graph_of, random_model, worst
 from tests.prune.graphs import random_cfg
 from tests.prune.test_compensate import pictures
+from yoloprune.choices import RECALIBRATE
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import trace
-from yoloprune.prune.cutter import RECALIBRATE, Cutter
+from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.slim import mask
 
 CONV = "[convolutional]\nbatch_normalize=1\nactivation=leaky\npad=1\nfilters="

@@ -27,8 +27,9 @@ from yoloprune.errors import InputError
 from yoloprune.train import loop
 from yoloprune.train.batches import batches
 from yoloprune.train.loop import train
-from yoloprune.train.processes import joined, rank_of
+from yoloprune.train.processes import joined
 from yoloprune.train.progress import Progress
+from yoloprune.train.ranks import rank_of
 from yoloprune.train.samples import Samples
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,7 @@
-"""Commands that change something: the steps of a job, and training."""
+"""Commands that change something: the steps of a job, and training.
+
+Each loads its step, and PyTorch with it, when what was typed is right: help and mistakes take no time.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from yoloprune import report
+from yoloprune.choices import CALIBRATE, EPOCHS, GRID, REFIT
 from yoloprune.cli import options
 from yoloprune.cli.app import app
 from yoloprune.console import Screen, screen_of
 from yoloprune.errors import InputError
-from yoloprune.plots import plot_sensitivity
-from yoloprune.prune.cutter import REFIT
-from yoloprune.prune.sensitivity import GRID
-from yoloprune.steps import look
-from yoloprune.steps.ana import ana
-from yoloprune.steps.export import export
-from yoloprune.steps.finetune import check_epochs, finetune
-from yoloprune.steps.job import open_job
-from yoloprune.steps.method import CALIBRATE, Method
-from yoloprune.steps.objective import check_objective
-from yoloprune.steps.prune import prune
-from yoloprune.steps.run import EPOCHS, run, thresholds_of
-from yoloprune.steps.train import train_network
+from yoloprune.steps.goal import Goal, check_loss
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
 
 
@@ -67,6 +59,12 @@ def ana_command(
         wanted = options.shares_of("--losses", losses)
         shares = GRID if grid else options.shares_of("--sparsities", sparsities)
         compensation = options.compensation_of(no_compensate, bn_recalibrate) or REFIT
+        from yoloprune.plots import plot_sensitivity
+        from yoloprune.steps import look
+        from yoloprune.steps.ana import ana
+        from yoloprune.steps.job import open_job
+        from yoloprune.steps.method import Method
+
         if dry_run:
             Method.of(criterion, calibrate, compensation)
             ahead = look.forecast(
@@ -135,6 +133,11 @@ def prune_command(
     and --total-loss.
     """
     with screen_of(json, quiet, force) as screen:
+        Goal.of(threshold, ratio, total_loss, relative=relative)
+        excluded = None if exclude is None else options.layers_of(exclude)
+        compensation = options.compensation_of(no_compensate, bn_recalibrate)
+        from yoloprune.steps.prune import prune
+
         pruned = prune(
             threshold,
             ratio=ratio,
@@ -144,12 +147,12 @@ def prune_command(
             objective=objective,
             reader=reader,
             drop_branches=drop_branches,
-            exclude=None if exclude is None else options.layers_of(exclude),
+            exclude=excluded,
             multiple=multiple,
             min_keep=min_keep,
             criterion=criterion,
             calibrate=calibrate,
-            compensation=options.compensation_of(no_compensate, bn_recalibrate),
+            compensation=compensation,
             reuse_analysis=reuse_analysis,
             workspace=workspace,
             device=device,
@@ -213,6 +216,9 @@ def finetune_command(
     Keeps the best weights and the last. Give one of --epochs and --iterations.
     """
     with screen_of(json, quiet, force) as screen:
+        frozen = options.layers_of(freeze, "--freeze")
+        from yoloprune.steps.finetune import finetune
+
         tuned = finetune(
             epochs=epochs,
             iterations=iterations,
@@ -220,7 +226,7 @@ def finetune_command(
             batch=batch,
             distill=distill,
             labels=not no_labels,
-            freeze=options.layers_of(freeze, "--freeze"),
+            freeze=frozen,
             ema=ema,
             early_stop=early_stop,
             bf16=bf16,
@@ -270,6 +276,8 @@ def train_command(
     Writes the best weights by accuracy on the valid list, the last ones, a log and a chart.
     """
     with screen_of(json, quiet, force) as screen:
+        from yoloprune.steps.train import train_network
+
         made = train_network(
             cfg,
             data,
@@ -327,6 +335,8 @@ def export_command(
     With --for, in the words of that reader; refuses what it would compute otherwise.
     """
     with screen_of(json, quiet, force) as screen:
+        from yoloprune.steps.export import export
+
         done = export(
             out,
             reader=reader,
@@ -380,7 +390,15 @@ def run_command(
 ) -> None:
     """Do all four steps, the threshold growing from round to round to T."""
     with screen_of(json, quiet, force) as screen:
+        check_loss("--threshold", threshold)
+        excluded = None if exclude is None else options.layers_of(exclude)
         compensation = options.compensation_of(no_compensate, bn_recalibrate) or REFIT
+        from yoloprune.steps import look
+        from yoloprune.steps.finetune import check_epochs
+        from yoloprune.steps.method import Method
+        from yoloprune.steps.objective import check_objective
+        from yoloprune.steps.run import run, thresholds_of
+
         if dry_run:
             thresholds = thresholds_of(threshold, rounds)
             check_epochs(epochs)
@@ -409,7 +427,7 @@ def run_command(
             objective=objective,
             reader=reader,
             drop_branches=drop_branches,
-            exclude=None if exclude is None else options.layers_of(exclude),
+            exclude=excluded,
             multiple=multiple,
             min_keep=min_keep,
             criterion=criterion,

@@ -1,4 +1,4 @@
-"""Commands that look at networks and change nothing."""
+"""Commands that look at networks and change nothing; as in job.py each loads its step."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Annotated
 import typer
 
 from yoloprune import report
+from yoloprune.choices import TOLERANCE
 from yoloprune.cli import options
 from yoloprune.cli.app import app
 from yoloprune.console import screen_of
-from yoloprune.steps import look
-from yoloprune.steps.check import check
-from yoloprune.steps.verify import TOLERANCE, verify
 
 
 @app.command("map", epilog="Example: yoloprune map yolo.cfg yolo.weights --data coco.data --points 101")
@@ -38,6 +36,8 @@ def map_command(
 ) -> None:
     """Measure accuracy by Darknet's rules on the valid list."""
     with screen_of(json, quiet, force) as screen:
+        from yoloprune.steps import look
+
         found = look.accuracy(
             cfg,
             weights,
@@ -79,6 +79,8 @@ def detect_command(
 ) -> None:
     """Write copies of pictures with the boxes that are found, and list these."""
     with screen_of(json, quiet, force) as screen:
+        from yoloprune.steps import look
+
         names, found = look.detect(
             cfg,
             weights,
@@ -111,6 +113,8 @@ def stat_command(
 ) -> None:
     """Show the layers of a network as Darknet does, and the totals."""
     with screen_of(json, quiet, force) as screen:
+        from yoloprune.steps import look
+
         stat = look.stat(cfg, weights, dialect=dialect)
         if stat.graph.unused:
             keys = ", ".join(f"{entry.key} (line {entry.line})" for entry in stat.graph.unused)
@@ -135,6 +139,8 @@ def check_command(
     Runs none of them: what they do is known. Also for a cfg that yoloprune itself refuses.
     """
     with screen_of(json, quiet, force) as screen:
+        from yoloprune.steps.check import check
+
         checked = check(cfg, weights, reader=reader)
         screen.answer(checked.as_dict(), report.finding_table(checked))
         if checked.broken:
@@ -165,6 +171,8 @@ def verify_command(
     Compares what enters each head. Without stock Darknet or OpenCV the answer is not "verified".
     """
     with screen_of(json, quiet, force) as screen:
+        from yoloprune.steps.verify import verify
+
         verified = verify(
             cfg_a, weights_a, cfg_b, weights_b, image=image, dialect=dialect, tolerance=tolerance, seed=seed
         )

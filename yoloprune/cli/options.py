@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import torch
 import typer
 
+from yoloprune.choices import CRITERIA_NAMES, NOTHING, OBJECTIVES, RECALIBRATE, RULES
 from yoloprune.console import LINES
+from yoloprune.darknet.dialect import DIALECTS
 from yoloprune.errors import InputError
-from yoloprune.prune.criteria import CRITERIA
-from yoloprune.prune.cutter import NOTHING, RECALIBRATE
 from yoloprune.steps.goal import meant
 
 _BESIDE_A_GPU: Final = 4
@@ -58,18 +58,27 @@ def compensation_of(no_compensate: bool, bn_recalibrate: bool) -> str | None:
 
 
 def _usable(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
     try:
         torch.zeros(1, dtype=torch.float64, device=device).item()  # "meta" only lacks the number, "mps" float64
     except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = f" ({str(error).splitlines()[0]})" if device.startswith("cuda") else ""  # of others it lists them all
         raise typer.BadParameter(f"expected cpu, cuda or cuda:N, found {device!r}{reason}") from error
-    spare_threads(device)
+    prepare(device)
     return device
 
 
-def spare_threads(device: str) -> None:
-    """Where the device is not the CPU, at most `_BESIDE_A_GPU` threads, unless the user says how many."""
-    if torch.device(device).type != "cpu" and "OMP_NUM_THREADS" not in os.environ:
+def prepare(device: str) -> None:
+    """Where the device is not the CPU: float32 is whole, and threads are few, unless the user says how many."""
+    import torch
+
+    if torch.device(device).type == "cpu":
+        return
+    torch.backends.cudnn.allow_tf32 = False  # GPUs would round what a convolution reads to 10 bits; Darknet's don't
+    if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), _BESIDE_A_GPU))
 
 
@@ -118,6 +127,20 @@ def _from_config(ctx: typer.Context, file: Path | None) -> Path | None:
     return file
 
 
+def _one_of(*known: str) -> Callable[[str | None], str | None]:
+    """A callback that refuses other words."""
+
+    def checked(value: str | None) -> str | None:
+        if value is not None and value not in known:
+            raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}")
+        return value
+
+    return checked
+
+
+_CRITERIA: Final = ", ".join(CRITERIA_NAMES)
+
+
 def _key(name: str) -> str:
     return name.lstrip("-").replace("-", "_").lower()
 
@@ -131,7 +154,10 @@ Data = Annotated[
 WorkspaceDir = Annotated[
     Path, typer.Option("-w", "--workspace", metavar="DIR", help="Folder that knows the job: inputs, analysis, rounds.")
 ]
-DialectName = Annotated[str, typer.Option("--dialect", metavar="NAME", help="Whose Darknet: alexeyab or pjreddie.")]
+DialectName = Annotated[
+    str,
+    typer.Option("--dialect", metavar="NAME", callback=_one_of(*DIALECTS), help="Whose Darknet: alexeyab or pjreddie."),
+]
 Letterbox = Annotated[
     bool | None,
     typer.Option("--letterbox/--stretch", help="Keep a picture's aspect or not; left out, as the cfg and dialect say."),
@@ -159,11 +185,20 @@ TotalLoss = Annotated[
 Rule = Annotated[
     str,
     typer.Option(
-        "--rule", metavar="NAME", help="interpolated, or prefix: stop at the measurement before a group loses too much."
+        "--rule",
+        metavar="NAME",
+        callback=_one_of(*RULES),
+        help="interpolated, or prefix: stop at the measurement before a group loses too much.",
     ),
 ]
 Objective = Annotated[
-    str, typer.Option("--objective", metavar="NAME", help="What a cut is to save: bflops, parameters or latency.")
+    str,
+    typer.Option(
+        "--objective",
+        metavar="NAME",
+        callback=_one_of(*OBJECTIVES),
+        help="What a cut is to save: bflops, parameters or latency.",
+    ),
 ]
 ReaderName = Annotated[
     str | None,
@@ -195,7 +230,10 @@ MinKeep = Annotated[
 Criterion = Annotated[
     str | None,
     typer.Option(
-        "--criterion", metavar="NAME", help=f"What ranks channels: {', '.join(CRITERIA)}; left out, the best there is."
+        "--criterion",
+        metavar="NAME",
+        callback=_one_of(*CRITERIA_NAMES),
+        help=f"What ranks channels: {_CRITERIA}; left out, the best there is.",
     ),
 ]
 Calibrate = Annotated[
@@ -204,7 +242,12 @@ Calibrate = Annotated[
 ]
 CriterionAsBefore = Annotated[
     str | None,
-    typer.Option("--criterion", metavar="NAME", help=f"As for ana: {', '.join(CRITERIA)}; left out, as ana had it."),
+    typer.Option(
+        "--criterion",
+        metavar="NAME",
+        callback=_one_of(*CRITERIA_NAMES),
+        help=f"As for ana: {_CRITERIA}; left out, as ana had it.",
+    ),
 ]
 CalibrateAsBefore = Annotated[
     int | None,

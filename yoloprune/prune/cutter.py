@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from yoloprune.choices import NOTHING, REFIT
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import Channels, Group, KeepAtoms
@@ -20,12 +20,6 @@ from yoloprune.prune.moments import Consumer, Moments, affordable, collect, cons
 from yoloprune.prune.recalibrate import recalibrate
 from yoloprune.prune.sensitivity import Curve
 from yoloprune.prune.slim import mask
-
-REFIT: Final = "least squares"
-RECALIBRATE: Final = "batch norm"
-NOTHING: Final = "none"
-COMPENSATIONS: Final = (REFIT, RECALIBRATE, NOTHING)
-"""Consumers refitted (compensate.py), batch norm's statistics measured anew (recalibrate.py), or plain cuts."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from yoloprune.prune.branches import branches_named
 from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.sensitivity import RESOLUTION, ROUNDING, Curve, Sensitivity
 
-RULES = ("interpolated", "prefix")
 _SMALL: Final = 16
 """Atoms from which on a group goes by multiples as they are said."""
 _FIRST_TRIAL: Final = 1e-3

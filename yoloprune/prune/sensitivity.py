@@ -15,8 +15,6 @@ from yoloprune.artefacts import load_json, save_json, typed
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms
 
-GRID: Final = tuple(n / 10 for n in range(1, 10))
-"""The classic nine sparsities."""
 LOSSES: Final = (0.005, 0.01, 0.02, 0.05)
 """Losses of accuracy for which curves are measured unless the user names others."""
 ROUNDING: Final = 1e-9

@@ -9,11 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from yoloprune.errors import ReaderError as ReaderError
+
 Floats = NDArray[np.float32]
-
-
-class ReaderError(Exception):
-    """A reader is missing, refused the files or crashed on them. Its text is one line, in the reader's own words."""
 
 
 class Reader(Protocol):

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import torch
 
+from yoloprune.choices import CALIBRATE, REFIT
 from yoloprune.detect.measure import Measure, digest_of, network_for_measuring
 from yoloprune.errors import InputError
-from yoloprune.prune.cutter import REFIT
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import Curve, Sensitivity, Setup
 from yoloprune.prune.trials import Trials
@@ -28,7 +28,7 @@ from yoloprune.steps.job import (
     start_job,
     unwatched,
 )
-from yoloprune.steps.method import CALIBRATE, Method
+from yoloprune.steps.method import Method
 from yoloprune.train.processes import Processes, joined
 from yoloprune.workspace import DEFAULT, Settings
 

@@ -14,7 +14,8 @@ from yoloprune.steps.job import Step, Watch, check_readable, job_of, open_job, u
 from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images
 from yoloprune.train.lesson import Lesson
 from yoloprune.train.loop import train
-from yoloprune.train.processes import joined, rank_of
+from yoloprune.train.processes import joined
+from yoloprune.train.ranks import rank_of
 from yoloprune.train.recipe import Recipe
 from yoloprune.workspace import DEFAULT, Figures
 

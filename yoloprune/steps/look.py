@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 
 import torch
 
+from yoloprune.choices import BEARABLE, NOTHING
 from yoloprune.darknet.data import DataFile, load_names, read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.layers.base import Layer, Shape
@@ -26,15 +27,12 @@ from yoloprune.detect.measure import decoded, fit_for, load_measure, network_for
 from yoloprune.detect.overlap import NmsKind
 from yoloprune.errors import InputError
 from yoloprune.prune.cost import Costs, flops
-from yoloprune.prune.cutter import NOTHING
 from yoloprune.prune.plan import bearable
 from yoloprune.prune.sensitivity import Sensitivity, grid_counts
 from yoloprune.steps.job import Job, Step, Watch, check_readable, data_candidates, find_data, job_of, unwatched
 from yoloprune.steps.method import Method
 from yoloprune.workspace import DEFAULT, Input, Settings, Workspace
 
-BEARABLE: Final = 0.01
-"""Loss of accuracy, one mAP point, at which `gains` compares groups."""
 _MOST_LOST: Final = 0.1
 """Loss at which `frontier` ends."""
 _TYPICAL: Final = 4

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from torch import Tensor
 
+from yoloprune.choices import CALIBRATE, COMPENSATIONS, NOTHING, RECALIBRATE, REFIT
 from yoloprune.darknet.data import load_split
 from yoloprune.detect.measure import fit_for
 from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
-from yoloprune.prune.cutter import COMPENSATIONS, NOTHING, RECALIBRATE, REFIT, Cutter
+from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.steps.job import Job
-
-CALIBRATE: Final = 64
-"""Pictures of the train list that consumers are refitted on."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
 
+from yoloprune.choices import LATENCY, OBJECTIVES
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph
@@ -16,9 +16,6 @@ from yoloprune.prune.cost import PRICES, Price
 from yoloprune.prune.latency import Latency, Timings
 from yoloprune.readers import READERS
 from yoloprune.steps.job import Job, Step, Watch
-
-LATENCY: Final = "latency"
-OBJECTIVES: Final = (*PRICES, LATENCY)
 
 
 def check_objective(objective: str, reader: str | None) -> None:

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from yoloprune.choices import RULES
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.detect.measure import Measure, network_for_measuring
@@ -17,7 +18,7 @@ from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total
 from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.cost import Costs, Price
 from yoloprune.prune.cutter import Cutter
-from yoloprune.prune.plan import RULES, Limits, Plan, keep_atoms, loss_for_total
+from yoloprune.prune.plan import Limits, Plan, keep_atoms, loss_for_total
 from yoloprune.prune.sensitivity import ROUNDING, Sensitivity
 from yoloprune.prune.trade import Choice, Thresholds, added_loss, doubt, economical
 from yoloprune.steps.ana import analyse_job

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from yoloprune.artefacts import ready
+from yoloprune.choices import CALIBRATE, EPOCHS, REFIT
 from yoloprune.errors import InputError
-from yoloprune.prune.cutter import REFIT
 from yoloprune.prune.sensitivity import ROUNDING
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import check_epochs, finetune
 from yoloprune.steps.goal import check_loss
 from yoloprune.steps.job import Step, Watch, check_readable, original_figures, original_findings, start_job, unwatched
 from yoloprune.steps.limits import limits_for
-from yoloprune.steps.method import CALIBRATE, Method
+from yoloprune.steps.method import Method
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.steps.training import train_images
-from yoloprune.train.processes import world_size
+from yoloprune.train.ranks import world_size
 from yoloprune.workspace import DEFAULT, Figures, Settings, Workspace
-
-EPOCHS: Final = 30
-"""Of the training in each round."""
 
 
 @dataclass(frozen=True)

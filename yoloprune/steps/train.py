@@ -16,7 +16,8 @@ from yoloprune.errors import InputError
 from yoloprune.steps.job import Step, Watch, check_readable, figures_of, find_data, unwatched
 from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images
 from yoloprune.train.loop import CHART, CHECKPOINT, LOG, train
-from yoloprune.train.processes import joined, rank_of
+from yoloprune.train.processes import joined
+from yoloprune.train.ranks import rank_of
 from yoloprune.train.recipe import Recipe
 from yoloprune.workspace import Figures
 

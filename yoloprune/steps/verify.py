@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
 
+from yoloprune.choices import TOLERANCE
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.network import build
@@ -18,10 +18,6 @@ from yoloprune.detect.measure import fit_for
 from yoloprune.errors import InputError
 from yoloprune.readers import READERS, ReaderError
 from yoloprune.readers.base import Floats, Reader
-
-TOLERANCE: Final = 1e-4
-"""Largest difference over the largest value, at the tensors that enter a head: what float32 sums in another order
-differ by, with room."""
 
 
 @dataclass(frozen=True)

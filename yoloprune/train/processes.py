@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from yoloprune.darknet.network import Network
 from yoloprune.errors import InputError
+from yoloprune.train.ranks import world_size
 
 _PATIENCE = timedelta(hours=12)
 """How long a process waits for the others, the first one's measuring included."""
@@ -27,16 +28,6 @@ _UNSHARED_BUFFERS: dict[str, Any] = (
     if "forward_sync_buffers" in signature(DistributedDataParallel.__init__).parameters
     else {"broadcast_buffers": False}  # its older name
 )
-
-
-def world_size(environment: Mapping[str, str] = os.environ) -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(environment.get("WORLD_SIZE", "1"))
-
-
-def rank_of(environment: Mapping[str, str] = os.environ) -> int:
-    """Number of this process among those of torchrun, 0 where it runs alone."""
-    return int(environment.get("RANK", "0")) if world_size(environment) > 1 else 0
 
 
 @contextmanager

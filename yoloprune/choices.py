@@ -1,0 +1,29 @@
+"""What options can be, and are when left out, in one place that loads no PyTorch: the command line starts with it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CRITERIA_NAMES: Final = ("elimination", "l1", "bn-scale", "apoz", "taylor", "thinet")
+"""What ranks channels (prune/criteria.py)."""
+REFIT: Final = "least squares"
+RECALIBRATE: Final = "batch norm"
+NOTHING: Final = "none"
+COMPENSATIONS: Final = (REFIT, RECALIBRATE, NOTHING)
+"""Consumers refitted (compensate.py), batch norm's statistics measured anew (recalibrate.py), or plain cuts."""
+CALIBRATE: Final = 64
+"""Pictures of the train list that consumers are refitted on."""
+GRID: Final = tuple(n / 10 for n in range(1, 10))
+"""The classic nine sparsities."""
+RULES: Final = ("interpolated", "prefix")
+"""How a curve is read between measurements (prune/plan.py)."""
+LATENCY: Final = "latency"
+OBJECTIVES: Final = ("bflops", "parameters", LATENCY)
+"""What a cut can save."""
+BEARABLE: Final = 0.01
+"""Loss of accuracy, one mAP point, at which groups are compared."""
+EPOCHS: Final = 30
+"""Of each round of `run`."""
+TOLERANCE: Final = 1e-4
+"""Largest difference over the largest value, at the tensors that enter a head: what float32 sums in another order
+differ by, with room."""
