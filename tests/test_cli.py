@@ -37,7 +37,10 @@ from yoloprune.steps.job import Step
 from yoloprune.steps.prune import Pruned
 from yoloprune.workspace import Figures, Workspace
 
-COMMANDS = ("ana", "prune", "finetune", "train", "export", "run", "status", "map", "detect", "stat", "verify", "check")
+COMMANDS = (
+    "ana", "prune", "finetune", "train", "export", "run", "status", "undo",
+    "map", "detect", "stat", "verify", "check",
+)  # fmt: skip
 FEW = ["--calibrate", "4"]
 ROOT = Path(__file__).resolve().parents[1]
 

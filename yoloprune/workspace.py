@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
-from yoloprune.artefacts import load_json, save_json, sha256, typed
+from yoloprune.artefacts import atomic_path, load_json, save_json, sha256, typed
 from yoloprune.errors import InputError
 
 DEFAULT: Final = Path("yoloprune-workspace")
 _FILE = "workspace.json"
+Role = Literal["cfg", "weights", "data"]
+ROLES: Final[tuple[Role, ...]] = ("cfg", "weights", "data")
+"""Inputs of a job."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file that the job was started with."""
+    """A file that the job was started with; it is the same wherever it lies."""
 
-    path: str
+    path: str = field(compare=False)
     sha256: str
 
     @classmethod
@@ -27,13 +30,12 @@ class Input:
         """The file as it is now."""
         return cls(str(path.resolve()), sha256(path))
 
-    def check(self) -> Path:
-        """Its path. InputError if the file is not what it was."""
-        found = sha256(self.path)
-        if found != self.sha256:
-            expected = f"expected the file the workspace was started with (sha256 {self.sha256[:12]})"
-            raise InputError(f"{expected}, found another ({found[:12]}); ana --force starts anew", file=self.path)
-        return Path(self.path)
+    def is_in(self, path: str | Path) -> bool:
+        """Whether a file is there and holds what this one did."""
+        try:
+            return sha256(path) == self.sha256
+        except InputError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Workspace:
     original: Figures | None = None
     """Of the network that the job started with, once measured."""
     rounds: tuple[Round, ...] = ()
+    pictures: str = ""
+    """SHA-256 of what is measured on (`Measure.digest`); of workspaces that were started before this was kept, none."""
 
     @property
     def file(self) -> Path:
@@ -120,6 +124,29 @@ class Workspace:
         """Checkpoints and log of round `number`."""
         return self.round_folder(number) / "training"
 
+    def input(self, role: Role) -> Input:
+        """The cfg, the weights or the .data file."""
+        return {"cfg": self.cfg, "weights": self.weights, "data": self.data}[role]
+
+    def copy_of(self, role: Role) -> Path:
+        """Where the workspace keeps an input."""
+        return self.folder / "inputs" / f"original.{role}"
+
+    def file_of(self, role: Role) -> Path:
+        """Where an input is read: the user's file while it is what it was, else the workspace's copy.
+
+        InputError if neither is.
+        """
+        each = self.input(role)
+        for path in (Path(each.path), self.copy_of(role)):
+            if each.is_in(path):
+                return path
+        expected = f"expected the file that the workspace was started with (sha256 {each.sha256[:12]})"
+        raise InputError(
+            f"{expected}, found another or none there and in {self.copy_of(role)}; ana --force starts anew",
+            file=each.path,
+        )
+
     @property
     def last(self) -> Round:
         """The last round. InputError if nothing is pruned yet."""
@@ -128,9 +155,9 @@ class Workspace:
         return self.rounds[-1]
 
     def current_weights(self) -> Path:
-        """The newest weights: finetuned, else pruned, else the original ones (checked to be unchanged)."""
+        """The newest weights: finetuned, else pruned, else the original ones."""
         if not self.rounds:
-            return self.weights.check()
+            return self.file_of("weights")
         number = self.rounds[-1].number
         return self.finetuned_file(number) if self.rounds[-1].finetuned else self.pruned_file(number)
 
@@ -156,47 +183,64 @@ class Workspace:
         shutil.rmtree(self.training_folder(number), ignore_errors=True)
         self.forget_behind(number)
 
+    def take_back(self, number: int) -> None:
+        """What round `number` made goes, once it is no longer named as done; the analysis that it chose by stays."""
+        self.make_way(number)
+        for file in (self.plan_file(number), self.pruned_file(number), self.finetuned_file(number)):
+            file.unlink(missing_ok=True)
+
     def forget_behind(self, number: int) -> None:
         """What was measured on weights of round `number` goes: there will be others."""
         shutil.rmtree(self.round_folder(number + 1), ignore_errors=True)
 
     def begin(self) -> None:
-        """Write a new workspace; the rounds of the job that lives in its folder, if one does, go."""
-        if (self.folder / _FILE).exists():
+        """Write a new workspace; the rounds of the job that lives in its folder, if one does, go.
+
+        InputError if an input has changed since it was opened.
+        """
+        for role in ROLES:
+            self.file_of(role)
+        if self.file.exists():
             for old_round in self.folder.glob("round-*"):
                 shutil.rmtree(old_round)
         self.save()
 
     def save(self) -> None:
-        """Write `workspace.json`."""
+        """Write `workspace.json`, and copies of the inputs where they are missing."""
+        for role in ROLES:
+            each, copy = self.input(role), self.copy_of(role)
+            if not each.is_in(copy) and each.is_in(each.path):
+                with atomic_path(copy) as temporary:
+                    shutil.copyfile(each.path, temporary)
         payload = {key: value for key, value in asdict(self).items() if key != "folder"}
-        save_json(self.folder / _FILE, "workspace", payload)
+        save_json(self.file, "workspace", payload)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a workspace. InputError if there is none, or if its inputs are no longer what they were."""
-        if not (folder / _FILE).exists():
-            raise InputError("no workspace here; yoloprune ana CFG WEIGHTS starts one", file=folder)
+        """Read a workspace. InputError if there is none. What its inputs have become, `file_of` asks."""
         file = folder / _FILE
+        if not file.exists():
+            raise InputError("no workspace here; yoloprune ana CFG WEIGHTS starts one", file=folder)
         workspace = typed(cls, {**load_json(file, "workspace"), "folder": folder}, file)
         if workspace.original is not None and workspace.original.bflops <= 0:
             found = workspace.original.bflops
             raise InputError(f"original.bflops: expected more than 0, found {found:g}", file=file)
         for at, done in enumerate(workspace.rounds):
             typed(float, done.chosen_by.get("threshold"), file, f"rounds[{at}].chosen_by.threshold")
-        for each in (workspace.cfg, workspace.weights, workspace.data):
-            each.check()
         return workspace
 
     @classmethod
-    def start(cls, folder: Path, cfg: Path, weights: Path, data: Path, settings: Settings, *, force: bool) -> Self:
+    def start(
+        cls, folder: Path, cfg: Path, weights: Path, data: Path, settings: Settings, pictures: str, *, force: bool
+    ) -> Self:
         """The workspace that is there, if it was started with the same, or a new one that is not written yet.
 
-        force: one without rounds is started anew. InputError without it, if another job lives there or what can't be
-        read.
+        Files are the same wherever they lie, and so is a .data file by which the same `pictures` are measured: where
+        they are now is kept. force: a workspace without rounds is started anew. InputError without it, if another job
+        lives there or what can't be read.
         """
-        new = cls(folder, Input.of(cfg), Input.of(weights), Input.of(data), settings)
-        if not (folder / _FILE).exists():
+        new = cls(folder, Input.of(cfg), Input.of(weights), Input.of(data), settings, pictures=pictures)
+        if not new.file.exists():
             return new
         try:
             old = cls.load(folder)
@@ -205,17 +249,24 @@ class Workspace:
                 return new
             raise
         was, found = _begun_with(old), _begun_with(new)
-        differing = [f"{key} {_said(was[key])} (found {_said(found[key])})" for key in was if was[key] != found[key]]
+        differing = [key for key in was if was[key] != found[key]]
+        if differing == ["data"] and old.pictures == pictures:
+            differing = []
         if differing and not force:
-            message = f"was started with {', '.join(differing)}; --force replaces it, -w names another"
-            raise InputError(message, file=folder)
-        return new if differing or (force and not old.rounds) else old
+            listed = ", ".join(f"{key} {_said(was[key])} (found {_said(found[key])})" for key in differing)
+            raise InputError(f"was started with {listed}; --force replaces it, -w names another", file=folder)
+        if differing or (force and not old.rounds):
+            return new
+        moved = replace(old, cfg=new.cfg, weights=new.weights, data=new.data)
+        if asdict(moved) != asdict(old):
+            moved.save()
+        return moved
 
 
 def _begun_with(workspace: Workspace) -> dict[str, object]:
     """What makes one job another, by the names that users know."""
     settings = {f"--{key.replace('_', '-')}": value for key, value in vars(workspace.settings).items()}
-    return {"cfg": workspace.cfg, "weights": workspace.weights, "data": workspace.data, **settings}
+    return {role: workspace.input(role) for role in ROLES} | settings
 
 
 def _said(value: object) -> str:

@@ -453,20 +453,6 @@ def run_command(
         screen.answer(answer, rounds_done, report.figures_table(networks), report.file_list(result.files))
 
 
-@app.command("status", epilog="Example: yoloprune status -w my-workspace")
-def status_command(
-    workspace: options.WorkspaceDir = DEFAULT,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
-    json: options.Json = None,
-    config: options.Config = None,
-) -> None:
-    """Show the rounds of a workspace."""
-    with screen_of(json, quiet, force) as screen:
-        job = Workspace.load(workspace)
-        screen.answer(report.round_dict(job), report.round_table(job))
-
-
 def _figures(before: Figures, after: Figures, files: Any, written: bool) -> dict[str, Any]:
     """What prune, finetune, export and run answer; `files` names what was written, nothing after a dry run."""
     return {"before": before.as_dict(), "after": after.as_dict(), "files": dict(files) if written else {}}

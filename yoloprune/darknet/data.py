@@ -73,11 +73,12 @@ class ClassSplit:
     """True class of each image, -1 where no label is in its path (such an image is never right)."""
 
 
-def read_data(path: str | Path) -> DataFile:
+def read_data(path: str | Path, beside: Path | None = None) -> DataFile:
     """Read a .data file: `key=value` lines, comments starting with # or ;, blanks around both parts ignored.
 
     Blanks within a value are part of it if there is such a file, else dropped, as Darknet drops them all. Keys that
-    mean nothing to us are kept in `values`. InputError for a line without `=` and for a `classes` that is no positive
+    mean nothing to us are kept in `values`. beside: the folder in which files that it names are looked for, if it is a
+    copy that lies elsewhere. InputError for a line without `=` and for a `classes` that is no positive
     integer. (Darknet option_list.c: read_data_cfg, first of equal keys wins.)
     """
     path = Path(path)
@@ -105,7 +106,9 @@ def read_data(path: str | Path) -> DataFile:
     def where(key: str) -> Path | None:
         if key not in values:
             return None
-        written, joined = (_resolve(text, path.parent) for text in (values[key], "".join(values[key].split())))
+        written, joined = (
+            _resolve(text, beside or path.parent) for text in (values[key], "".join(values[key].split()))
+        )
         return joined if _is_file(joined) and not _is_file(written) else written
 
     return DataFile(

@@ -9,12 +9,12 @@ from typing import Any
 
 from yoloprune.artefacts import sha256
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.data import DataFile, read_data
+from yoloprune.darknet.data import DataFile, load_split, read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Graph, Model, load
 from yoloprune.darknet.network import build
 from yoloprune.detect.intact import check_pictures
-from yoloprune.detect.measure import Measure, default_metric, load_measure, steering_key
+from yoloprune.detect.measure import Measure, default_metric, digest_of, load_measure, steering_key
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.plan import Plan
@@ -92,7 +92,7 @@ def figures_of(graph: Graph, model: Model, key: str, accuracy: float) -> Figures
 
 
 def open_job(folder: Path) -> Job:
-    """The job in a workspace. InputError if there is none or its files changed."""
+    """The job in a workspace. InputError if there is none or its files are gone."""
     return job_of(Workspace.load(folder))
 
 
@@ -100,7 +100,7 @@ def job_of(workspace: Workspace) -> Job:
     """The workspace's files loaded."""
     weights = workspace.current_weights()
     dialect = dialect_named(workspace.settings.dialect)
-    model = load(workspace.cfg.path, weights, dialect) if workspace.rounds else _original(workspace)
+    model = load(workspace.file_of("cfg"), weights, dialect) if workspace.rounds else _original(workspace)
     channels = trace(model.graph)
     keep = channels.all_kept()
     if workspace.rounds:
@@ -109,22 +109,28 @@ def job_of(workspace: Workspace) -> Job:
             raise InputError("is a plan for another cfg", file=workspace.plan_file(workspace.last.number))
         channels = plan.channels(model.graph)
         keep = plan.keep(channels)
-    return Job(workspace, model, sha256(weights), channels, keep, read_data(workspace.data.path))
+    data = read_data(workspace.file_of("data"), Path(workspace.data.path).parent)
+    return Job(workspace, model, sha256(weights), channels, keep, data)
 
 
 def _original(workspace: Workspace) -> Model:
     settings = workspace.settings
     dialect = dialect_named(settings.dialect)
-    return load(workspace.cfg.path, workspace.weights.path, dialect, allow_partial=settings.allow_partial)
+    cfg, weights = workspace.file_of("cfg"), workspace.file_of("weights")
+    return load(cfg, weights, dialect, allow_partial=settings.allow_partial)
 
 
 def start_job(cfg: Path, weights: Path, data: Path | None, folder: Path, settings: Settings, *, force: bool) -> Job:
     """The job that was started with the same, or a new one, whose workspace `original_figures` will write."""
-    model = load(cfg, weights, dialect_named(settings.dialect), allow_partial=settings.allow_partial)
+    graph = load(cfg, weights, dialect_named(settings.dialect), allow_partial=settings.allow_partial).graph
     found = find_data(cfg, data)
+    file = read_data(found)
     if settings.labels:
-        load_measure(model.graph, read_data(found), metric=settings.metric, limit=settings.images)
-    return job_of(Workspace.start(folder, cfg, weights, found, settings, force=force))
+        pictures = load_measure(graph, file, metric=settings.metric, limit=settings.images).digest()
+    else:
+        split = load_split(file, "valid", graph.dialect, classes=graph.classes, limit=settings.images, labels=False)
+        pictures = digest_of(split.images)
+    return job_of(Workspace.start(folder, cfg, weights, found, settings, pictures, force=force))
 
 
 def find_data(cfg: Path, data: Path | None) -> Path:
