@@ -52,9 +52,19 @@ def sensitivity() -> Sensitivity:
 
 def test_the_group_with_most_to_win_comes_first(sensitivity: Sensitivity) -> None:
     rows = cells(report.sensitivity_table(sensitivity, {"3": 0.02, "8": 0.25, "9": 0.1}))
-    assert [row[0] for row in rows[-3:]] == ["8", "9", "3"]
-    assert rows[-3][1:] == ["10", "25.0%", "10%", "0.6100", "1"]
-    assert rows[-1][1:] == ["10", "2.0%", "0%", "0.5950", "0.5700", "0.4000", "3"]
+    assert [row[0] for row in rows[-4:-1]] == ["8", "9", "3"]
+    assert rows[-4][1:] == ["10", "25.0%", "10%", "0.6100", "1"]
+    assert rows[-2][1:] == ["10", "2.0%", "0%", "0.5950", "0.5700", "0.4000", "3"]
+
+
+def test_what_may_go_stands_with_its_interval(sensitivity: Sensitivity) -> None:
+    first, second, third = sensitivity.curves
+    sure = replace(second, points=(replace(second.points[0], interval=(-0.022, 0.002)),))
+    made = replace(sensitivity, curves=(first, sure, third))
+    rows = cells(report.sensitivity_table(made, {"3": 0.3, "8": 0.2, "9": 0.1}))
+    assert rows[-4][:4] == ["3", "10", "30.0%", "0%"]
+    assert rows[-3][:5] == ["8", "10", "20.0%", "10%", "±0.012"]
+    assert " ".join(rows[-1]) == "±: half of the 90 % interval of the loss there, on 7 images"
 
 
 def test_losses_are_coloured(sensitivity: Sensitivity) -> None:

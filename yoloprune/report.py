@@ -125,8 +125,9 @@ def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> T
     on_grid = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
     table = _table("group", "channels", f"BFLOPs off at loss {BEARABLE:g}", *at_losses, *on_grid, "measured")
     table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this cut"
+    table.caption = f"±: half of the 90 % interval of the loss there, on {sensitivity.setup.images} images"
     for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
-        shares = [f"{sensitivity.holds(curve, loss) / curve.atoms:.0%}" for loss in sensitivity.losses]
+        shares = [_prunable(sensitivity, curve, loss) for loss in sensitivity.losses]
         cells = [_accuracy(sensitivity, curve, sparsity) for sparsity in sensitivity.sparsities]
         gain = f"{gains[curve.label]:.1%}"
         table.add_row(curve.label, str(curve.atoms), gain, *shares, *cells, str(len(curve.points)))
@@ -258,7 +259,7 @@ def finding_table(checked: Checked) -> Table:
 
 def _table(*columns: str) -> Table:
     """Words to the left, numbers to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
     words = {
         "class",
         "type",
@@ -278,6 +279,12 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="left" if column in words else "right", overflow="fold")
     return table
+
+
+def _prunable(sensitivity: Sensitivity, curve: Curve, loss: float) -> str:
+    """The largest sparsity within a loss, and how sure what it loses is."""
+    share, sure = sensitivity.holds(curve, loss) / curve.atoms, sensitivity.margin(curve, loss)
+    return f"{share:.0%}" if sure is None else f"{share:.0%} ±{sure:.3f}"
 
 
 def _accuracy(sensitivity: Sensitivity, curve: Curve, sparsity: float) -> Text:

@@ -5,6 +5,7 @@ Each loads its step, and PyTorch with it, when what was typed is right: help and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from yoloprune import report
-from yoloprune.choices import CALIBRATE, EPOCHS, GRID, REFIT
+from yoloprune.choices import BEARABLE, CALIBRATE, EPOCHS, GRID, REFIT
 from yoloprune.cli import options
 from yoloprune.cli.app import app
 from yoloprune.console import Screen, screen_of
@@ -60,6 +61,7 @@ def ana_command(
         shares = GRID if grid else options.shares_of("--sparsities", sparsities)
         compensation = options.compensation_of(no_compensate, bn_recalibrate) or REFIT
         from yoloprune.plots import plot_sensitivity
+        from yoloprune.prune.certainty import cautions
         from yoloprune.steps import look
         from yoloprune.steps.ana import ana
         from yoloprune.steps.job import open_job
@@ -91,12 +93,12 @@ def ana_command(
         job = open_job(workspace)
         file = job.workspace.sensitivity_file(job.next_round)
         files = {"sensitivity": file, "plot": file.with_suffix(".png")}
-        _warn_of_nothing(screen, result.baseline)
+        doubts = cautions(result, wanted or [BEARABLE])
         gains = look.gains(job, result)
         plot_sensitivity(result, gains, look.frontier(job, result), files["plot"])
-        screen.answer(
-            {**report.sensitivity_dict(result, gains), "files": files}, report.sensitivity_table(result, gains)
-        )
+        answer = {**report.sensitivity_dict(result, gains), "warnings": doubts, "files": files}
+        screen.answer(answer, report.sensitivity_table(result, gains))
+        _warn(screen, doubts)
 
 
 @app.command("prune", epilog="Example: yoloprune prune --threshold 0.01 --exclude 12,30")
@@ -165,6 +167,7 @@ def prune_command(
             **_figures(pruned.before, pruned.after, files, pruned.written),
             "threshold": pruned.threshold,
             "joint_loss": pruned.joint_loss,
+            "warnings": pruned.cautions,
             "branches_gone": [branch.sum for branch in pruned.channels.branches],
         }
         networks = {"original": pruned.original, "before": pruned.before, "pruned": pruned.after}
@@ -176,7 +179,7 @@ def prune_command(
             f"all groups together lose {pruned.joint_loss:.4f}; "
             f"each alone {'may lose' if threshold is not None else 'loses at most'} {pruned.threshold:.4f}",
         )
-        _warn_of_nothing(screen, pruned.original.accuracy)
+        _warn(screen, pruned.cautions)
         if threshold is not None:
             _warn_of_sum(screen, pruned.joint_loss, pruned.threshold)
 
@@ -443,6 +446,7 @@ def run_command(
         )
         if result.rounds < rounds:
             screen.warn(f"{result.rounds} of {rounds} rounds: at the other thresholds nothing more could go")
+        _warn(screen, result.cautions)
         done = Workspace.load(workspace)
         for each in done.rounds:
             joint = result.before.accuracy - each.pruned.accuracy
@@ -458,10 +462,10 @@ def _figures(before: Figures, after: Figures, files: Any, written: bool) -> dict
     return {"before": before.as_dict(), "after": after.as_dict(), "files": dict(files) if written else {}}
 
 
-def _warn_of_nothing(screen: Screen, accuracy: float) -> None:
-    """Where the original is right about nothing, no cut can lose anything."""
-    if accuracy == 0:
-        screen.warn("the original's accuracy is 0, so no cut is seen to lose any: are weights, data and dialect right?")
+def _warn(screen: Screen, cautions: Sequence[str]) -> None:
+    """Why what was measured is little to go by."""
+    for text in cautions:
+        screen.warn(text)
 
 
 def _warn_of_sum(screen: Screen, joint_loss: float, threshold: float, cut: str = "") -> None:

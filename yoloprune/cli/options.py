@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from yoloprune.choices import CRITERIA_NAMES, NOTHING, OBJECTIVES, RECALIBRATE, RULES
+from yoloprune.choices import CRITERIA_NAMES, MULTIPLE, NOTHING, OBJECTIVES, RECALIBRATE, RULES
 from yoloprune.console import LINES
 from yoloprune.darknet.dialect import DIALECTS
 from yoloprune.errors import InputError
@@ -219,8 +219,8 @@ Multiple = Annotated[
         "--multiple",
         metavar="N",
         min=1,
-        help="Kept channels of a group are a multiple of N; left out, as before, at first 8. "
-        "In groups of fewer than 16 channels 4 will do, of fewer than 8, 2, of fewer than 4, 1.",
+        help=f"Kept channels of a group are a multiple of N; left out, as before, at first {MULTIPLE}. Groups of fewer "
+        "than 16 channels go by 4 at the most, of fewer than 8 by 2, of fewer than 4 by 1.",
     ),
 ]
 MinKeep = Annotated[

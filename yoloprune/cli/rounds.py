@@ -6,8 +6,6 @@ from yoloprune import report
 from yoloprune.cli import options
 from yoloprune.cli.app import app
 from yoloprune.console import screen_of
-from yoloprune.steps.status import status
-from yoloprune.steps.undo import undo
 from yoloprune.workspace import DEFAULT
 
 
@@ -21,6 +19,8 @@ def status_command(
 ) -> None:
     """Show the rounds of a workspace, and which of its files have changed or are gone."""
     with screen_of(json, quiet, force) as screen:
+        from yoloprune.steps.status import status
+
         found = status(workspace)
         answer = report.round_dict(found.workspace) | {"changes": found.changes}
         screen.answer(answer, report.round_table(found.workspace), *found.changes)
@@ -37,6 +37,8 @@ def undo_command(
 ) -> None:
     """Take the last round back: its cut and what was trained in it go, the analysis that it chose by stays."""
     with screen_of(json, quiet, force) as screen:
+        from yoloprune.steps.undo import undo
+
         number, left = undo(workspace, dry_run=dry_run)
         said = f"round {number} {'would be' if dry_run else 'is'} taken back"
         screen.answer(report.round_dict(left) | {"undone": number}, report.round_table(left), said)

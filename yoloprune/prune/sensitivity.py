@@ -124,6 +124,12 @@ class Sensitivity:
         good = (np.maximum(losses, monotone(losses, weights)) <= loss + ROUNDING) & (weights == 1)
         return int(counts[good].max(initial=curve.gone))
 
+    def margin(self, curve: Curve, loss: float) -> float | None:
+        """Half the width of the interval of what a group loses as far as it may go at `loss`; None if it may not go."""
+        held = self.holds(curve, loss)
+        point = next((each for each in curve.points if each.dropped == held), None)
+        return None if point is None or point.interval is None else (point.interval[1] - point.interval[0]) / 2
+
     def asked_for(
         self, losses: Sequence[float] | None, sparsities: Sequence[float] | None, also: Sequence[float] = ()
     ) -> Self:

@@ -6,13 +6,12 @@ from collections.abc import Collection
 from typing import Final
 
 from yoloprune.artefacts import typed
+from yoloprune.choices import MULTIPLE
 from yoloprune.errors import InputError
 from yoloprune.prune.plan import Limits
 from yoloprune.steps.job import Step, Watch
 from yoloprune.workspace import Workspace
 
-MULTIPLE: Final = 8
-"""Of kept channels. Readers compute four or eight at once: many take as long for the counts below."""
 _USUAL: Final = Limits(multiple=MULTIPLE)
 
 

@@ -15,6 +15,7 @@ from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.prune.branches import Branch
 from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total, carried_curves, nested
+from yoloprune.prune.certainty import cautions
 from yoloprune.prune.channels import Channels, KeepAtoms, trace
 from yoloprune.prune.cost import Costs, Price
 from yoloprune.prune.cutter import Cutter
@@ -51,6 +52,8 @@ class Pruned:
     weights: Path
     written: bool
     """False after a dry run."""
+    cautions: tuple[str, ...] = ()
+    """Why the loss asked for is little to go by, a line each."""
 
     @property
     def joint_loss(self) -> float:
@@ -131,7 +134,7 @@ def prune(
     }
     pruned = _written(cuts.job, cut, chosen_by, original, _before(job, original, sensitivity), dry_run=dry_run)
     watch(Step("prune", 1, 1))
-    return pruned
+    return replace(pruned, cautions=cautions(sensitivity, [goal.loss] if goal.loss else []))
 
 
 def _check_rule(rule: str, goal: Goal, *, drop_branches: bool) -> None:

@@ -33,6 +33,8 @@ class RunResult:
     files: Mapping[str, Path]
     rounds: int
     """Rounds done: fewer than asked for where at some thresholds nothing more could go."""
+    cautions: tuple[str, ...] = ()
+    """Why the losses asked for are little to go by, as `Pruned` has it."""
 
 
 def run(
@@ -96,14 +98,16 @@ def run(
     }
     _check_same(known, how)
     refused: NothingGoesError | None = None
+    cautions: dict[str, None] = {}
     for number, share in enumerate(thresholds, start=1):
         watch(Step("round", number, rounds))
         if not _reached(Workspace.load(workspace), number, share, relative=relative):
             try:
-                prune(share, relative=relative, **how, workspace=workspace, device=device, watch=watch)
+                cut = prune(share, relative=relative, **how, workspace=workspace, device=device, watch=watch)
             except NothingGoesError as error:
                 refused = error  # a later round may lose more
                 continue
+            cautions |= dict.fromkeys(cut.cautions)
         if not Workspace.load(workspace).last.finetuned:
             finetune(
                 epochs=epochs,
@@ -121,7 +125,7 @@ def run(
     files = {"cfg": exported.cfg, "weights": exported.weights}
     if exported.names is not None:
         files["names"] = exported.names
-    return RunResult(exported.before, exported.after, files, len(Workspace.load(workspace).rounds))
+    return RunResult(exported.before, exported.after, files, len(Workspace.load(workspace).rounds), tuple(cautions))
 
 
 def thresholds_of(threshold: float, rounds: int) -> list[float]:
