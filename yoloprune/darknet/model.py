@@ -31,7 +31,7 @@ class Graph:
     unused: tuple[Entry, ...]
     """Entries that nothing here reads; Darknet calls them unused fields."""
     doubts: tuple[Doubt, ...] = ()
-    """What Darknet reads otherwise than it is written."""
+    """What Darknet takes for something else, by line."""
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -116,7 +116,15 @@ def understand(cfg: Cfg, dialect: Dialect) -> Graph:
         doubts.extend(options.doubts)
     if not layers:
         raise Options(cfg, cfg.sections[0], None).error("expected layers after it, found none")
-    return Graph(cfg, dialect, net, tuple(layers), tuple(updates), tuple(unused), tuple(doubts))
+    return Graph(
+        cfg,
+        dialect,
+        net,
+        tuple(layers),
+        tuple(updates),
+        tuple(unused),
+        tuple(sorted(doubts, key=lambda doubt: doubt.line)),
+    )
 
 
 def plain(graph: Graph) -> Cfg:

@@ -152,6 +152,7 @@ CASES: list[tuple[str, str, str, int, str, tuple[str, ...]]] = [
     ("no number", NET + "batch=none\n" + conv(), "differs", 5, "counts as 0", FIRST_TWO),
     ("text behind a number", NET + "batch=64/2\n" + conv(), "note", 5, "starts with counts", FIRST_TWO),
     ("text behind a number", NET + "batch=64/2\n" + conv(), "break", 5, "digits", ("hank-ai",)),
+    ("an empty item", NET + "policy=steps\nsteps=1,2,3\nscales=.1,,10.0\n" + conv(), "differs", 7, "empty", FIRST_TWO),
     ("two numbers", NET + "learning_rate=.1,.2\n" + conv(), "note", 5, "starts with counts", FIRST_TWO),
     ("vectors only", "[net]\ninputs=16\n[connected]\noutput=3\nactivation=linear\n",
      "break", 1, "divides by zero", ALEXEYABS),

@@ -73,7 +73,10 @@ def numbers(node: Node) -> Iterator[Remark]:
     for entry in node.reader.counting(node.section).values():
         if entry.key in keys.TEXTS or node.reader.strict or not node.reader.knows(node.kind, entry.key):
             continue
-        for item in node.reader.items(entry) if entry.key in keys.LISTS else [entry.value]:
+        items = node.reader.items(entry) if entry.key in keys.LISTS else [entry.value]
+        if "" in items[:-1] and node.reader.trains:
+            yield Remark("differs", "an empty item of the list counts as 0", entry.key, entry.line)
+        for item in items:
             if item and not re.match(r"[+-]?\.?\d", item):
                 yield Remark(
                     "differs", f"expected a number, found {item[:40]!r}, which counts as 0", entry.key, entry.line
