@@ -108,6 +108,15 @@ def test_cost(text: str, dialect: Dialect, taken: str, doubts: int) -> None:
     assert len(graph.doubts) == doubts
 
 
+@pytest.mark.parametrize(("text", "theirs", "ours"), [("0.9", 0.9, 0), ("1.4", 1.4, 1), ("1", 1, 1)])
+def test_random_is_a_whole_number_to_pjreddie(text: str, theirs: float, ours: int) -> None:
+    """option_find_int_quiet there, option_find_float_quiet in AlexeyAB's parse_yolo."""
+    for dialect, expected in ((ALEXEYAB, theirs), (PJREDDIE, ours)):
+        head = read("", "", f"random={text}\n", dialect).layers[1]
+        assert isinstance(head, Yolo)
+        assert head.training.random == expected
+
+
 def test_sgdr_is_alexeyabs() -> None:
     assert (read("policy=sgdr\n").net.policy, read("policy=sgdr\n", dialect=PJREDDIE).net.policy) == (
         "sgdr",

@@ -142,7 +142,7 @@ class YoloTraining:
             max_truths=options.integer("max", context.dialect.max_truths, 1, 100000),
             jitter=options.number("jitter", 0.2, 0),
             resize=options.number("resize", 1.0, 0) if extended else 1.0,
-            random=options.number("random", 0, 0),
+            random=options.number("random", 0, 0) if extended else options.integer("random", 0, 0),
             all_anchors=anchors,
             mask=mask,
         )

@@ -58,7 +58,7 @@ class RegionTraining:
             max_truths=options.integer("max", context.dialect.max_truths if extended else 30, 1, 100000),
             jitter=options.number("jitter", 0.2, 0),
             resize=options.number("resize", 1.0, 0) if extended else 1.0,
-            random=options.number("random", 0, 0),
+            random=options.number("random", 0, 0) if extended else options.integer("random", 0, 0),
         )
 
 
