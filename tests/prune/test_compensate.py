@@ -44,6 +44,13 @@ def entering_heads(model: Model, x: torch.Tensor) -> torch.Tensor:
         return build(model).double()(x.double(), want=[1])[1]
 
 
+@pytest.fixture
+def noiseless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Least squares alone, whose results are exact where nothing is lost."""
+    monkeypatch.setattr(compensate_file, "NOISE", 0.0)
+
+
+@pytest.mark.usefixtures("noiseless")
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("name", CONSUMERS)
 def test_a_low_rank_input_loses_nothing(name: str, normalized: bool) -> None:
@@ -154,6 +161,70 @@ def test_a_refit_is_never_above_the_plain_cut(seed: int) -> None:
     assert errors[0] <= errors[1] * (1 + 1e-9) + 1e-12 * float((wanted**2).sum())
 
 
+def fit_to(z: np.ndarray, weight: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Refitted weights [n, D] for inputs z [D, M], each half of them a fold."""
+    moments = Moments.zero(Consumer(0, 1, np.zeros((1, len(z)), np.int64), 1), len(weight), torch.device("cpu"))
+    for picture in range(2):
+        some = z[None, :, picture::2]
+        moments.add(picture, torch.from_numpy(some), torch.from_numpy(weight @ some))
+    return refit(torch.from_numpy(weight[None]), moments, keep).weight[0].numpy()
+
+
+def test_noise_is_a_ridge_on_inputs_less_their_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as least squares over many copies of the inputs, each with noise of its own added (Bishop 1995)."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=(5, 400)) * np.array([[1.0], [0.3], [2.0], [0.1], [1.0]]) + rng.normal(size=(5, 1)) * 10
+    z[4] = z[:4].sum(0)
+    weight = rng.normal(size=(3, 5))
+    keep = np.arange(5) < 4
+    monkeypatch.setattr(compensate_file, "NOISE", 0.3)
+    monkeypatch.setattr(compensate_file, "RIDGES", (1e-9, 1e-9))
+    fitted = fit_to(z, weight, keep)[:, :4]
+    spread = np.mean([z[:4, picture::2].var(1) for picture in range(2)], 0)  # as the folds have it
+    energy = 0.3 * (spread + spread.mean())
+    assert np.abs(fitted - noisy_fit(z, weight, energy)).max() < 1e-6
+    # and what the closed form says is what sampling says
+    copies = np.tile(z[:4], 2000) + rng.normal(size=(4, 400 * 2000)) * np.sqrt(energy)[:, None]
+    wanted = np.tile(weight @ z - weight[:, :4] @ z[:4], 2000)
+    design = np.concatenate([copies, np.ones((1, copies.shape[1]))])
+    # The noise is on what the change multiplies: what the kept weights gave stays as it was.
+    change = np.linalg.solve(design @ design.T, design @ wanted.T).T[:, :4]
+    assert worst(fitted - weight[:, :4], change) < 0.01
+
+
+def noisy_fit(z: np.ndarray, weight: np.ndarray, energy: np.ndarray) -> np.ndarray:
+    """Weights of the first four inputs that give what the fifth did, by the normal equations of centred inputs."""
+    x = z[:4] - z[:4].mean(1, keepdims=True)
+    gone = z[4:] - z[4:].mean(1, keepdims=True)
+    change = np.linalg.solve(x @ x.T + np.diag(energy) * z.shape[1], x @ (weight[:, 4:] @ gone).T).T
+    return np.asarray(weight[:, :4] + change)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_inputs_that_hardly_vary_or_are_alike_get_no_huge_weights(seed: int) -> None:
+    """What went depends on the difference of two inputs that are alike, and on one that is nearly constant."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(8, 2000))
+    z[1] = z[0] + 0.01 * rng.normal(size=2000)
+    z[2] = 5 + 1e-3 * rng.normal(size=2000)
+    z[6] = 100 * (z[1] - z[0]) + z[3]
+    z[7] = 1000 * (z[2] - 5) + z[3]
+    weight = rng.normal(size=(4, 8))
+    keep = np.arange(8) < 6
+    largest = np.abs(fit_to(z, weight, keep)).max()
+    assert largest < 3 * np.abs(weight).max()
+
+
+def test_without_noise_they_get_them(noiseless: None) -> None:
+    """The same inputs: the guard above is no accident."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(8, 2000))
+    z[1] = z[0] + 0.01 * rng.normal(size=2000)
+    z[6] = 100 * (z[1] - z[0]) + z[3]
+    weight = rng.normal(size=(4, 8))
+    assert np.abs(fit_to(z, weight, np.arange(8) != 6)).max() > 30 * np.abs(weight).max()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_mean_of_what_went_comes_back_however_little_the_pictures_tell(seed: int) -> None:
     """Independent channels, few samples: only the constant can help, and the ridge does not hold it."""
@@ -246,6 +317,7 @@ def test_masked_is_slim_after_compensation(seed: int) -> None:
     assert max(worst(a[index].numpy(), b[index].numpy()) for index in want) < 1e-9
 
 
+@pytest.mark.usefixtures("noiseless")
 def test_dead_and_repeated_channels_go_first_and_cost_nothing() -> None:
     model = random_model(graph_of(net(CONSUMERS["1x1"])), 6)
     first = dict(model.weights.layers[0])

@@ -13,6 +13,7 @@ import pytest
 from tests.helpers import graph_of, random_model, worst
 from tests.prune.test_compensate import entering_heads, net, pictures, small_connected
 from yoloprune.darknet.model import Model
+from yoloprune.prune import compensate as compensate_file
 from yoloprune.prune import moments as moments_file
 from yoloprune.prune.channels import trace
 from yoloprune.prune.compensate import compensate
@@ -34,6 +35,12 @@ def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments_file, "LARGEST", 10_000)
 
 
+@pytest.fixture
+def noiseless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Least squares alone."""
+    monkeypatch.setattr(compensate_file, "NOISE", 0.0)
+
+
 def low_rank(name: str, activation: str = "linear") -> Model:
     """8 channels of which 7 repeats 0, and 3 repeats 2: in a grouped layer, within one group each."""
     text = net(CONSUMERS[name]).replace("linear", activation, 1)
@@ -46,7 +53,7 @@ def low_rank(name: str, activation: str = "linear") -> Model:
     return model.with_weights(type(model.weights)(model.weights.header, (first, *model.weights.layers[1:])))
 
 
-@pytest.mark.usefixtures("mixing")
+@pytest.mark.usefixtures("mixing", "noiseless")
 @pytest.mark.parametrize("name", CONSUMERS)
 def test_what_other_channels_hold_comes_back(name: str) -> None:
     model = low_rank(name, "leaky")

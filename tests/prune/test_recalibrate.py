@@ -10,9 +10,15 @@ from tests.helpers import graph_of, random_model, worst
 from tests.prune.graphs import random_cfg
 from tests.prune.test_compensate import pictures
 from yoloprune.choices import RECALIBRATE
+from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
+from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
-from yoloprune.prune.channels import trace
+from yoloprune.darknet.weights import Weights
+from yoloprune.prune import recalibrate as recalibrate_file
+from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.compensate import compensate
 from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.recalibrate import LEAST_VARIANCE, restate
 from yoloprune.prune.slim import mask
 
 CONV = "[convolutional]\nbatch_normalize=1\nactivation=leaky\npad=1\nfilters="
@@ -71,3 +77,76 @@ def test_only_statistics_change(text: str, seed: int) -> None:
                 assert np.array_equal(cut.weights.layers[layer][name][gone], array[gone])
             else:
                 assert np.array_equal(cut.weights.layers[layer][name], array)
+
+
+def shrunken(text: str, seed: int) -> tuple[Model, Model, Channels, KeepAtoms, list[torch.Tensor]]:
+    """A model, its refitted cut to a third, what is left, pictures."""
+    model = random_model(graph_of(text), seed)
+    channels = trace(model.graph)
+    keep = channels.all_kept()
+    for group in channels.groups:
+        keep[group.atoms[: 2 * len(group.atoms) // 3]] = False
+    batches = pictures(model, 12, seed)
+    return model, compensate(model, channels, keep, batches), channels, keep, batches
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect", "seed"),
+    [(TEXT, PJREDDIE, 0), (TEXT, ALEXEYAB, 0), *((random_cfg(seed), ALEXEYAB, seed) for seed in range(4))],
+)
+def test_a_restated_network_computes_the_same(text: str, dialect: Dialect, seed: int) -> None:
+    model, cut, channels, keep, batches = shrunken(text, seed)
+    model, cut = (Model(graph_of(text, dialect), each.weights) for each in (model, cut))
+    again = restate(model, cut, channels, keep, batches)
+    want = model.graph.entering
+    x = pictures(model, 4, seed + 100)[0].double()
+    with torch.inference_mode():
+        a, b = (build(each).double()(x, want) for each in (again, cut))
+    assert max(worst(a[index].numpy(), b[index].numpy()) for index in want) < 1e-5  # arrays are float32
+    masked = mask(again, channels, keep)
+    for before, after in zip(again.weights.layers, masked.weights.layers, strict=True):
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_training_starts_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch statistics of all pictures at once change nothing in a restated network, and much in one that is not."""
+    monkeypatch.setattr(recalibrate_file, "LEAST_VARIANCE", 0.0)
+    model, cut, channels, keep, batches = shrunken(TEXT, 1)
+    again = restate(model, cut, channels, keep, batches)
+    x = torch.cat(batches)
+    changes = []
+    for each in (again, cut):
+        network = build(each)
+        with torch.no_grad():
+            measured = network(x, [5])[5].numpy()
+            for module in list(network.layers)[2:5]:  # what changed
+                module.train()
+            changes.append(worst(network(x, [5])[5].numpy(), measured))
+    assert changes[0] < 1e-3 < 0.1 < changes[1]
+
+
+def test_restated_variances_keep_what_readers_add_to_them_small() -> None:
+    model, cut, channels, keep, batches = shrunken(TEXT, 2)
+    layers = [dict(arrays) for arrays in cut.weights.layers]
+    layers[2]["weight"] = layers[2]["weight"] * np.float32(1e-4)  # next to constant now
+    layers[3]["weight"] = layers[3]["weight"] * np.float32(1e-4)
+    layers[3]["variance"] = np.full_like(layers[3]["variance"], 1e-3)
+    cut = cut.with_weights(Weights(cut.weights.header, tuple(layers)))
+    again = restate(model, cut, channels, keep, batches)
+    for layer, least in ((2, LEAST_VARIANCE), (3, np.float32(1e-3))):
+        kept = channels.kept_outputs(layer, keep)
+        assert (again.weights.layers[layer]["variance"][kept] == np.float32(least)).all()
+
+
+def test_what_a_cut_does_not_reach_keeps_its_values() -> None:
+    model = random_model(graph_of(TEXT), 3)
+    channels = trace(model.graph)
+    keep = channels.all_kept()
+    keep[channels.groups[0].atoms[[1, 4, 6]]] = False
+    batches = pictures(model, 8, 3)
+    cut = Cutter(model, channels, channels.all_kept(), lambda: batches).together(keep)
+    for layer in (0, 1):
+        left = channels.kept_outputs(layer, keep)
+        for name, array in cut.weights.layers[layer].items():
+            assert np.array_equal(array[left], model.weights.layers[layer][name][left])
+    assert not np.array_equal(cut.weights.layers[2]["variance"], model.weights.layers[2]["variance"])

@@ -9,6 +9,10 @@ inputs and the target t of the unpruned consumer, its weights times its inputs,
 The ridge pulls toward the plain cut, not toward 0, so what the pictures say nothing about stays as it was. How hard it
 pulls is tried on unseen pictures (cross-validation: Stone 1974): places of one picture are much alike, so neither their
 number nor what is left unexplained on them tells how far a fit can be trusted on another.
+
+Each input also counts as noisy, which is the same as a further ridge (Bishop 1995, Training with noise is equivalent to
+Tikhonov regularization): training moves inputs a little apart from each other, by batch statistics and by its updates.
+A refit in which large weights of nearly constant or collinear inputs cancel would not survive that.
 """
 
 from __future__ import annotations
@@ -38,6 +42,10 @@ RIDGES: Final = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-9)
 ENOUGH: Final = 0.7
 """Share of the most that a ridge explains on unseen pictures. What a ridge holds back is an error of the same sign in
 all pictures, which adds up over layers; the noise that a weaker one lets in does less harm for the same sum."""
+
+NOISE: Final = 0.01
+"""Variance of the noise that a refit has to bear on each input, as a share of that input's own variance and of the mean
+variance of all: a tenth of a standard deviation, as the mean of a hundred independent places has it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
         read = gram[:, rows]
         a = read[:, :, rows]
         missing = cross[:, rows] - a @ start.mT if cross.shape[2] else read[:, :, gone] @ weight[:, :, gone].mT
-        folds.append((a, missing))
+        folds.append((a + torch.diag_embed(_noise(a)), missing))
     a, b = (sum(parts, torch.zeros_like(parts[0])) for parts in zip(*folds, strict=True))
     change = torch.zeros_like(b)
     ridge = _ridge(a, b, folds)
@@ -82,6 +90,15 @@ def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
     fitted = torch.zeros_like(weight)
     fitted[:, :, kept] = start[:, :, :-1] + change[:, :, :-1]
     return Fit(fitted, change[:, :, -1])
+
+
+def _noise(a: Tensor) -> Tensor:
+    """What noise adds to the sums of squares `a` [G, K, K] of each input [G, K]; none on the constant, the last."""
+    sums, count = a[:, :-1, -1], a[:, -1:, -1]
+    squares = a.diagonal(dim1=1, dim2=2)[:, :-1]
+    variances = (squares - sums**2 / count.clamp(min=1)).clamp(min=0)
+    noise = NOISE * (variances + variances.mean(1, keepdim=True))
+    return torch.cat([noise, torch.zeros_like(count)], 1)
 
 
 def _ridge(a: Tensor, b: Tensor, folds: Sequence[tuple[Tensor, Tensor]]) -> float | None:

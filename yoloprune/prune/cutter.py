@@ -17,7 +17,7 @@ from yoloprune.prune.channels import Channels, Group, KeepAtoms
 from yoloprune.prune.compensate import compensate, compensate_alone
 from yoloprune.prune.criteria import CRITERIA, Evidence
 from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers, summed
-from yoloprune.prune.recalibrate import recalibrate
+from yoloprune.prune.recalibrate import recalibrate, restate
 from yoloprune.prune.sensitivity import Curve
 from yoloprune.prune.slim import mask
 
@@ -104,5 +104,8 @@ class Cutter:
         """The cut of several groups at once, front to back."""
         if not self.batches or keep.sum() == self.keep.sum() or self.compensation == NOTHING:
             return mask(self.model, self.channels, keep)
-        compensated = compensate if self.compensation == REFIT else recalibrate
-        return compensated(self.model, self.channels, keep, self.batches, device=self.device)
+        about = (self.model, self.channels, keep, self.batches)
+        if self.compensation != REFIT:
+            return recalibrate(*about, device=self.device)
+        pruned = compensate(*about, device=self.device)
+        return restate(self.model, pruned, self.channels, keep, self.batches, device=self.device)

@@ -1,22 +1,34 @@
-"""Batch norm's statistics of a cut network, measured anew: what others do instead of refitting (`--bn-recalibrate`).
+"""Batch norm's statistics of a pruned network, measured anew.
 
-Weights stay as they are. Front to back, so that every layer sees inputs as they will be.
+`recalibrate` does it instead of refitting, as others do (`--bn-recalibrate`): weights stay, the output changes, so it
+goes front to back and every layer sees inputs as they will be. `restate` does it behind a refit: scale and bias change
+with the statistics, so that the output stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.convolution import Affine
+from yoloprune.darknet.layers.norm import fold, inverse_deviation
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
+from yoloprune.darknet.weights import Arrays, Weights
 from yoloprune.prune.channels import Channels, KeepAtoms
 from yoloprune.prune.slim import mask, mesh
 from yoloprune.prune.walk import MEMORY, Walk, touched_by
+
+LEAST_VARIANCE: Final = 0.01
+"""Restated variances below the old ones are at least this, a thousand times the small number under the root: readers
+add different ones (1e-5, 1e-6), and would compute different things."""
 
 
 def recalibrate(
@@ -40,19 +52,104 @@ def recalibrate(
     for layer, module in zip(model.graph.layers, network.layers, strict=True):
         if not (isinstance(module, Affine) and module.normalized and layer.index in disturbed):
             continue
-        count, total, squares = 0, torch.zeros_like(module.mean).double(), torch.zeros_like(module.mean).double()
+        sums = _Sums(module)
         with torch.no_grad():
             for (x,) in walk.inputs(layer.index):
-                raw = module.linear(x, module.weight, None).double()
-                count += raw.numel() // raw.shape[1]
-                total += raw.sum((0, 2, 3))
-                squares += raw.square().sum((0, 2, 3))
-            mean = total / count
+                sums.add(x)
+            mean, variance = sums.statistics()
             kept = torch.from_numpy(channels.kept_outputs(layer.index, keep)).to(mean.device)
-            variance = (squares - count * mean**2).clamp(min=0) / max(count - 1, 1)
             module.mean.copy_(torch.where(kept, mean.float(), module.mean))
             module.variance.copy_(torch.where(kept, variance.float(), module.variance))
     return masked.with_weights(network.get_weights(model.weights.header))
+
+
+def restate(
+    model: Model,
+    pruned: Model,
+    channels: Channels,
+    keep: KeepAtoms,
+    batches: Iterable[Tensor],
+    *,
+    device: str | torch.device = "cpu",
+) -> Model:
+    """`pruned` with the statistics that it has on all pictures, and the same outputs.
+
+    A refit gives each layer inputs much like before, but not their variance. Running statistics of before the cut are
+    then wrong: training, which normalizes by those of its batch, would compute another network from the first step on.
+    Here mean and variance of each kept filter that computes otherwise than in `model` become what they are, not below
+    min(old variance, LEAST_VARIANCE); scale and bias give the same output with them. Sections other than
+    [convolutional] and [connected], and those that share arrays, stay.
+
+    batches: calibration pictures as network input [B,C,H,W].
+    """
+    network = build(pruned, device)
+    shared = {layer.shares for layer in model.graph.layers} | {
+        layer.index for layer in model.graph.layers if layer.shares is not None
+    }
+    sums: dict[int, _Sums] = {}
+    with ExitStack() as hooks, torch.inference_mode():
+        for index in sorted(_disturbed(model, pruned, channels, keep) - shared):
+            module = network.layers[index]
+            if isinstance(module, Affine) and module.normalized:
+                sums[index] = _Sums(module)
+                hooks.callback(module.register_forward_pre_hook(sums[index].hear).remove)
+        for batch in batches:
+            network(batch.to(device))
+    layers = list(pruned.weights.layers)
+    for index, each in sums.items():
+        if not each.count:
+            continue  # no output of the network depends on it
+        kept = channels.kept_outputs(index, keep)
+        mean, variance = (values.cpu().numpy() for values in each.statistics())
+        restated = _restated(layers[index], mean, variance, model.graph.dialect)
+        layers[index] = {
+            name: np.where(kept, restated[name], array).astype(np.float32) if name in restated else array
+            for name, array in layers[index].items()
+        }
+    return pruned.with_weights(Weights(pruned.weights.header, tuple(layers)))
+
+
+def _restated(
+    arrays: Arrays, mean: NDArray[np.float64], variance: NDArray[np.float64], dialect: Dialect
+) -> Mapping[str, NDArray[np.float64]]:
+    """Batch norm's arrays [N] around other statistics, giving the same output."""
+    scale, bias, old_mean, old = (
+        torch.from_numpy(arrays[name].astype(np.float64)) for name in ("scale", "bias", "mean", "variance")
+    )
+    new = torch.maximum(torch.from_numpy(variance), old.clamp(max=LEAST_VARIANCE))
+    factor, offset = fold(scale, bias, old_mean, old, dialect)
+    wanted = torch.from_numpy(mean)
+    restated = {
+        "scale": factor / inverse_deviation(new, dialect),
+        "bias": offset + factor * wanted,
+        "mean": wanted,
+        "variance": new,
+    }
+    return {name: values.numpy() for name, values in restated.items()}
+
+
+class _Sums:
+    """Of what a layer's batch norm normalizes, filter by filter, in float64."""
+
+    def __init__(self, module: Affine) -> None:
+        self.module, self.count = module, 0
+        self.total, self.squares = (torch.zeros_like(module.mean, dtype=torch.float64) for _ in range(2))
+
+    def add(self, x: Tensor) -> None:
+        """The layer's input [B,C,H,W]."""
+        raw = self.module.linear(x, self.module.weight, None).double()
+        self.count += raw.numel() // raw.shape[1]
+        self.total += raw.sum((0, 2, 3))
+        self.squares += raw.square().sum((0, 2, 3))
+
+    def hear(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
+        """As a hook of the layer."""
+        self.add(inputs[0])
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean, and variance as Darknet has it: M - 1 for M places."""
+        mean = self.total / self.count
+        return mean, (self.squares - self.count * mean**2).clamp(min=0) / max(self.count - 1, 1)
 
 
 def _disturbed(model: Model, masked: Model, channels: Channels, keep: KeepAtoms) -> set[int]:
