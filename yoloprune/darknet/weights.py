@@ -266,18 +266,26 @@ def _check_length(length: int, header: Header, layers: Sequence[Layer], file: st
     wanted = f"expected {needed} bytes by the cfg, found {length}"
     disagreement = header.disagreement(length, count(layers))
     if disagreement is not None:
-        raise InputError(f"byte 0: {disagreement}; or is the end cut off? {wanted}", file=file)
+        cut = f"; or it {_end(length, header, layers)}" if length < needed else ""
+        raise InputError(f"byte 0: {disagreement}{cut}: {wanted}", file=file)
     if length > needed:
         raise InputError(f"byte {needed}: {wanted}; is it the weights of another cfg?", file=file)
+    raise InputError(f"byte {length}: {_end(length, header, layers)}: {wanted}", file=file)
+
+
+def _end(length: int, header: Header, layers: Sequence[Layer]) -> str:
+    """Where a file that is too short ends."""
     at = header.size
     for layer in layers:
         if at == length and count([layer]):
-            partial = "a partial file, which training can start from, and pruning with --allow-partial"
-            raise InputError(f"byte {length}: ends before {layer}: {partial}: {wanted}", file=file)
+            return (
+                f"ends before {layer}: a partial file, which training can start from, and pruning with --allow-partial"
+            )
         for spec in layer.tensors():
             at += 4 * _stored(layer, spec)
             if at > length:
-                raise InputError(f"byte {length}: ends within {layer}, {spec.name}: {wanted}", file=file)
+                return f"ends within {layer}, {spec.name}"
+    raise ValueError(f"{length} bytes are enough")
 
 
 def _check_not_text(payload: NDArray[np.uint8], file: str) -> None:
