@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ def test_an_analysis_of_weights_that_were_replaced_is_in_nobodys_way(made: Bench
     job = open_job(space)
     plot_sensitivity(between, look.gains(job, between), look.frontier(job, between), space / "between.png")
     assert (space / "between.png").stat().st_size > 1000
+    cut = job.workspace.last
+    job.workspace.with_round(replace(cut, pruned=replace(cut.pruned, accuracy=0.0))).save()  # no training is worse
     finetune(iterations=2, workspace=space)
     again = ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
     assert again.setup.weights != between.setup.weights

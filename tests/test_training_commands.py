@@ -15,6 +15,7 @@ from tests.test_cli import answer, call
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load_graph
+from yoloprune.detect.measure import Measure
 from yoloprune.errors import InputError
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import Step
@@ -101,6 +102,44 @@ def test_train_starts_from_the_first_layers_of_a_file(made: Bench, tmp_path: Pat
     refused = call(*words, "-o", tmp_path / "b", "--pretrained", partial, status=2).stderr
     assert "tiny.conv.3: byte" in refused
     assert "ends within layer 2" in refused
+
+
+def test_a_network_that_more_training_does_not_help_stays(
+    made: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = load_graph(made.cfg, ALEXEYAB)
+    partial = tmp_path / "tiny.conv.3"
+    partial.write_bytes(made.weights.read_bytes()[: 20 + 4 * weights_file.count(graph.layers[:3])])
+    words = ["train", made.cfg, "--data", made.data, "--iterations", 2, "--workers", 0, "--pretrained"]
+    for start, metrics in ((made.weights, [0.7, 0.5, 0.6]), (partial, [0.5, 0.6])):  # new heads aren't measured
+        turn = iter(metrics)
+        monkeypatch.setattr(Measure, "accuracy", lambda self, network, turn=turn: next(turn))
+        out, whole = tmp_path / start.name[-1], start == made.weights
+        result = call(*words, start, "-o", out)
+        assert ("training did not help: map50_present 0.7000 before, at best 0.6000" in result.stderr) == whole
+        assert ("lower learning_rate=" in result.stderr) == whole
+        best, last = (weights_file.read(out / f"tiny-{name}.weights", graph.layers) for name in ("best", "last"))
+        begun = weights_file.read(made.weights, graph.layers)
+        assert (best.header.seen, last.header.seen) == (0 if whole else 2 * 4, 2 * 4)
+        assert (best.layers[4]["weight"] == begun.layers[4]["weight"]).all() == whole
+        assert (last.layers[4]["weight"] != begun.layers[4]["weight"]).any()
+
+
+def test_finetuning_never_ends_below_its_start_without_a_word(space: Path) -> None:
+    job = space / "workspace.json"
+    text = json.loads(job.read_text())
+    text["rounds"][0]["pruned"]["accuracy"] = 0.9999  # what no network of this size reaches
+    job.write_text(json.dumps(text))
+    result = call("finetune", "--iterations", 2, "--workers", 0, "-w", space, "--json", "-")
+    said, found = result.stderr, json.loads(result.stdout)
+    assert "training did not help: map50_present 0.9999 before, at best 0." in said
+    assert "the weights that it began with stay" in said
+    assert "--learning-rate (0.005 this time)" in said
+    assert "--distill" in said
+    assert found["after"] == found["before"] == answer("status", "-w", space)["rounds"][0]["finetuned"]
+    folder = space / "round-1"
+    assert (folder / "finetuned.weights").read_bytes() == (folder / "pruned.weights").read_bytes()
+    assert (folder / "training" / "last.weights").read_bytes() != (folder / "pruned.weights").read_bytes()
 
 
 def test_a_teacher_needs_no_labels(made: Bench, space: Path, tmp_path: Path) -> None:

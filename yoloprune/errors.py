@@ -28,7 +28,7 @@ class ReaderError(Exception):
 
 
 class InputWarning(UserWarning):
-    """Something odd in a user's file that doesn't stop anything. Its text is as an InputError's."""
+    """Something odd in a user's file, or in what came of it, that stops nothing. Its text is as an InputError's."""
 
 
 def warn(message: str, *, file: str | Path | None = None, line: int | None = None) -> None:

@@ -27,6 +27,7 @@ from yoloprune.errors import InputError
 from yoloprune.train import loop
 from yoloprune.train.batches import batches
 from yoloprune.train.loop import train
+from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.processes import joined
 from yoloprune.train.progress import Progress
 from yoloprune.train.ranks import rank_of
@@ -66,7 +67,8 @@ def killed_again_and_again(folder: Path) -> None:
 
 def together(folder: Path) -> None:
     """A run that processes share, or one process alone."""
-    model, recipe = fresh(NORMS.replace("subdivisions=2", f"subdivisions={os.environ['PARTS']}"))
+    text = NORMS.replace("subdivisions=2", f"subdivisions={os.environ['PARTS']}")
+    model, recipe = fresh(text.replace("=0.002", f"={os.environ.get('RATE', '0.002')}"))
     recipe = replace(recipe, iterations=5)
     with joined("cpu"):
         found = train(
@@ -74,6 +76,20 @@ def together(folder: Path) -> None:
         )
     if rank_of() == 0:
         weights_file.write(folder / "last.weights", found.last, model.graph.layers, force=True)
+
+
+def spoilt(folder: Path) -> None:
+    """As `together`, but one process has no numbers after its third update, and alone knows of it; at the full rate."""
+    original = Optimizer.step
+
+    def step(optimizer: Optimizer, iteration: int, rate: float) -> None:
+        original(optimizer, iteration, rate)
+        if (rank_of(), iteration, rate) == (1, 3, 0.002):
+            with torch.no_grad():
+                optimizer._parameters[0][0].fill_(np.nan)
+
+    Optimizer.step = step  # type: ignore[method-assign]
+    together(folder)
 
 
 def loading(folder: Path) -> None:
@@ -179,10 +195,12 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(tmp_path: Path) -
     assert found.history == expected.history
 
 
-@pytest.mark.parametrize("parts", ["1", "2"])
+@pytest.mark.parametrize(("kind", "parts", "rate"), [("together", "1", "0.002"), ("together", "2", "0.002"),
+                                                     ("spoilt", "2", "0.001")])  # fmt: skip
 def test_two_processes_are_one_with_twice_the_mini_batches(
-    one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: str
+    one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, parts: str, rate: str
 ) -> None:
+    """Also where numbers end in one of them: both go back then, and on as one process at half the rate."""
     (tmp_path / "images").mkdir()
     drawn_images(tmp_path / "images")
     alone, shared = tmp_path / "alone", tmp_path / "shared"
@@ -191,10 +209,11 @@ def test_two_processes_are_one_with_twice_the_mini_batches(
         (folder / "images").symlink_to(tmp_path / "images")
     model, _ = fresh(NORMS)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    with started(launch, shared, "together", PARTS=parts) as process:
+    with started(launch, shared, kind, PARTS=parts) as process:
         process.communicate()
     assert process.returncode == 0
     monkeypatch.setenv("PARTS", "2")
+    monkeypatch.setenv("RATE", rate)
     together(alone)
     one, two = (weights_file.read(folder / "last.weights", model.graph.layers) for folder in (alone, shared))
     assert one.header == two.header
@@ -234,4 +253,5 @@ def test_processes_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 if __name__ == "__main__":
-    {"killed": killed_again_and_again, "together": together, "loading": loading}[sys.argv[2]](Path(sys.argv[1]))
+    kinds = {"killed": killed_again_and_again, "together": together, "spoilt": spoilt, "loading": loading}
+    kinds[sys.argv[2]](Path(sys.argv[1]))

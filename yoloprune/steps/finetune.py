@@ -11,7 +11,7 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.errors import InputError
 from yoloprune.prune.slim import free
 from yoloprune.steps.job import Step, Watch, check_readable, job_of, open_job, unwatched
-from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images
+from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images, warn_of_no_gain
 from yoloprune.train.lesson import Lesson
 from yoloprune.train.loop import train
 from yoloprune.train.processes import joined
@@ -33,6 +33,8 @@ class Finetuned:
     """Weights of the best accuracy, which later steps take."""
     last: Path
     """Weights after the last iteration."""
+    iteration: int
+    """After which accuracy was best; 0: before the first, so that `best` are the weights that it began with."""
     written: bool
     """False after a dry run."""
 
@@ -62,7 +64,8 @@ def finetune(
     Exactly one of epochs (passes over the train list) and iterations (updates). learning_rate and batch as
     `Recipe.for_finetuning` says. distill: the unpruned network teaches, beside the labels or without them. freeze:
     layers that stay as they are. ema: instead of the cfg's ema_alpha. early_stop: measurements without a better one
-    after which training ends, 0: none. An interrupted run goes on from its checkpoint; force starts it anew.
+    after which training ends, 0: none. Where training raises accuracy at no time, the pruned weights stay the best, and
+    an InputWarning says what to try. An interrupted run goes on from its checkpoint; force starts it anew.
     """
     if (epochs is None) == (iterations is None):
         raise InputError("expected one of --epochs and --iterations")
@@ -107,7 +110,7 @@ def finetune(
     text = f"{recipe.iterations} iterations of {recipe.images} pictures, taught {taught}"
     watch(Step("finetune", 0, recipe.iterations, text))
     if dry_run:
-        return Finetuned(last.pruned, last.pruned, best, final, written=False)
+        return Finetuned(last.pruned, last.pruned, best, final, 0, written=False)
     measure = job.measure(device)
     check_readable([*images.images, *measure.pictures.paths], graph, watch)
     if force and not rank_of():
@@ -123,20 +126,29 @@ def finetune(
             lesson=lesson,
             evaluate=measure.accuracy,
             measured=measured_by(measure),
+            start=last.pruned.accuracy,
             resume=True,
             device=place,
             workers=workers,
             progress=follower(watch, "finetune"),
         )
     if rank_of():
-        return Finetuned(last.pruned, last.pruned, best, final, written=False)
+        return Finetuned(last.pruned, last.pruned, best, final, 0, written=False)
     assert trained.best_metric is not None  # measured at the end at the least
     job.workspace.forget_behind(last.number)
     weights_file.write(best, trained.best, graph.layers, force=True)
     weights_file.write(final, trained.last, graph.layers, force=True)
     after = job.figures(trained.best_metric, job.keep)
     job.workspace.with_round(replace(last, finetuned=after)).save()
-    return Finetuned(last.pruned, after, best, final, written=True)
+    warn_of_no_gain(trained, after.metric, _remedy(recipe, distill=distill))
+    return Finetuned(last.pruned, after, best, final, trained.best_iteration, written=True)
+
+
+def _remedy(recipe: Recipe, *, distill: bool) -> str:
+    """What to try where training didn't help."""
+    more = "more iterations" if distill else "more iterations or --distill"
+    lower = f"a lower --learning-rate ({recipe.schedule.learning_rate:g} this time)"
+    return f"try finetune --force with {lower}, {more}, or prune --force with a smaller cut (--threshold)"
 
 
 def check_epochs(epochs: float) -> None:

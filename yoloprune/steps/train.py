@@ -14,7 +14,7 @@ from yoloprune.darknet.weights import Header
 from yoloprune.detect.measure import load_measure
 from yoloprune.errors import InputError
 from yoloprune.steps.job import Step, Watch, check_readable, figures_of, find_data, unwatched
-from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images
+from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images, warn_of_no_gain
 from yoloprune.train.loop import CHART, CHECKPOINT, LOG, train
 from yoloprune.train.processes import joined
 from yoloprune.train.ranks import rank_of
@@ -36,7 +36,7 @@ class TrainedNetwork:
     log: Path
     chart: Path
     iteration: int
-    """After which update accuracy was best."""
+    """After which update accuracy was best; 0: before the first."""
     iterations: int
     """Updates of the run."""
     layers: int
@@ -90,6 +90,8 @@ def train_network(
     else:
         weights, taken = weights_file.read_partial(pretrained, graph.layers, seed)
         weights = replace(weights, header=Header())
+        # A network that has been trained before may be no better for more of it; a new head finds nothing yet.
+        recipe = replace(recipe, evaluate_start=taken == len(graph.layers))
     learnt = train_images(known, graph)
     measure = load_measure(graph, known, metric=metric, letterbox=letterbox, limit=images, device=device)
     check_readable([*learnt.images, *measure.pictures.paths], graph, watch)
@@ -123,5 +125,6 @@ def train_network(
     assert trained.best_metric is not None  # measured at the end at the least
     weights_file.write(best, trained.best, graph.layers, force=True)
     weights_file.write(last, trained.last, graph.layers, force=True)
+    warn_of_no_gain(trained, measure.steering, "try a lower learning_rate= in [net] or more --iterations")
     figures = figures_of(graph, model, measure.steering, trained.best_metric)
     return TrainedNetwork(figures, *files, trained.best_iteration, recipe.iterations, taken)

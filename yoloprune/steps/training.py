@@ -9,7 +9,9 @@ import torch
 from yoloprune.darknet.data import ClassSplit, DataFile, Split, load_classes, load_split
 from yoloprune.darknet.model import Graph
 from yoloprune.detect.measure import Measure
+from yoloprune.errors import warn
 from yoloprune.steps.job import Step, Watch
+from yoloprune.train.loop import Trained
 from yoloprune.train.progress import Progress
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.unsupported import unsupported
@@ -55,6 +57,16 @@ def follower(watch: Watch, stage: str) -> Callable[[Progress], None]:
         watch(Step(stage, record.iteration, now.iterations, text))
 
     return tell
+
+
+def warn_of_no_gain(trained: Trained, metric: str, remedy: str) -> None:
+    """An InputWarning if training ended no better than it began. metric: what it is called; remedy: what to try."""
+    start, best = trained.start_metric, trained.best_metric
+    if start is None or best is None or best > start:
+        return
+    reached = max(record.metric for record in trained.history if record.metric is not None)
+    stays = "; the weights that it began with stay" if trained.best_iteration == 0 else ""
+    warn(f"training did not help: {metric} {start:.4f} before, at best {reached:.4f} after some of it{stays}; {remedy}")
 
 
 def _duration(seconds: float) -> str:

@@ -14,8 +14,13 @@ _HIGHEST = 3.0
 """The loss axis ends at so many times the median of the averages, so that the start doesn't flatten the rest."""
 
 
-def plot_training(records: Sequence[Record], iterations: int, file: Path, metric: str = "accuracy") -> None:
-    """Write a picture: averaged loss on the left axis, accuracy where it was measured on the right one."""
+def plot_training(
+    records: Sequence[Record], iterations: int, file: Path, start: float | None = None, metric: str = "accuracy"
+) -> None:
+    """Write a picture: averaged loss on the left axis, accuracy where it was measured on the right one.
+
+    start: accuracy before the first update, where it is known.
+    """
     with drawing(file, figsize=(9, 6), dpi=110, layout="constrained") as figure:
         axes = figure.add_subplot()
         averages = [record.average for record in records]
@@ -26,13 +31,11 @@ def plot_training(records: Sequence[Record], iterations: int, file: Path, metric
             axes.set_ylim(0, top if np.isfinite(top) and top > 0 else None)
             axes.set_title(f"iteration {records[-1].iteration}: average loss {averages[-1]:.3f}")
         axes.grid(alpha=0.3)
-        measured = [record for record in records if record.metric is not None]
+        known = [(0, start), *((record.iteration, record.metric) for record in records)]
+        measured = [(iteration, 100 * value) for iteration, value in known if value is not None]
         if measured:
             right = axes.twinx()
-            values = [100 * (record.metric or 0.0) for record in measured]
-            right.plot([record.iteration for record in measured], values, color="tab:red", marker=".", linewidth=1.2)
+            right.plot(*zip(*measured, strict=True), color="tab:red", marker=".", linewidth=1.2)
             right.set(ylabel=f"{metric} [%]", ylim=(0, 100))
-            best = max(values)
-            right.annotate(
-                f"best {best:.1f} %", (measured[values.index(best)].iteration, best), color="tab:red", va="bottom"
-            )
+            best = max(measured, key=lambda point: point[1])
+            right.annotate(f"best {best[1]:.1f} %", best, color="tab:red", va="bottom")

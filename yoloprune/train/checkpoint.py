@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +19,51 @@ from yoloprune.train.held import Masks
 from yoloprune.train.lesson import Lesson
 from yoloprune.train.samples import Samples
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass
-class State:
-    """A run between two updates."""
+class Snapshot:
+    """What trains, between two updates."""
 
-    run: str
-    """Fingerprint of what the run computes; see `fingerprint`."""
+    iteration: int
+    """Updates done."""
     network: dict[str, Tensor]
     optimizer: dict[str, Any]
     average: dict[str, Tensor] | None
     """The averaged network, where there is one."""
+
+
+@dataclass
+class State(Snapshot):
+    """A run between two updates."""
+
+    run: str
+    """Fingerprint of what the run computes; see `fingerprint`."""
     history: Tensor
     """[updates of the run, 5] in float64: the fields of each `Record`, NaN where there is none."""
     best: dict[str, Tensor] | None = None
     """The network of the best metric."""
     best_metric: float | None = None
     best_iteration: int = 0
-    stale: int = 0
-    """Measurements since the metric last rose."""
-    iteration: int = 0
-    """Updates done."""
-    evaluated: int = 0
-    """The last update after which accuracy was measured."""
+    """0: the weights that the run began with."""
+    start_metric: float | None = None
+    """Of the weights that the run began with, where it is known."""
+    evaluated: int = -1
+    """The last update after which accuracy was measured; -1: not even before the first."""
+    good: dict[str, Any] | None = None
+    """The fields of the `Snapshot` to go back to where numbers end; None: this very state."""
+    rollbacks: list[list[int]] = field(default_factory=list)
+    """Of each time that the run went back: the update that ended in no numbers, and the one that it went back to."""
+
+
+def kept(value: Any) -> Any:
+    """A copy, on the CPU, of a tensor or of what dicts and lists hold of them."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: kept(each) for key, each in value.items()}
+    return [kept(each) for each in value] if isinstance(value, list) else value
 
 
 def fingerprint(model: Model, samples: Samples, masks: Masks | None, lesson: Lesson, measured: str) -> str:

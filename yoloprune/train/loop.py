@@ -18,27 +18,27 @@ from yoloprune.darknet.data import ClassSplit, Split
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.weights import Weights
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, warn
 from yoloprune.train import checkpoint
-from yoloprune.train.average import Average
-from yoloprune.train.batches import batches, network_input
+from yoloprune.train.batches import batches
 from yoloprune.train.chart import plot_training
-from yoloprune.train.checkpoint import State
-from yoloprune.train.distill import Teacher
-from yoloprune.train.held import Held, Masks
+from yoloprune.train.checkpoint import Snapshot, State, kept
+from yoloprune.train.held import Masks
 from yoloprune.train.interrupt import uninterrupted
+from yoloprune.train.learner import Learner
 from yoloprune.train.lesson import Lesson
-from yoloprune.train.optimizer import Optimizer
-from yoloprune.train.processes import Processes, Statistics
-from yoloprune.train.progress import Progress, Record, records_of, write_log
+from yoloprune.train.processes import Processes
+from yoloprune.train.progress import Progress, Record, records_of, stale, write_log
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.samples import Samples
-from yoloprune.train.sized import Sized
-from yoloprune.train.step import Objective, not_finite
 
 CHECKPOINT = "last.pt"
 LOG = "log.csv"
 CHART = "chart.png"
+ROLLBACKS = 3
+"""Times that a run goes back where numbers end; each halves the rate of all updates to come."""
+_BLOWN_UP = 10.0
+"""A state whose averaged loss is more than so many times that of the last good one is none to go back to."""
 _CACHE_BYTES = 1 << 30
 _LABELS = Lesson()
 
@@ -50,8 +50,11 @@ class Trained:
     best: Weights
     """Of the best metric, the later of equals; the last where nothing was measured."""
     last: Weights
+    start_metric: float | None
+    """Of the weights that it began with, where it is known."""
     best_metric: float | None
     best_iteration: int
+    """0: the weights that it began with."""
     history: tuple[Record, ...]
 
 
@@ -66,6 +69,7 @@ def train(
     lesson: Lesson = _LABELS,
     evaluate: Callable[[Network], float] | None = None,
     measured: str = "",
+    start: float | None = None,
     resume: bool = False,
     device: str = "cpu",
     workers: int = 2,
@@ -77,36 +81,42 @@ def train(
     masks: values that stay as `TensorSpec.masked` says, exactly and all the time. lesson: who teaches. evaluate: higher
     is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. measured: what
     `evaluate` measures, and on what; figures of one run are compared, so a checkpoint goes on only with the same.
+    start: what `evaluate` gives for the weights to begin with, if that is known; they are the best until others are.
     resume: go on from the checkpoint in `folder` if there is one, else it is replaced; on a CPU the result is then, bit
     for bit, that of an undisturbed run. workers: processes that prepare pictures; they change nothing but the speed.
     cache_bytes: memory for decoded pictures, of all of them together.
+
+    Where the loss or a weight is no number, an InputWarning says so, and the run goes back to the last good state and
+    on from there at half the rate, `ROLLBACKS` times in all; a best that was measured on the way stays. Good are the
+    start, and every state after a multiple of `checkpoint_every` updates behind which the next one has a loss and its
+    average hasn't risen tenfold.
 
     Within `processes.joined` every process calls this alike; the first one measures, tells and writes, and only its
     result has a best. Mini-batches are then dealt out (see `Recipe.for_processes`), which changes nothing but rounding.
 
     KeyboardInterrupt leaves a checkpoint and goes on up. InputError: nothing to train on, a head without loss, images
-    that can't be read, a checkpoint of another run, an unwritable folder, a loss that is no number (the checkpoint
-    before it stays).
+    that can't be read, a checkpoint of another run, an unwritable folder, no numbers after all those times (the
+    checkpoint stays).
     """
     processes = Processes()
     recipe = recipe.for_processes(processes.count)
     samples = Samples.of(images, model.graph, recipe, seed, cache_bytes)
-    run = _Run(model, samples, masks, lesson, torch.device(device), folder, evaluate, measured, progress, processes)
-    run.begin(resume)
+    learner = Learner(model, recipe, seed, masks, lesson, torch.device(device), processes)
+    fingerprint = checkpoint.fingerprint(model, samples, masks, lesson, measured)
+    run = _Run(model, learner, samples, folder, evaluate, fingerprint, progress, processes)
+    run.begin(resume, start)
     # Dropout draws from torch's own generator: it is seeded at each mini-batch, and given back as it was.
-    devices = [run.device] if run.device.type == "cuda" else []
-    first = run.state.iteration * recipe.images + processes.rank * recipe.mini_batch
-    firsts = range(first, recipe.iterations * recipe.images, processes.count * recipe.mini_batch)
-    with (
-        torch.random.fork_rng(devices=devices),
-        closing(batches(samples, firsts, recipe.mini_batch, workers)) as parts,
-    ):
+    devices = [learner.device] if learner.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
         try:
             run.settle()
             while not run.done:
-                with uninterrupted():
-                    run.update(islice(parts, recipe.subdivisions // processes.count))
-                run.settle()
+                with closing(batches(run.samples, run.places(), recipe.mini_batch, workers)) as parts:
+                    went_on = True
+                    while went_on and not run.done:
+                        with uninterrupted():
+                            went_on = run.update(islice(parts, recipe.subdivisions // processes.count))
+                        run.settle()
         except KeyboardInterrupt:
             run.save()
             raise
@@ -117,60 +127,28 @@ def train(
 
 
 class _Run:
-    """A run's network, optimizer and state, and what happens to them."""
+    """The books of a run: its state, files and measurements."""
 
     def __init__(
         self,
         model: Model,
+        learner: Learner,
         samples: Samples,
-        masks: Masks | None,
-        lesson: Lesson,
-        device: torch.device,
         folder: Path,
         evaluate: Callable[[Network], float] | None,
-        measured: str,
+        fingerprint: str,
         progress: Callable[[Progress], None],
         processes: Processes,
     ) -> None:
-        self.model, self.samples, self.recipe, self.device = model, samples, samples.recipe, device
+        self.model, self.learner, self.samples, self.recipe = model, learner, samples, samples.recipe
         self.folder, self.evaluate, self.progress, self.processes = folder, evaluate, progress, processes
-        self.objective = Objective.of(model.graph)
-        self.labels = lesson.labels
-        self.teacher = Teacher(lesson.teacher, masks, device) if lesson.teacher else None
-        self.network = Network(model.graph)
-        self.network.set_weights(model.weights)
-        self.network.to(device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
-        self.held = Held(self.network, masks)
-        self.held.restore()
-        self.optimizer = Optimizer(self.network, self.recipe)
-        self._prepare()
-        self.sized = Sized(self.network)
-        self.sized.like(*self.recipe.sizes.largest(model.graph.net.input)[1:])
-        self.called = processes.wrap(self.sized)
-        self.statistics = Statistics(self.network, processes)
-        self.average = Average(self.network, self.recipe.ema_alpha) if self.recipe.ema_alpha else None
-        self.state = State(
-            checkpoint.fingerprint(model, samples, masks, lesson, measured),
-            self.network.state_dict(),
-            self.optimizer.state_dict(),
-            self.average.network.state_dict() if self.average else None,
-            torch.full((self.recipe.iterations, 5), math.nan, dtype=torch.float64),
-        )
+        history = torch.full((self.recipe.iterations, 5), math.nan, dtype=torch.float64)
+        self.state = State(iteration=0, **learner.state_dicts(), run=fingerprint, history=history)
+        self.good = self._snapshot()
+        self.stale = 0
         self.reported = 0
         self.logged = 0
         self.seconds, self.images = 0.0, 0
-
-    @property
-    def wanted(self) -> frozenset[int]:
-        """Layers whose outputs teach."""
-        taught = self.objective.wanted if self.labels else frozenset[int]()
-        return taught | (self.teacher.wanted if self.teacher else frozenset[int]())
-
-    @property
-    def measured(self) -> Network:
-        """The network that counts: the averaged one where there is one."""
-        return self.average.network if self.average else self.network
 
     @property
     def done(self) -> bool:
@@ -178,76 +156,84 @@ class _Run:
         patience = self.recipe.patience
         if self.state.iteration >= self.recipe.iterations:
             return True
-        return patience > 0 and self.processes.agreed(self.state.stale >= patience)
+        return patience > 0 and self.processes.agreed(self.stale >= patience)
 
-    def begin(self, resume: bool) -> None:
+    def places(self) -> range:
+        """Where this process's mini-batches of the updates to come begin."""
+        recipe, processes = self.recipe, self.processes
+        first = self.state.iteration * recipe.images + processes.rank * recipe.mini_batch
+        return range(first, recipe.iterations * recipe.images, processes.count * recipe.mini_batch)
+
+    def begin(self, resume: bool, start: float | None) -> None:
         """From the checkpoint if it is wanted and there is one; else write one, which shows that the folder works."""
         path = self.folder / CHECKPOINT
-        if not self.processes.agreed(resume and path.exists()):
-            self.save()
+        if self.processes.agreed(resume and path.exists()):
+            self.state = checkpoint.read(path, self.state.run)
+            self.learner.load(self.state)
+            self.good = Snapshot(**self.state.good) if self.state.good else self._snapshot()
+            self._take_up()
             return
-        self.state = checkpoint.read(path, self.state.run)
-        self.network.load_state_dict(self.state.network)
-        self.optimizer.load_state_dict(self.state.optimizer)
-        if self.average and self.state.average is not None:
-            self.average.network.load_state_dict(self.state.average)
-        self.reported = self.state.iteration
+        if start is not None:
+            if self.processes.rank == 0:
+                self._note(start)
+            self.state.evaluated = 0
+        self.save()
 
-    def update(self, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """One step of the optimizer on the mini-batches `parts`: pictures and truths as `batches` gives them."""
-        start = time.perf_counter()
-        recipe, processes, iteration = self.recipe, self.processes, self.state.iteration + 1
-        self.optimizer.zero_grad()
-        loss = torch.zeros((), device=self.device)
-        before = self.model.weights.header.seen + recipe.seen + self.state.iteration * recipe.images
-        for turn, (pixels, truths) in enumerate(parts):
-            number = turn * processes.count + processes.rank
-            drawn = np.random.default_rng((self.samples.seed, 3, self.state.iteration * recipe.subdivisions + number))
-            torch.manual_seed(int(drawn.integers(1 << 62)))
-            inputs = network_input(pixels, self.device)
-            last = (turn + 1) * processes.count == recipe.subdivisions
-            seen = before + (number + 1) * recipe.mini_batch
-            with processes.gathering(self.called, last):
-                loss += self._backward(inputs, truths.to(self.device), seen)
-        value = float(processes.total(loss)) / recipe.images
-        if not math.isfinite(value):
-            where = not_finite(self.sized.like(*inputs.shape[2:]), inputs)
-            kept = f"{self.folder / CHECKPOINT} holds the last good weights"
-            raise InputError(f"iteration {iteration}: the loss is {value}, first in {where}; {kept}")
-        self.held.silence()
-        rate = recipe.schedule.rate(iteration)
-        self.optimizer.step(iteration, rate)
-        self.held.restore()
-        if self.average:
-            self.average.follow(self.network, iteration)
-        history = self.state.history
-        average = 0.9 * float(history[iteration - 2, 2]) + 0.1 * value if iteration > 1 else value
-        history[iteration - 1] = torch.tensor([iteration, value, average, rate, math.nan], dtype=history.dtype)
-        self.state.iteration = iteration
-        self.seconds += time.perf_counter() - start
-        self.images += recipe.images
+    def update(self, parts: Iterable[tuple[Tensor, Tensor]]) -> bool:
+        """The next update, on mini-batches as `batches` gives them; False if the run went back instead."""
+        begun = time.perf_counter()
+        state, history, iteration = self.state, self.state.history, self.state.iteration + 1
+        rate = self.recipe.schedule.rate(iteration) * 0.5 ** len(state.rollbacks)
+        marked = state.iteration % self.recipe.checkpoint_every == 0 and state.iteration > self.good.iteration
+        before = self._snapshot() if marked else None
+        loss, trouble = self.learner.update(parts, iteration, rate)
+        if trouble:
+            self._roll_back(iteration, trouble)
+            return False
+        average = 0.9 * float(history[iteration - 2, 2]) + 0.1 * loss if iteration > 1 else loss
+        history[iteration - 1] = torch.tensor([iteration, loss, average, rate, math.nan], dtype=history.dtype)
+        state.iteration = iteration
+        if before:  # was good, as the update from there shows
+            known = float(history[max(self.good.iteration, 1) - 1, 2])
+            if self.processes.agreed(average <= _BLOWN_UP * known):
+                self.good = before
+        self.seconds += time.perf_counter() - begun
+        self.images += self.recipe.images
+        return True
 
-    def _backward(self, inputs: Tensor, truths: Tensor, seen: int) -> Tensor:
-        """Gradients of a mini-batch; its loss, summed over images: the mean of heads' costs, and the teacher's."""
-        self.statistics.begin()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bfloat16):
-            outputs = self.called(inputs, self.wanted)
-            graph = self.sized.like(*inputs.shape[2:]).graph
-            told = self.objective.costs(graph, outputs, truths, seen) if self.labels else []
-            shown = self.teacher.costs(inputs, outputs) if self.teacher else []
-        total = torch.stack([*told, *shown]).sum()
-        # The processes' gradients are averaged, and are to be summed.
-        (total * (self.processes.count / self.recipe.images)).backward()  # type: ignore[no-untyped-call]
-        self.statistics.end()
-        zero = torch.zeros((), device=self.device)
-        return sum((cost.detach() for cost in told), zero) / max(len(told), 1) + sum(
-            (cost.detach() for cost in shown), zero
-        )
+    def _roll_back(self, iteration: int, trouble: str) -> None:
+        """Go back from an update that ended in no numbers. InputError instead after all the times."""
+        state, good = self.state, self.good
+        if len(state.rollbacks) == ROLLBACKS:
+            raise InputError(
+                f"iteration {iteration}: {trouble}, {self._rate}, too; {self.folder / CHECKPOINT} holds the last good "
+                "weights. Try a much lower learning rate (--force trains anew) or, behind pruning, a smaller cut"
+            )
+        state.rollbacks.append([iteration, good.iteration])
+        state.iteration, state.evaluated = good.iteration, min(state.evaluated, good.iteration)
+        state.history[good.iteration :] = math.nan
+        self.learner.load(good)
+        self.samples = replace(self.samples, cache=self.samples.cache.emptied())
+        self._take_up()
+        self.save()
+        self.draw()
+        if self.processes.rank == 0:
+            times = f"{len(state.rollbacks)} of {ROLLBACKS} times"
+            warn(f"iteration {iteration}: {trouble}; on from iteration {good.iteration} {self._rate} ({times})")
+
+    @property
+    def _rate(self) -> str:
+        return f"with 1/{2 ** len(self.state.rollbacks)} of the learning rate"
+
+    def _take_up(self) -> None:
+        """Go on from a state that is not the last update's."""
+        self.reported, self.logged = self.state.iteration, 0
+        self.stale = stale(self._records(), self.state.start_metric)
 
     def settle(self) -> None:
         """What is due after an update: measure, tell, save. Does nothing again for the same update."""
         state, recipe = self.state, self.recipe
-        if state.iteration > state.evaluated and self.evaluate and self._due(recipe.evaluate_every):
+        if state.iteration > state.evaluated and self.evaluate and self._due:
             if self.processes.rank == 0:
                 self._measure(self.evaluate)
             state.evaluated = state.iteration
@@ -259,49 +245,53 @@ class _Run:
             if state.iteration % recipe.checkpoint_every == 0:
                 self.save()
 
+    @property
+    def _due(self) -> bool:
+        """Whether to measure now."""
+        iteration, every = self.state.iteration, self.recipe.evaluate_every
+        if iteration == 0:
+            return self.recipe.evaluate_start
+        return iteration == self.recipe.iterations or bool(every and iteration % every == 0)
+
     def _measure(self, evaluate: Callable[[Network], float]) -> None:
-        state = self.state
-        self.network.eval()
-        with np.errstate(over="ignore", invalid="ignore"):  # boxes of a network that knows nothing yet may be infinite
-            metric = evaluate(self.measured)
-        self._prepare()
-        state.history[state.iteration - 1, -1] = metric
-        rose = state.best_metric is None or metric > state.best_metric
-        state.stale = 0 if rose else state.stale + 1
-        if rose or metric == state.best_metric:
-            state.best_metric, state.best_iteration = metric, state.iteration
-            state.best = {name: tensor.clone() for name, tensor in self.measured.state_dict().items()}
-        state.evaluated = state.iteration  # before what may be interrupted: measured again, it would count twice
+        with self.learner.resting() as network, np.errstate(over="ignore", invalid="ignore"):
+            metric = evaluate(network)  # boxes of a network that knows nothing yet may be infinite
+        self._note(metric)
         self.draw()
 
-    def _prepare(self) -> None:
-        """Ready to train: frozen layers normalize by their running statistics and have no gradients."""
-        self.network.train()
-        still = set(self.recipe.frozen)
-        if self.processes.count > 1:  # DistributedDataParallel waits for all that is trained
-            still.update(set(range(len(self.network.layers))) - _read_by(self.model, self.wanted))
-        for index in still:
-            self.network.layers[index].eval().requires_grad_(False)
+    def _note(self, metric: float) -> None:
+        """What the network as it is now measures."""
+        state = self.state
+        if state.iteration:
+            state.history[state.iteration - 1, -1] = metric
+        else:
+            state.start_metric = metric
+        if state.best_metric is None or metric >= state.best_metric:
+            state.best_metric, state.best_iteration = metric, state.iteration
+            state.best = kept(self.learner.network.state_dict())
+        self.stale = stale(self._records(), state.start_metric)
+        state.evaluated = state.iteration  # before what may be interrupted: measured again, it would count twice
 
-    def _due(self, every: int) -> bool:
-        return self.state.iteration == self.recipe.iterations or bool(every and self.state.iteration % every == 0)
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self.state.iteration, **kept(self.learner.state_dicts()))
 
     def save(self) -> None:
         """Checkpoint and log. InputError instead if a weight is no number."""
         if self.processes.rank:
             return
-        self.state.network = self.network.state_dict()
-        self.state.optimizer = self.optimizer.state_dict()
-        self.state.average = self.average.network.state_dict() if self.average else None
-        bad = [name for name, tensor in self.state.network.items() if not tensor.isfinite().all()]
+        state = self.state
+        for name, value in self.learner.state_dicts().items():
+            setattr(state, name, value)
+        state.good = None if self.good.iteration == state.iteration else vars(self.good)
+        bad = [name for name, tensor in state.network.items() if not tensor.isfinite().all()]
         if bad:
             layer, name = bad[0].split(".")[1:]
             where = f"{self.model.graph.layers[int(layer)]}, {name}"
-            raise InputError(f"iteration {self.state.iteration}: {where} holds values that are no numbers")
-        checkpoint.write(self.folder / CHECKPOINT, self.state)
+            raise InputError(f"iteration {state.iteration}: {where} holds values that are no numbers")
+        checkpoint.write(self.folder / CHECKPOINT, state)
         # What an earlier process wrote may go on behind the checkpoint, so the first time all is written.
         write_log(self.folder / LOG, self._records(self.logged), more=self.logged > 0)
-        self.logged = self.state.iteration
+        self.logged = state.iteration
 
     def _records(self, start: int = 0) -> list[Record]:
         """Of the updates done, from index `start` on."""
@@ -310,27 +300,19 @@ class _Run:
     def draw(self) -> None:
         """The chart as it is now."""
         if not self.processes.rank:
-            plot_training(self._records(), self.recipe.iterations, self.folder / CHART)
+            plot_training(self._records(), self.recipe.iterations, self.folder / CHART, self.state.start_metric)
 
     def result(self) -> Trained:
         """Best and last weights."""
         state, header = self.state, self.model.weights.header
-        last = self._weights(self.measured, header.seen + state.iteration * self.recipe.images)
+        last = self._weights(self.learner.network, header.seen + state.iteration * self.recipe.images)
         best = last
         if state.best is not None:
             network = Network(self.model.graph)
             network.load_state_dict(state.best)
             best = self._weights(network, header.seen + state.best_iteration * self.recipe.images)
-        return Trained(best, last, state.best_metric, state.best_iteration, tuple(self._records()))
+        history = tuple(self._records())
+        return Trained(best, last, state.start_metric, state.best_metric, state.best_iteration, history)
 
     def _weights(self, network: Network, seen: int) -> Weights:
         return network.get_weights(replace(self.model.weights.header, seen=seen))
-
-
-def _read_by(model: Model, wanted: Iterable[int]) -> set[int]:
-    """Layers that the outputs of `wanted` depend on, themselves included; -1 is the input."""
-    found = set(wanted)
-    for layer in reversed(model.graph.layers):
-        if layer.index in found:
-            found.update(layer.sources)
-    return found

@@ -54,6 +54,16 @@ def records_of(rows: Tensor) -> list[Record]:
     ]
 
 
+def stale(records: Sequence[Record], start: float | None) -> int:
+    """Measurements since the metric last rose; start: what it was before the first update, where it is known."""
+    count, best = 0, -math.inf if start is None else start
+    for record in records:
+        if record.metric is not None:
+            count = 0 if record.metric > best else count + 1
+            best = max(best, record.metric)
+    return count
+
+
 def write_log(path: Path, records: Sequence[Record], *, more: bool) -> None:
     """CSV with a line for each update; the metric is empty where none was taken. more: these go behind what is there.
 

@@ -47,6 +47,8 @@ class Recipe:
     """Stop after so many measurements without a better one; 0: never."""
     evaluate_every: int = 0
     """Updates between measurements; 0: only at the end."""
+    evaluate_start: bool = False
+    """Whether to measure before the first update, too: the weights to begin with are then kept if nothing is better."""
     checkpoint_every: int = 100
     """Updates between checkpoints."""
 

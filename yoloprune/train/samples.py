@@ -41,12 +41,16 @@ class PixelCache:
     """
 
     def __init__(self, paths: Sequence[Path], channels: int, limit: int) -> None:
-        self._paths, self._channels = paths, channels
+        self._paths, self._channels, self._limit = paths, channels, limit
         self._pixels = shared_bytes(limit)
         self._where = shared_bytes(len(paths) * 3 * 8).view(np.int64).reshape(-1, 3)
         """[pictures, 3] where its pixels end, height and width; 0 where it isn't kept."""
         self._used = shared_bytes(8).view(np.int64)
         self._lock = get_context("fork" if CAN_FORK else None).Lock()
+
+    def emptied(self) -> PixelCache:
+        """Another for the same pictures, for processes that follow ones which were ended, maybe while they wrote."""
+        return PixelCache(self._paths, self._channels, self._limit)
 
     def read(self, number: int) -> Pixels:
         """Picture `number` as uint8 [H, W, C]. InputError for what can't be decoded."""

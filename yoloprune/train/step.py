@@ -62,6 +62,11 @@ class Objective:
         return outputs[index]
 
 
+def finite(network: Network) -> Tensor:
+    """Whether all weights and running statistics are numbers, as then their sums are; on the network's device."""
+    return torch.stack([tensor.sum() for tensor in network.state_dict().values()]).isfinite().all()
+
+
 def not_finite(network: Network, inputs: Tensor) -> str:
     """Where numbers end, for a message: the first layer whose weights or output are not finite, else the losses."""
     for layer, module in zip(network.graph.layers, network.layers, strict=True):

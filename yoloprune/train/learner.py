@@ -1,0 +1,174 @@
+"""What learns: a network, its optimizer and its average, one update at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yoloprune.darknet.model import Model
+from yoloprune.darknet.network import Network
+from yoloprune.train.average import Average
+from yoloprune.train.batches import network_input
+from yoloprune.train.checkpoint import Snapshot, kept
+from yoloprune.train.distill import Teacher
+from yoloprune.train.held import Held, Masks
+from yoloprune.train.lesson import Lesson
+from yoloprune.train.optimizer import Optimizer
+from yoloprune.train.processes import Processes, Statistics
+from yoloprune.train.recipe import Recipe
+from yoloprune.train.sized import Sized
+from yoloprune.train.step import Objective, finite, not_finite
+
+
+class Learner:
+    """A model that learns by a recipe, the same in all processes. Arguments as `loop.train` has them."""
+
+    def __init__(
+        self,
+        model: Model,
+        recipe: Recipe,
+        seed: int,
+        masks: Masks | None,
+        lesson: Lesson,
+        device: torch.device,
+        processes: Processes,
+    ) -> None:
+        self._model, self._recipe, self._seed, self.device, self._processes = model, recipe, seed, device, processes
+        self._objective = Objective.of(model.graph)
+        self._labels = lesson.labels
+        self._teacher = Teacher(lesson.teacher, masks, device) if lesson.teacher else None
+        self._network = Network(model.graph)
+        self._network.set_weights(model.weights)
+        self._network.to(device)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
+        self._held = Held(self._network, masks)
+        self._held.restore()
+        self._optimizer = Optimizer(self._network, recipe)
+        self._prepare()
+        self._sized = Sized(self._network)
+        self._sized.like(*recipe.sizes.largest(model.graph.net.input)[1:])
+        self._called = processes.wrap(self._sized)
+        self._statistics = Statistics(self._network, processes)
+        self._average = Average(self._network, recipe.ema_alpha) if recipe.ema_alpha else None
+
+    @property
+    def wanted(self) -> frozenset[int]:
+        """Layers whose outputs teach."""
+        taught = self._objective.wanted if self._labels else frozenset[int]()
+        return taught | (self._teacher.wanted if self._teacher else frozenset[int]())
+
+    @property
+    def network(self) -> Network:
+        """The network that counts: the averaged one where there is one."""
+        return self._average.network if self._average else self._network
+
+    @contextmanager
+    def resting(self) -> Iterator[Network]:
+        """The network that counts, in eval mode for the block."""
+        self._network.eval()
+        try:
+            yield self.network
+        finally:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Ready to train: frozen layers normalize by their running statistics and have no gradients."""
+        self._network.train()
+        still = set(self._recipe.frozen)
+        if self._processes.count > 1:  # DistributedDataParallel waits for all that is trained
+            still.update(set(range(len(self._network.layers))) - _read_by(self._model, self.wanted))
+        for index in still:
+            self._network.layers[index].eval().requires_grad_(False)
+
+    def update(self, parts: Iterable[tuple[Tensor, Tensor]], iteration: int, rate: float) -> tuple[float, str]:
+        """Update number `iteration`, from 1, on mini-batches as `batches` gives them: the loss and "".
+
+        Where that, or a weight behind it, is no number in any of the processes: instead of "" what, and where it
+        begins. Only `load` makes anything of the learner then.
+        """
+        self._optimizer.zero_grad()
+        loss, inputs = self._gradients(parts, iteration)
+        value = float(self._processes.total(loss.clone())) / self._recipe.images
+        if not math.isfinite(value):
+            where = "pictures of another process" if loss.isfinite() else self._end_of_numbers(inputs)
+            return value, f"the loss is {value}, first in {where}"
+        self._held.silence()
+        self._optimizer.step(iteration, rate)
+        self._held.restore()
+        if self._processes.total((~finite(self._network)).float()):
+            return value, f"weights are no numbers after the update, first in {self._end_of_numbers(inputs)}"
+        if self._average:
+            self._average.follow(self._network, iteration)
+        return value, ""
+
+    def _gradients(self, parts: Iterable[tuple[Tensor, Tensor]], iteration: int) -> tuple[Tensor, Tensor]:
+        """Those of an update: the loss of this process's images, summed, and the inputs at which it is no number.
+
+        Those of the last mini-batch, if it is one.
+        """
+        recipe, processes = self._recipe, self._processes
+        loss = torch.zeros((), device=self.device)
+        done = (iteration - 1) * recipe.images
+        before = self._model.weights.header.seen + recipe.seen + done
+        suspect = torch.zeros((), device=self.device)
+        for turn, (pixels, truths) in enumerate(parts):
+            number = turn * processes.count + processes.rank
+            drawn = np.random.default_rng((self._seed, 3, (iteration - 1) * recipe.subdivisions + number))
+            torch.manual_seed(int(drawn.integers(1 << 62)))
+            inputs = network_input(pixels, self.device)
+            suspect = torch.where(loss.isfinite(), inputs, suspect)
+            last = (turn + 1) * processes.count == recipe.subdivisions
+            seen = before + (number + 1) * recipe.mini_batch
+            with processes.gathering(self._called, last):
+                loss += self._backward(inputs, truths.to(self.device), seen)
+        return loss, suspect
+
+    def _backward(self, inputs: Tensor, truths: Tensor, seen: int) -> Tensor:
+        """Gradients of a mini-batch; its loss, summed over images: the mean of heads' costs, and the teacher's."""
+        self._statistics.begin()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._recipe.bfloat16):
+            outputs = self._called(inputs, self.wanted)
+            graph = self._sized.like(*inputs.shape[2:]).graph
+            told = self._objective.costs(graph, outputs, truths, seen) if self._labels else []
+            shown = self._teacher.costs(inputs, outputs) if self._teacher else []
+        total = torch.stack([*told, *shown]).sum()
+        # The processes' gradients are averaged, and are to be summed.
+        (total * (self._processes.count / self._recipe.images)).backward()  # type: ignore[no-untyped-call]
+        self._statistics.end()
+        zero = torch.zeros((), device=self.device)
+        return sum((cost.detach() for cost in told), zero) / max(len(told), 1) + sum(
+            (cost.detach() for cost in shown), zero
+        )
+
+    def _end_of_numbers(self, inputs: Tensor) -> str:
+        return not_finite(self._sized.like(*inputs.shape[2:]), inputs)
+
+    def state_dicts(self) -> dict[str, Any]:
+        """The fields of a `Snapshot` that are the learner's; they change with it."""
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self._average.network.state_dict() if self._average else None,
+        }
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Be as it was then."""
+        self._network.load_state_dict(snapshot.network)
+        self._optimizer.load_state_dict(kept(snapshot.optimizer))  # torch takes the tensors themselves
+        if self._average and snapshot.average is not None:
+            self._average.network.load_state_dict(snapshot.average)
+
+
+def _read_by(model: Model, wanted: Iterable[int]) -> set[int]:
+    """Layers that the outputs of `wanted` depend on, themselves included; -1 is the input."""
+    found = set(wanted)
+    for layer in reversed(model.graph.layers):
+        if layer.index in found:
+            found.update(layer.sources)
+    return found
