@@ -454,6 +454,7 @@ def run_command(
         networks = {"original": result.before, "slim": result.after}
         rounds_done = report.round_table(done)
         answer = _figures(result.before, result.after, result.files, True) | report.round_dict(done)
+        answer |= {"warnings": result.cautions}
         screen.answer(answer, rounds_done, report.figures_table(networks), report.file_list(result.files))
 
 
