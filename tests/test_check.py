@@ -48,6 +48,9 @@ def test_json_and_status(cfg: Path) -> None:
     assert answer.exit_code == 1
     assert [each["severity"] for each in json.loads(answer.stdout)["findings"]] == ["break"]
     assert run(cfg, "--for", "opencv").exit_code == 0
+    answer = run(cfg, "--json", "-", "--for", "opencv5")
+    assert (answer.exit_code, len(json.loads(answer.stdout)["findings"])) == (1, 1)
+    assert "needs pad=" in run(cfg, "--for", "pytorch-yolov4").stdout
 
 
 def test_table_joins_readers(cfg: Path) -> None:
@@ -72,7 +75,11 @@ def test_weights_and_a_cfg_that_yoloprune_refuses(cfg: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "words", "expected"),
     [
-        (CFG, ["--for", "tensorflow"], "--for: expected one of pjreddie, alexeyab, hank-ai, opencv"),
+        (
+            CFG,
+            ["--for", "tensorflow"],
+            "--for: expected one of pjreddie, alexeyab, hank-ai, opencv, ncnn, tensorrt_demos",
+        ),
         (CFG, ["no.weights"], "no.weights: cannot be read"),
         ("", [], "expected [net] first"),
         ("\0", [], "NUL"),
@@ -103,15 +110,20 @@ def test_export_for_a_reader(one_thread: None, tmp_path: Path, monkeypatch: pyte
     plain = files(invoke(cli.app, ["export", "-o", "plain", "--json", "-"]))
     x = torch.from_numpy(np.random.default_rng(1).random((2, 3, 64, 64), np.float32))
     expected = run_net(*plain, x)
-    for reader in READERS:
+    for reader in (*READERS, "ncnn"):
         cfg, weights = files(invoke(cli.app, ["export", "-o", reader, "--for", reader, "--fold-bn", "--json", "-"]))
         checked = run(cfg, weights, "--for", reader, "--json", "-")
         assert checked.exit_code == 0
-        assert not [each for each in json.loads(checked.stdout)["findings"] if each["severity"] != "ignored"]
+        found = [each for each in json.loads(checked.stdout)["findings"] if each["severity"] != "ignored"]
+        assert [each["message"][:13] for each in found] == (["finds nothing"] if reader == "ncnn" else [])
         assert worst(run_net(cfg, weights, x), expected) < 1e-5  # float32 weights, folded
-    refused = invoke(cli.app, ["export", "-o", "out", "--for", "tensorflow"])
-    assert (refused.exit_code, Path("out").exists()) == (2, False)
-    assert "--for: expected one of" in refused.stderr
+    for reader, why in {
+        "tensorflow": "--for: expected one of",
+        "pytorch-yolov4": "can't be written for pytorch-YOLOv4",
+    }.items():
+        refused = invoke(cli.app, ["export", "-o", "out", "--for", reader])
+        assert (refused.exit_code, Path("out").exists()) == (2, False)
+        assert why in refused.stderr
 
 
 def files(answer: Result) -> tuple[Path, Path]:

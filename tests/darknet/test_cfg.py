@@ -87,9 +87,10 @@ def test_a_key_has_one_value_for_every_reader(lines: list[str], changed: int) ->
 
 def test_legal_rewrites_only_what_readers_trip_over() -> None:
     text = "\ufeff[net]\r\nwidth=32\r\nlearning_rate = 1e-3\r\nscales=.1,1E-05 # two\r\n"
-    text += "anchors=1, 2,  3\r\n# 1e-3 stays\r\n"
+    text += "size=3 ; five\r\n; old\r\n  # in\r\nanchors=1, 2,  3\r\n# 1e-3 stays\r\n"
     legal = cfg_file.dump(cfg_file.legal(cfg_file.parse(text.encode()))).decode()
-    expected = "[net]\nwidth=32\nlearning_rate=0.001\n# two\nscales=.1,0.00001\nanchors=1, 2,  3\n# 1e-3 stays\n"
+    expected = "[net]\nwidth=32\nlearning_rate=0.001\n# two\nscales=.1,0.00001\n"
+    expected += "# five\nsize=3\n# old\n# in\nanchors=1, 2,  3\n# 1e-3 stays\n"
     assert legal == expected
     assert cfg_file.legal(cfg_file.parse(expected.encode())).lines == cfg_file.parse(expected.encode()).lines
 

@@ -168,7 +168,8 @@ def verify_command(
 ) -> None:
     """Run two networks through every reader on this machine; exit status 1 unless they are the same in all.
 
-    Compares what enters each head. Without stock Darknet or OpenCV the answer is not "verified".
+    Compares what enters each head, in stock Darknet, OpenCV and ncnn. Without one of the first two the answer is not
+    "verified".
     """
     with screen_of(json, quiet, force) as screen:
         from yoloprune.steps.verify import verify

@@ -202,7 +202,9 @@ Objective = Annotated[
 ]
 ReaderName = Annotated[
     str | None,
-    typer.Option("--reader", metavar="NAME", help="Whose time is the latency: darknet or opencv; left out, the first."),
+    typer.Option(
+        "--reader", metavar="NAME", help="Whose time: darknet, opencv or ncnn; left out, the first that runs it."
+    ),
 ]
 DropBranches = Annotated[
     bool, typer.Option("--drop-branches", help="Whole residual branches may go too, where little is lost with them.")
@@ -292,7 +294,12 @@ OutOrBackup = Annotated[
 ]
 ForReader = Annotated[
     str | None,
-    typer.Option("--for", metavar="READER", help="Who reads it: pjreddie, alexeyab, hank-ai or opencv; left out, all."),
+    typer.Option(
+        "--for",
+        metavar="READER",
+        help="Who reads it: pjreddie, alexeyab, hank-ai or opencv (left out, all four); ncnn, tensorrt_demos, "
+        "pytorch-yolov4 or opencv5.",
+    ),
 ]
 Nms = Annotated[
     str | None,

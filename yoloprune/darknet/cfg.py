@@ -191,7 +191,7 @@ def legal(cfg: Cfg) -> Cfg:
         line = (raw.removeprefix(_BOM) if number == 1 else raw).replace("\r", "")
         text = line.strip()
         if number in entries:
-            above = _comment_above(line)
+            above = re.sub("^;", "#", _comment_above(line))
             key, _, value = _without_comment(line).partition("=")
             if "," not in value:
                 value = _BLANK.sub("", value)
@@ -200,8 +200,8 @@ def legal(cfg: Cfg) -> Cfg:
                 line = f"{above}{entries[number].key}={plain}{_line_end(line)}"
         elif number in sections:
             line = f"[{sections[number].name}]{_line_end(line)}"
-        elif text and text[0] != "#" and (text[0] != ";" or "=" in text):
-            line = f"# {text.lstrip(';').lstrip()}{_line_end(line)}"
+        elif text and line[0] != "#":
+            line = f"{text if text[0] == '#' else '# ' + text.lstrip(';').lstrip()}{_line_end(line)}"
         out.append(line)
     return _reparsed(cfg, out)
 

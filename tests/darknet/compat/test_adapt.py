@@ -158,7 +158,7 @@ def test_every_habit_for_every_reader() -> None:
         assert {each.severity for each in check(cfg, [reader])} <= {"note", "ignored"}
     assert adapted_text(HABITS, "hank-ai") == (
         "[net]\nwidth=32\nheight=32\nchannels=3\nlearning_rate=0.001\npolicy=poly\n# was=2\n# bare\n"
-        "[convolutional]\nfilters=18\nsize=1\n; one\nstride=1\n"
+        "[convolutional]\nfilters=18\nsize=1\n# one\nstride=1\n"
         "[shortcut]\nfrom=-1\nactivation=linear\n[maxpool]\nsize=2\n"
         "[yolo]\nclasses=1\nnum=3.9\nanchors=1,1,2,2,3,3\n"
     ).replace("[net]", "[network]").replace("[convolutional]", "[conv]").replace("[maxpool]", "[max]")
@@ -167,7 +167,7 @@ def test_every_habit_for_every_reader() -> None:
 def test_defaults_are_spelt_out_for_opencv() -> None:
     text = adapted_text(HABITS, "opencv")
     assert "[net]\nwidth=32\nheight=32\nchannels=3\n" in text
-    assert "[convolutional]\nfilters=18\nsize=1\n; one\nstride=1\nactivation=logistic\n" in text
+    assert "[convolutional]\nfilters=18\nsize=1\n# one\nstride=1\nactivation=logistic\n" in text
     assert "[maxpool]\nsize=2\nstride=1\n" in text
     assert text.endswith("[yolo]\nclasses=1\nnum=3.9\nanchors=1,1,2,2,3,3\nmosaic=1\nmask=0,1,2\n")
 

@@ -1,6 +1,7 @@
 """Whether and where a network's files break or mean something else in other programs.
 
-`facts` and `keys` are what readers do, as data; `text`, `values`, `layers` and `files` are the rules.
+`facts`, `converters` and `keys` are what readers do, as data; `text`, `values`, `layers`, `sizes`, `heads` and `files`
+are the rules.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from yoloprune.darknet.cfg import Cfg
-from yoloprune.darknet.compat import files, layers, text, values
+from yoloprune.darknet.compat import files, heads, layers, sizes, text, values
 from yoloprune.darknet.compat.base import SEVERITIES, Finding, Node, Remark, Severity, Subject, WeightsFile, understood
-from yoloprune.darknet.compat.facts import READERS, Reader, reader_named
+from yoloprune.darknet.compat.converters import CONVERTERS, reader_named
+from yoloprune.darknet.compat.facts import READERS, Reader
 
 __all__ = [
+    "CONVERTERS",
     "READERS",
     "SEVERITIES",
     "Finding",
@@ -42,13 +45,16 @@ def check(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile | None = Non
 
 def _for_reader(reader: Reader, subject: Subject) -> Iterator[Finding]:
     net = Node(reader, subject, subject.cfg.sections[0], None)
-    for rule in (*text.RULES, *files.RULES):
+    if reader.refuses is not None:
+        yield _located(net, Remark("break", reader.refuses))
+        return
+    for rule in (*text.RULES, *files.RULES, *sizes.FILE_RULES, *heads.FILE_RULES):
         yield from (_located(net, remark) for remark in rule(reader, subject))
     for number, section in enumerate(subject.cfg.sections):
         node = Node(reader, subject, section, number - 1 if number else None)
         unknown = list(values.unknown_section(node))
         yield from (_located(node, remark) for remark in unknown)
-        for section_rule in () if unknown else (*values.RULES, *layers.RULES):
+        for section_rule in () if unknown else (*values.RULES, *layers.RULES, *sizes.RULES, *heads.RULES):
             yield from (_located(node, remark) for remark in section_rule(node))
     for rule in files.WEIGHTS_RULES:
         yield from (_of_weights(reader, remark) for remark in rule(reader, subject))

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.cfg import Cfg, Entry
 from yoloprune.darknet.compat import check, keys
-from yoloprune.darknet.compat.base import Node, Subject
-from yoloprune.darknet.compat.facts import Reader, full_name, number
-from yoloprune.darknet.compat.values import has_effect, out_of_season, words
+from yoloprune.darknet.compat.base import REFERENCES, Node, Subject
+from yoloprune.darknet.compat.facts import Reader, full_name, number, whole
+from yoloprune.darknet.compat.values import has_effect, out_of_season, readable, words
 from yoloprune.darknet.options import Options
 
 
@@ -44,7 +44,7 @@ def _nodes(cfg: Cfg, reader: Reader) -> list[Node]:
 def _needless(node: Node) -> Iterator[Entry]:
     for entry in node.section.entries:
         unknown = not node.reader.knows(node.kind, entry.key) or any(out_of_season(node, entry))
-        strange = unknown and node.reader.unknown_key_refused
+        strange = unknown and (node.reader.unknown_key_refused or not readable(node, entry))
         neutral = entry.key in ("alpha", "beta") and entry.key in keys.EFFECTS.get(node.kind, {})
         if (strange or neutral) and not has_effect(node, entry):
             yield entry
@@ -53,8 +53,12 @@ def _needless(node: Node) -> Iterator[Entry]:
 def _spelt_out(node: Node) -> Iterator[tuple[str, str]]:
     """Keys that must be there for this reader, and lists of the length it wants."""
     wanted = {key for kind, key in node.reader.defaults if kind == node.kind} | {*node.reader.needed.get(node.kind, ())}
-    if node.reader.default_activation != "logistic":
+    if node.reader.default_activation != "logistic" and node.kind in ("convolutional", "connected"):
         wanted.add("activation")
+    if node.kind == "yolo":
+        wanted |= node.reader.heads.everywhere
+    if node.reader.group_id_needed != "no" and node.has("groups"):
+        wanted.add("group_id")
     for key, value in keys.DEFAULTS.get(node.kind, {}).items():
         if key in wanted and not node.has(key):
             other = node.section.get(value[1:])
@@ -65,6 +69,8 @@ def _spelt_out(node: Node) -> Iterator[tuple[str, str]]:
     for entry in node.section.entries:
         if entry.key in keys.LISTS and entry.value.endswith(","):
             yield entry.key, entry.value.rstrip(",")
+    yield from _padding(node)
+    yield from _indexes(node)
     if node.kind in node.reader.anchors:
         num = node.section.get("num")
         count = 1 if num is None else int(number(num.value))
@@ -74,3 +80,22 @@ def _spelt_out(node: Node) -> Iterator[tuple[str, str]]:
             yield "anchors", ",".join((given + ["0.5"] * (2 * count))[: 2 * count])
         if "mask" in wanted and not node.has("mask"):
             yield "mask", ",".join(map(str, range(count)))
+
+
+def _padding(node: Node) -> Iterator[tuple[str, str]]:
+    """`padding` that is size / 2 as `pad`, for a reader that knows that key only."""
+    if node.kind != "convolutional" or node.reader.knows(node.kind, "padding") or node.integer("pad", 0):
+        return
+    padding, size = (0 if entry is None else whole(entry.value) for entry in map(node.section.get, ("padding", "size")))
+    if padding and padding == size // 2:
+        yield "pad", "1"
+
+
+def _indexes(node: Node) -> Iterator[tuple[str, str]]:
+    """Relative indexes, for a reader that takes absolute ones for other layers."""
+    key = REFERENCES.get(node.kind)
+    if key is None or node.index is None or not (node.reader.zero_refused or key in node.reader.misread_indexes):
+        return
+    values = node.integers(key)
+    if any(value >= 0 for value in values):
+        yield key, ",".join(str(value if value < 0 else value - node.index) for value in values)

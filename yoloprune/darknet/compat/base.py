@@ -156,7 +156,7 @@ class Node:
         known = self.reader.kind(self.section.name) == self.kind and self.reader.knows(self.kind, key)
         if entry is None or not known:
             return default
-        return entry.value.split("#")[0] if self.reader.strict else entry.value
+        return self.reader.cut(entry.value)
 
     def number(self, key: str, default: float) -> float:
         """The number the reader takes."""
@@ -178,7 +178,15 @@ class Node:
         """The whole numbers of that list."""
         return [whole(item) for item in self.items(key)]
 
+    @property
+    def sources(self) -> list[int]:
+        """Absolute indexes of the layers that the section names; those that point nowhere too."""
+        key, index = REFERENCES.get(self.kind), self.index or 0
+        return [] if key is None else [value + (index if value < 0 else 0) for value in self.integers(key)]
 
+
+REFERENCES: Final[Mapping[str, str]] = {"route": "layers", "shortcut": "from", "scale_channels": "from", "sam": "from"}
+"""The key of a section that names layers."""
 Rule = Callable[[Node], Iterator[Remark]]
 """Says what is wrong with a section for its reader; called with [net] too."""
 FileRule = Callable[[Reader, Subject], Iterator[Remark]]

@@ -1,7 +1,7 @@
 """What each reader of Darknet's files accepts, ignores and computes differently, as data.
 
 pjreddie, alexeyab: their parser.c and option_list.c; hank-ai: darknet_cfg.cpp, darknet_enums.cpp; opencv:
-modules/dnn/src/darknet/darknet_io.cpp. A rule asks for a fact, never for a name.
+modules/dnn/src/darknet/darknet_io.cpp. Converters are in `converters`. A rule asks for a fact, never for a name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from yoloprune.darknet.compat.keys import words
 from yoloprune.darknet.dialect import ALEXEYAB as ALEXEYAB_DIALECT
 from yoloprune.darknet.dialect import PJREDDIE as PJREDDIE_DIALECT
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.errors import InputError
 
 _FULL_NAMES: Final = {
     "network": "net",
@@ -43,6 +42,36 @@ _EXTENDED: Final = _CLASSIC | words(
 )
 _NORMALIZING: Final = frozenset(name for name in _EXTENDED if name.startswith("normalize"))
 _SPECIAL: Final = frozenset({"swish", "mish", "hard_mish"}) | _NORMALIZING
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a converter asks of all [yolo] together. What is not said, it doesn't ask."""
+
+    counts: frozenset[int] = frozenset()
+    """How many there may be."""
+    needed: bool = False
+    """There must be one."""
+    same: frozenset[str] = frozenset()
+    """Keys with one value in all, else it refuses."""
+    first: frozenset[str] = frozenset()
+    """Keys of which the first head's value is taken for all."""
+    everywhere: frozenset[str] = frozenset()
+    """Keys that stand in all or in none, else it refuses."""
+    same_anchors: bool = False
+    """It refuses masks of several lengths."""
+    whole_anchors: bool = False
+    """It cuts anchors to whole numbers."""
+    shrinks: bool = False
+    """It divides boxes by scale_x_y, and leaves their centres."""
+    threshold: bool = False
+    """It takes ignore_thresh, at most 0.25, for the confidence under which nothing is found."""
+    strides: tuple[tuple[int, ...], ...] = ()
+    """Input size over map size, in the order of the heads."""
+    behind: frozenset[str] = frozenset()
+    """Activations of the [convolutional] before it."""
+    named: bool = False
+    """The file's name says which network it is."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +112,16 @@ class Reader:
     hash_ends: frozenset[str] = frozenset()
     """Keys whose list ends at #; elsewhere a comment's commas count."""
     trailing_comma_adds: bool = True
-    anchors: Mapping[str, Literal["overflow", "cut", "exact"]] = field(default_factory=dict)
-    """What becomes of more anchors than 2 * num, for a head."""
+    anchors: Mapping[str, Literal["overflow", "cut", "exact", "given"]] = field(default_factory=dict)
+    """What becomes of more anchors than 2 * num, for a head. given: as cut, and there are no others where some lack."""
     needs_maps: bool = False
     """Divides by the number of layers that read more than 1x1."""
     trains: bool = True
     variance_over: float | None = None
     """Batch norm is finite for variances over this; None: as the dialect has it."""
     bn_formula: str = "(x - mean) / sqrt(variance + 1e-5)"
-    weights: Literal["loose", "exact"] = "loose"
-    """exact: another length than the cfg needs is refused."""
+    weights: Literal["loose", "long", "exact"] = "loose"
+    """exact: another length than the cfg needs is refused; long: a shorter one is."""
     weights_ending: str | None = None
     """A weights file with another ending is silently not loaded."""
     connected_norm_first: bool = False
@@ -111,6 +140,56 @@ class Reader:
     """Stride 1 is computed wrong by a CPU build with AVX."""
     multiple_of: int = 1
     """Width and height of a detector must be a multiple."""
+    refuses: str | None = None
+    """Why it reads no Darknet file at all."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Sections that it knows and fails on, with the reason."""
+    fatal: frozenset[tuple[str, str]] = frozenset()
+    """Sections and keys with an effect that it passes over, and then reads other weights than the file holds."""
+    section_comment: Literal["break", "net", "hash"] = "break"
+    """Where a comment behind a section's name breaks: anywhere; at [net] only; where it doesn't start with #."""
+    section_blanks: Literal["fine", "within", "anywhere"] = "fine"
+    """Blanks that hide a section."""
+    python: bool = False
+    """Its lines go through Python: UTF-8, split at `=` into exactly two; a comment starts with # only."""
+    comments: Literal["anywhere", "first column"] = "anywhere"
+    """Where that # may stand."""
+    brackets_open: bool = False
+    """A [ in a comment before [net] starts a section."""
+    exact: Literal["no", "known", "all"] = "no"
+    """Whether whole values must be numbers: of no key, of those that it knows, of all (then # ends a value)."""
+    no_number_refused: bool = False
+    """A value that starts with no number is refused; elsewhere it counts as 0."""
+    own_activations: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Activations that a section takes, where they are others."""
+    conv_padding: Literal["darknet", "undilated", "same", "half"] = "darknet"
+    """undilated: as many as with dilation=1; same: for map / stride places, rounded up, more at the start; half:
+    (size - 1) / 2 where pad=1, else none."""
+    pool_padding: Literal["darknet", "same", "sides", "torch"] = "darknet"
+    """same: as above, more at the end; sides: stride * ((size - 1) / 2) on all sides; torch: as MaxPoolDark."""
+    doubles: bool = False
+    """[upsample] is always by 2."""
+    shortcut_widths: Literal["any", "equal", "packed"] = "any"
+    """[shortcut] of two widths: as Darknet; refused; right only where both are packed alike."""
+    route_counts: frozenset[int] = frozenset()
+    """How many layers a [route] may have; none: any."""
+    route_needs_last: bool = False
+    """A [route] of several layers must have the layer before it: the first of four, one of two."""
+    route_groups: Literal["any", "passed over", "refused"] = "any"
+    """`groups` of a [route] of several layers."""
+    group_id_needed: Literal["no", "refused", "passed over"] = "no"
+    """What becomes of `groups` without `group_id`, which is 0 in Darknet."""
+    zero_refused: bool = False
+    """An index of 0 in [route] or [shortcut] means the section itself."""
+    misread_indexes: Mapping[str, Literal["all", "zero"]] = field(default_factory=dict)
+    """Keys whose absolute indexes, or 0 only, mean another layer."""
+    unreachable: frozenset[str] = frozenset()
+    """Sections that no index may point to; route: one of a single layer without groups."""
+    tracks: Literal["nothing", "sizes", "strides"] = "nothing"
+    """What it follows from layer to layer by rules of its own."""
+    fixed_header: int | None = None
+    """Bytes that it takes for the header of a weights file, whatever its version says."""
+    heads: Heads = Heads()
 
     def kind(self, name: str) -> str | None:
         """The full name of a section as this reader takes it; None if it knows none such."""
@@ -132,9 +211,13 @@ class Reader:
         entries = section.entries if self.repeated == "last" else reversed(section.entries)
         return {entry.key: entry for entry in entries}
 
+    def cut(self, text: str) -> str:
+        """A value without the comment behind it, where # ends every value."""
+        return text.split("#")[0] if self.strict or self.exact == "all" else text
+
     def items(self, entry: Entry) -> list[str]:
         """The items of a list as this reader splits it."""
-        text = entry.value.split("#")[0] if self.strict or entry.key in self.hash_ends else entry.value
+        text = entry.value.split("#")[0] if entry.key in self.hash_ends else self.cut(entry.value)
         if self.strict:
             return re.findall(r"[-.\d]+", text)
         items = text.split(",")
@@ -201,6 +284,7 @@ HANK_AI: Final = Reader(
     unknown_key_refused=True,
     repeated="refused",
     strict=True,
+    section_blanks="anywhere",
     trailing_comma_adds=False,
     anchors={"yolo": "overflow", "region": "cut", "Gaussian_yolo": "overflow"},
     needs_maps=True,
@@ -238,6 +322,7 @@ OPENCV: Final = Reader(
     unknown_activation_is=None,
     bare_key_refused=True,
     repeated="last",
+    section_comment="net",
     reads_bom=True,
     trailing_comma_adds=False,
     anchors={"yolo": "exact", "region": "exact"},
@@ -248,14 +333,7 @@ OPENCV: Final = Reader(
     transposed="refused",
 )
 READERS: Final = {reader.name: reader for reader in (PJREDDIE, ALEXEYAB, HANK_AI, OPENCV)}
-"""By the name that `--for` takes."""
-
-
-def reader_named(name: str) -> Reader:
-    """The reader of that name, or an InputError that lists them."""
-    if name not in READERS:
-        raise InputError(f"--for: expected one of {', '.join(READERS)}, found {name!r}")
-    return READERS[name]
+"""By the name that `--for` takes: those that `check` looks through where none is named."""
 
 
 def full_name(name: str) -> str:

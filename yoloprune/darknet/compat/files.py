@@ -112,9 +112,13 @@ def weights_header(reader: Reader, subject: Subject) -> Iterator[Remark]:
         )
     if len(weights.head) < 16:
         how = Remark("break", "too short for a header")
-        yield how if reader.weights == "exact" or not reader.trains else Remark("differs", "no header: random weights")
+        yield how if reader.weights != "loose" or not reader.trains else Remark("differs", "no header: random weights")
         return
     major, minor = struct.unpack_from("<ii", weights.head)
+    size = weights_file.Header(major, minor).size
+    if reader.fixed_header not in (None, size):
+        yield Remark("break", f"its header has {size} bytes, and {reader.fixed_header} are taken for it")
+        return
     if major <= 1000 and minor <= 1000:
         return
     found = f"version {major}.{minor} says that connected weights are transposed"
@@ -142,7 +146,7 @@ def weights_length(reader: Reader, subject: Subject) -> Iterator[Remark]:
         yield Remark("break", disagreement)
     elif weights.size == needed:
         return
-    elif reader.weights == "exact":
+    elif reader.weights == "exact" or (reader.weights == "long" and weights.size < needed):
         yield Remark("break", found)
     elif weights.size < needed:
         yield Remark("differs", f"{found}: what is missing keeps random values")

@@ -168,6 +168,53 @@ OPENCV: Final = _keys(
 )
 OPENCV_NET: Final = frozenset({"width", "height", "channels"})
 
+NCNN: Final = _keys(
+    "",
+    {
+        "convolutional": "filters size stride pad padding groups dilation activation batch_normalize",
+        "shortcut": "from activation",
+        "maxpool": _POOL,
+        "avgpool": "",
+        "scale_channels": "from activation",
+        "route": "layers groups group_id",
+        "upsample": "stride",
+        "dropout": "",
+        "yolo": "classes mask anchors num ignore_thresh scale_x_y",
+    },
+)
+NCNN_NET: Final = words("width height channels")
+TENSORRT_DEMOS: Final = _keys(
+    "",
+    {
+        "convolutional": "filters size stride pad activation batch_normalize",
+        "maxpool": "size stride",
+        "shortcut": "from activation",
+        "route": "layers groups group_id",
+        "upsample": "stride",
+        "yolo": "classes mask anchors num scale_x_y new_coords",
+    },
+)
+"""pad: whatever it says, size / 2 is meant. num: as many anchors as there are."""
+TENSORRT_DEMOS_NET: Final = words("width height channels steps scales")
+PYTORCH_YOLOV4: Final = _keys(
+    "",
+    {
+        "convolutional": "filters size stride pad activation batch_normalize",
+        "maxpool": "size stride",
+        "avgpool": "",
+        "softmax": "",
+        "cost": "type",
+        "route": "layers groups group_id",
+        "shortcut": "from activation",
+        "upsample": "stride",
+        "connected": "output activation",
+        "reorg": "stride",
+        "region": "anchors classes num object_scale noobject_scale class_scale coord_scale",
+        "yolo": "anchors mask classes num scale_x_y",
+    },
+)
+PYTORCH_YOLOV4_NET: Final = words("width height channels")
+
 POLICIES: Final[Mapping[str, frozenset[str]]] = {
     "constant": frozenset(),
     "step": frozenset({"step", "scale"}),
@@ -240,12 +287,14 @@ EFFECTS: Final[Mapping[str, Mapping[str, str]]] = {
 none). To pass over any other key costs training or display only."""
 
 DEFAULTS: Final[Mapping[str, Mapping[str, str]]] = {
-    "convolutional": {"filters": "1", "size": "1", "activation": "logistic"},
+    "convolutional": {"filters": "1", "size": "1", "stride": "1", "pad": "0", "activation": "logistic"},
     "connected": {"activation": "logistic"},
     "maxpool": {"stride": "1", "size": "=stride"},
     "upsample": {"stride": "2"},
     "reorg": {"stride": "1"},
-    "yolo": {"classes": "20", "num": "1"},
+    "route": {"group_id": "0"},
+    "shortcut": {"activation": "linear"},
+    "yolo": {"classes": "20", "num": "1", "scale_x_y": "1", "new_coords": "0"},
     "region": {"classes": "20", "num": "1"},
 }
 """Darknet's own defaults, where a reader has others or none."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from yoloprune.darknet.compat.base import Node, Remark, Rule, Severity, shown
+from yoloprune.darknet.compat.base import REFERENCES, Node, Remark, Rule, Severity, shown
 
 _NEEDS_A_LAYER: Final = frozenset({"dropout", "shortcut", "scale_channels", "sam", "empty", "cost"})
 """Sections that look at the layer before them, which the first has not."""
 _NEEDS_A_MAP: Final = frozenset(
     {"convolutional", "maxpool", "avgpool", "local_avgpool", "reorg", "reorg3d", "local", "crop"}
 )
-_HEADS: Final = {"yolo": 5, "Gaussian_yolo": 9, "region": 1}
-"""Values of an anchor beside classes; [region] adds its coords."""
 
 
 def first_layer(node: Node) -> Iterator[Remark]:
@@ -122,7 +120,7 @@ def flipped(node: Node) -> Iterator[Remark]:
 
 def references(node: Node) -> Iterator[Remark]:
     """A layer index that points nowhere before the section, or none at all."""
-    key = {"route": "layers", "shortcut": "from", "scale_channels": "from", "sam": "from"}.get(node.kind)
+    key = REFERENCES.get(node.kind)
     if key is None or node.index is None:
         return
     if not node.has(key):
@@ -132,13 +130,29 @@ def references(node: Node) -> Iterator[Remark]:
             refuses = not node.reader.trains or (node.reader.strict and value >= node.index)
             found = f"points to no layer before (expected {-node.index}..{node.index - 1}, found {value})"
             yield Remark("break" if refuses else "differs", found if refuses else f"{found}; garbage is read", key)
+        elif value == 0 and node.reader.zero_refused:
+            yield Remark("break", "an index of 0 means the section itself", key)
+        elif value >= 0 and node.reader.misread_indexes.get(key) in ("all", "all" if value else "zero"):
+            yield Remark("differs", f"an index of {value} means another layer", key)
+    yield from _unreachable(node, key)
+
+
+def _unreachable(node: Node, key: str) -> Iterator[Remark]:
+    """Layers that the reader has no output of."""
+    for source in node.sources:
+        if not 0 <= source < len(node.subject.cfg.sections) - 1:
+            continue
+        other = Node(node.reader, node.subject, node.subject.cfg.sections[source + 1], source)
+        single = other.kind != "route" or (len(other.items("layers")) == 1 and not other.has("groups"))
+        if other.kind in node.reader.unreachable and single:
+            yield Remark("break", f"points to layer {source} [{other.kind}], which has no output here", key)
 
 
 def route(node: Node) -> Iterator[Remark]:
     """Maps of several sizes; groups that don't divide."""
     if node.kind != "route":
         return
-    sources = _sources(node, "layers")
+    sources = node.sources
     shapes = [node.subject.shapes[source] for source in sources if source in node.subject.shapes]
     if len({(shape.h, shape.w) for shape in shapes}) > 1:
         yield Remark("break", f"joins maps of several sizes: {shown(shapes)}", "layers")
@@ -148,17 +162,41 @@ def route(node: Node) -> Iterator[Remark]:
         yield Remark("differs", f"{groups} groups don't divide {shown(odd)} channels", "groups")
 
 
+def converted_route(node: Node) -> Iterator[Remark]:
+    """What converters can't: some numbers of layers, groups of several."""
+    if node.kind != "route":
+        return
+    sources, groups = node.sources, node.integer("groups", 1)
+    counts = node.reader.route_counts
+    if counts and len(sources) not in counts:
+        yield Remark("differs", f"passes over a [route] of {len(sources)} layers", "layers")
+    elif node.reader.route_needs_last and len(sources) > 1:
+        last = (node.index or 0) - 1
+        if last not in (sources if len(sources) == 2 else sources[:1]):
+            which = "one of two" if len(sources) == 2 else "the first"
+            yield Remark("break", f"expected the layer before as {which}", "layers")
+    if len(sources) > 1 and node.reader.route_groups == "refused" and node.has("groups"):
+        yield Remark("break", f"groups of {len(sources)} layers are refused", "groups")
+    elif groups > 1 and len(sources) > 1 and node.reader.route_groups == "passed over":
+        yield Remark("differs", f"groups of {len(sources)} layers are passed over", "groups")
+    elif groups > 1 and not node.has("group_id") and node.reader.group_id_needed != "no":
+        how: Severity = "break" if node.reader.group_id_needed == "refused" else "differs"
+        yield Remark(how, "needs group_id= for its groups", "groups")
+
+
 def shortcut(node: Node) -> Iterator[Remark]:
     """Maps of two sizes, more than one layer, weights, unequal channels."""
     if node.kind != "shortcut":
         return
-    sources = _sources(node, "from")
+    sources = node.sources
     if node.shape is not None:
         for source in sources[:1] if node.reader.one_shortcut else sources:
             other = node.subject.shapes.get(source)
             if other is not None and other[1:] != node.shape[1:] and node.reader.shortcut_same_size:
                 yield Remark("break", f"adds maps of two sizes, {node.shape} and {other}", "from")
-    if node.reader.one_shortcut and len(sources) > 1:
+            if other is not None:
+                yield from _widths(node.reader.shortcut_widths, node.shape.c, other.c)
+    if node.reader.one_shortcut and len(sources) > 1 and node.reader.exact == "no":
         yield Remark("differs", f"takes the first of {len(sources)} layers", "from")
     if not node.reader.trains and node.has("beta") and node.number("beta", 0):
         yield Remark("break", "beta is refused, also where it is 1", "beta")
@@ -167,6 +205,23 @@ def shortcut(node: Node) -> Iterator[Remark]:
         hazard = node.layer.hazard(node.subject.inputs)
         if hazard:
             yield Remark("differs", hazard, "from")
+
+
+def _widths(fate: str, own: int, other: int) -> Iterator[Remark]:
+    """Unequal numbers of channels. ncnn packs 16, 8 or 4 of them, as many as divide them and the CPU has lanes."""
+    if fate == "any" or own == other:
+        return
+    adds = f"adds {other} channels to {own}"
+    if fate == "equal":
+        yield Remark("break", f"{adds}: refused", "from")
+    elif other < own:
+        yield Remark("differs", f"{adds}: reads past the end", "from")
+    elif any(_packed(own, lanes) != _packed(other, lanes) for lanes in (4, 8, 16)):
+        yield Remark("differs", f"{adds}, which are packed otherwise: garbage (--multiple 16 helps)", "from")
+
+
+def _packed(channels: int, lanes: int) -> int:
+    return next(size for size in (16, 8, 4, 1) if size <= lanes and channels % size == 0)
 
 
 def _weighted(node: Node) -> Iterator[Remark]:
@@ -189,51 +244,12 @@ def scaling(node: Node) -> Iterator[Remark]:
         yield Remark("break" if node.reader.strict else "differs", "swish and mish can't be used here", "activation")
 
 
-def head_channels(node: Node) -> Iterator[Remark]:
-    """Another number of channels before a head than it reads."""
-    if node.kind not in _HEADS or node.shape is None:
-        return
-    classes = node.integer("classes", 20)
-    anchors = len(node.items("mask")) or node.integer("num", 1)
-    beside = _HEADS[node.kind] + (node.integer("coords", 4) if node.kind == "region" else 0)
-    expected = anchors * (classes + beside)
-    if node.shape.c != expected:
-        found = f"expected {expected} channels before it ({anchors} anchors of {classes} classes and {beside})"
-        yield Remark("break", f"{found}, found {node.shape.c}")
-
-
-def head_lists(node: Node) -> Iterator[Remark]:
-    """More or fewer anchors than the head has; a mask beyond them."""
-    fate = node.reader.anchors.get(node.kind)
-    if fate is None or not node.has("anchors"):
-        return
-    count, room = len(node.items("anchors")), 2 * node.integer("num", 1)
-    if fate == "exact" and count != room:
-        yield Remark("break", f"expected {room} numbers for num={room // 2}, found {count}", "anchors")
-    elif count > room:
-        what: Severity = "break" if fate == "overflow" else "ignored"
-        does = "writes past its array" if fate == "overflow" else "passes over the rest"
-        yield Remark(what, f"expected at most {room} numbers for num={room // 2}, found {count}; {does}", "anchors")
-    elif count < room:
-        yield Remark("note", f"expected {room} numbers for num={room // 2}, found {count}; the rest are 0.5", "anchors")
-    beyond = [value for value in node.integers("mask") if not 0 <= value < room // 2]
-    if beyond:
-        refuses: Severity = "break" if fate == "exact" else "differs"
-        yield Remark(refuses, f"expected anchors 0..{room // 2 - 1}, found {shown(beyond)}", "mask")
-
-
 def no_map(node: Node) -> Iterator[Remark]:
     """A section that reads a map, after a network input that is a vector."""
     net = node.subject.cfg.sections[0]
     given = [node.reader.entry(net, key) for key in ("width", "height", "channels")]
     if node.index == 0 and node.kind in _NEEDS_A_MAP and node.reader.trains and None in given:
         yield Remark("break", "reads a map, and [net] says no width, height and channels")
-
-
-def _sources(node: Node, key: str) -> list[int]:
-    """Absolute indexes; those that point nowhere too."""
-    index = node.index or 0
-    return [value + (index if value < 0 else 0) for value in node.integers(key)]
 
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -251,9 +267,8 @@ RULES: Final[tuple[Rule, ...]] = (
     flipped,
     references,
     route,
+    converted_route,
     shortcut,
     scaling,
-    head_channels,
-    head_lists,
     no_map,
 )

@@ -48,11 +48,13 @@ def section_lines(reader: Reader, subject: Subject) -> Iterator[Remark]:
     for section in subject.cfg.sections:
         line = subject.cfg.lines[section.line - 1].removeprefix(_BOM).rstrip()
         _, _, behind = line.partition("]")
-        if behind.strip() and not reader.strict and (reader.trains or section.name == "net"):
+        hidden = {"break": True, "net": section.name == "net", "hash": behind.strip()[:1] != "#"}
+        if behind.strip() and not reader.strict and hidden[reader.section_comment]:
             yield Remark(
                 "break", f"{behind.strip()[:20]!r} behind a section's name makes it unknown", line=section.line
             )
-        if reader.strict and line.split("]")[0] != f"[{section.name}":
+        within = line.split("]")[0] if reader.section_blanks == "anywhere" else line.split("]")[0].lstrip()
+        if reader.section_blanks != "fine" and within != f"[{section.name}":
             yield Remark("break", "blanks before or within [ ] hide the section", line=section.line)
 
 
@@ -64,8 +66,8 @@ def values(reader: Reader, subject: Subject) -> Iterator[Remark]:
             if reader.strict:
                 yield from _strict(entry.key, raw, entry.line)
                 continue
-            at = re.search("[#;]", entry.value)
-            if at is None:
+            at = re.search("[#;]", reader.cut(entry.value))
+            if at is None or (reader.exact != "no" and entry.key not in keys.TEXTS):
                 continue
             behind = entry.value[at.start() :]
             if entry.key in keys.TEXTS:
@@ -92,4 +94,24 @@ def _strict(key: str, raw: str, line: int) -> Iterator[Remark]:
         yield Remark("break", f"expected a number of digits, - and ., found {value[:40]!r}", key, line)
 
 
-RULES: Final[tuple[FileRule, ...]] = (marks, stray_keys, section_lines, values)
+def python_lines(reader: Reader, subject: Subject) -> Iterator[Remark]:
+    """What Python doesn't decode or split; a comment that it takes for a line."""
+    if not reader.python:
+        return
+    first = subject.cfg.sections[0].line
+    for number, raw in enumerate(subject.cfg.lines, 1):
+        line = raw.removeprefix(_BOM).strip()
+        two = reader.cut(line).count("=") > 1
+        if any("\ud800" <= character <= "\udfff" for character in raw):
+            yield Remark("break", "bytes that are no UTF-8", line=number)
+        if number < first and reader.brackets_open and re.search(r"(?<!#)\[", line):
+            yield Remark("break", "a [ before [net] starts a section", line=number)
+        elif line[:1] == ";" and (line.count("=") != 1 or reader.exact == "all"):
+            yield Remark("break", "a comment that starts with ; is read as a key", line=number)
+        elif line[:1] == "#" and reader.comments == "first column" and raw[0] in " \t" and line.count("=") != 1:
+            yield Remark("break", "a comment that is indented is read as a key", line=number)
+        elif line[:1] not in ("#", "[") and two:
+            yield Remark("break", "a line with two =", line=number)
+
+
+RULES: Final[tuple[FileRule, ...]] = (marks, stray_keys, section_lines, values, python_lines)

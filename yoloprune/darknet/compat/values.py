@@ -21,13 +21,17 @@ _ALL_KEYS: Final = {
     )
     for kind in ("net", *_SECTIONS)
 }
+_WHOLE: Final = re.compile(r"[+-]?\d+")
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _MANY: Final = 200
 """Keys of a section over which nobody is helped by guesses at each."""
 
 
 def unknown_section(node: Node) -> Iterator[Remark]:
-    """A section that the reader doesn't have, or not by that name."""
+    """A section that the reader doesn't have, or not by that name, or that it fails on."""
     if node.reader.kind(node.section.name) is not None:
+        if node.kind in node.reader.refused:
+            yield Remark("break", node.reader.refused[node.kind])
         return
     name = node.section.name
     alias = f"; the full name [{node.kind}] is known" if node.kind != name and node.kind in node.reader.keys else ""
@@ -44,9 +48,9 @@ def unknown_keys(node: Node) -> Iterator[Remark]:
         elif node.reader.unknown_key_refused:
             yield Remark("break", f"unknown key {entry.key[:40]}{_hint(node, entry.key)}", entry.key, entry.line)
         elif has_effect(node, entry):
-            yield Remark(
-                "differs", f"unknown key {entry.key}, passed over where it has an effect", entry.key, entry.line
-            )
+            fatal = (node.kind, entry.key) in node.reader.fatal
+            what = "and other weights are read" if fatal else "passed over where it has an effect"
+            yield Remark("break" if fatal else "differs", f"unknown key {entry.key}, {what}", entry.key, entry.line)
         elif node.reader.trains or not _known_to(node.kind, entry.key):
             yield Remark("ignored", f"unknown key {entry.key[:40]}{_hint(node, entry.key)}", entry.key, entry.line)
 
@@ -71,18 +75,46 @@ def repeated_keys(node: Node) -> Iterator[Remark]:
 def numbers(node: Node) -> Iterator[Remark]:
     """A value that is no number, or no whole one, where a number is read."""
     for entry in node.reader.counting(node.section).values():
-        if entry.key in keys.TEXTS or node.reader.strict or not node.reader.knows(node.kind, entry.key):
+        exact = node.reader.strict or node.reader.exact != "no"
+        if entry.key in keys.TEXTS or exact or not node.reader.knows(node.kind, entry.key):
             continue
         items = node.reader.items(entry) if entry.key in keys.LISTS else [entry.value]
         if "" in items[:-1] and node.reader.trains:
             yield Remark("differs", "an empty item of the list counts as 0", entry.key, entry.line)
         for item in items:
             if item and not re.match(r"[+-]?\.?\d", item):
-                yield Remark(
-                    "differs", f"expected a number, found {item[:40]!r}, which counts as 0", entry.key, entry.line
+                found = f"expected a number, found {item[:40]!r}"
+                yield (
+                    Remark("break", found, entry.key, entry.line)
+                    if node.reader.no_number_refused
+                    else Remark("differs", f"{found}, which counts as 0", entry.key, entry.line)
                 )
             elif strtod(item)[1][:1] not in ("", ".", "#", ";"):
                 yield Remark("note", f"the number that {item[:40]!r} starts with counts", entry.key, entry.line)
+
+
+def exact_numbers(node: Node) -> Iterator[Remark]:
+    """A value that isn't a number as a whole, for Python's int() and float()."""
+    if node.reader.exact == "no":
+        return
+    for entry in node.reader.counting(node.section).values():
+        if not readable(node, entry):
+            found = f"expected a number and nothing else, found {entry.value[:40]!r}"
+            yield Remark("break", found, entry.key, entry.line)
+
+
+def readable(node: Node, entry: Entry) -> bool:
+    """Whether a reader that wants exact numbers takes the entry, known to it or not."""
+    reads_all = node.reader.exact == "all" and node.kind not in ("yolo", "region")
+    known = node.reader.knows(node.kind, entry.key)
+    if not known and not reads_all:
+        return True
+    if entry.key in keys.TEXTS and (known or node.reader.cut(entry.value).isalpha()):
+        return True
+    several = known and entry.key in keys.LISTS and entry.key != "from"
+    items = node.reader.items(entry) if several else [node.reader.cut(entry.value)]
+    number = _NUMBER if reads_all or entry.key in ("anchors", "scale_x_y", "steps", "scales") else _WHOLE
+    return all(number.fullmatch(item) or (reads_all and not known and item.isalpha()) for item in items)
 
 
 def trailing_comma(node: Node) -> Iterator[Remark]:
@@ -112,10 +144,11 @@ def activation(node: Node) -> Iterator[Remark]:
     name = node.text("activation", "")
     if re.search("[#;]", name):
         return  # said of its comment
-    if name not in node.reader.activations:
+    if name not in node.reader.own_activations.get(node.kind, node.reader.activations):
         instead = node.reader.unknown_activation_is
         if instead is None:
-            yield Remark("break", f"unknown activation {name[:40]}", "activation")
+            where = f" in [{node.kind}]" if name in node.reader.activations else ""
+            yield Remark("break", f"unknown activation {name[:40]}{where}", "activation")
         else:
             yield Remark("differs", f"{instead} instead of {name[:40]}", "activation")
     elif name in node.reader.mute.get("", ()) or name in node.reader.mute.get(node.kind, ()):
@@ -204,6 +237,7 @@ RULES: Final[tuple[Rule, ...]] = (
     unknown_keys,
     repeated_keys,
     numbers,
+    exact_numbers,
     trailing_comma,
     activation,
     words,
