@@ -46,7 +46,7 @@ def check_everywhere(cfg: Path, folder: Path, exported: Exported) -> None:
     finetuned = workspace.finetuned_file(1)
     result = verify(cfg, finetuned, exported.cfg, exported.weights)
     assert result.within, result
-    assert result.skipped == {}
+    assert result.skipped.keys() <= {"ncnn"}
     masked = load(cfg, finetuned, ALEXEYAB)
     channels = trace(masked.graph)
     again = mask(masked, channels, Plan.load(workspace.plan_file(1)).keep(channels))

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
-from yoloprune.readers import READERS, ReaderError
+from yoloprune.readers import READERS, STOCK, ReaderError
 
 ROOT = Path(__file__).resolve().parents[1]
 CFG, WEIGHTS = ROOT / "cfg" / "shapes.cfg", ROOT / "weights" / "shapes.weights"
@@ -106,6 +106,8 @@ def row(name: str, cfg: Path, weights: Path, data: Path) -> Row:
     image = np.random.default_rng(0).random(model.graph.net.input, np.float32)
     times: dict[str, float | None] = {}
     for reader_name, reader in READERS.items():
+        if reader_name not in STOCK:
+            continue
         try:
             times[reader_name] = 1000 * reader.seconds(cfg, weights, image, 30) if not reader.available() else None
         except ReaderError as error:
@@ -119,7 +121,7 @@ def table(rows: list[Row]) -> Table:
     result = Table(title=f"accuracy on {TEST} fresh pictures; milliseconds a picture on one thread")
     for heading in ("network", "mAP@0.50", "BFLOPs", "bytes"):
         result.add_column(heading, justify="left" if heading == "network" else "right")
-    for name in READERS:
+    for name in rows[0].milliseconds:
         result.add_column(f"{name} ms", justify="right")
     for each in rows:
         times = ["-" if value is None else f"{value:.1f}" for value in each.milliseconds.values()]

@@ -1,11 +1,13 @@
-"""Other programs that read Darknet's files, each run in a process of its own: stock Darknet and OpenCV."""
+"""Other programs that read Darknet's files, each run in a process of its own: stock Darknet, OpenCV and ncnn."""
 
 from typing import Final
 
-from yoloprune.readers import libdarknet, opencv
+from yoloprune.readers import libdarknet, ncnn, opencv
 from yoloprune.readers.base import Reader, ReaderError
 
-READERS: Final[dict[str, Reader]] = {"darknet": libdarknet, "opencv": opencv}
+READERS: Final[dict[str, Reader]] = {"darknet": libdarknet, "opencv": opencv, "ncnn": ncnn}
 """Every reader by the name that reports use."""
+STOCK: Final = frozenset({"darknet", "opencv"})
+"""Those that read Darknet's files themselves."""
 
-__all__ = ["READERS", "Reader", "ReaderError"]
+__all__ = ["READERS", "STOCK", "Reader", "ReaderError"]

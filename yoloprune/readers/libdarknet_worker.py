@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from yoloprune.readers.base import Floats
-from yoloprune.readers.process import LAYER_ROUNDS, Answer, Arrays, RefusalError, in_turns, serve
+from yoloprune.readers.process import Answer, Arrays, RefusalError, in_turns, last_section_seconds, serve
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _OWN_NAMES_FIRST: Final = ctypes.DEFAULT_MODE | getattr(os, "RTLD_DEEPBIND", 0)
@@ -103,7 +103,7 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
             networks = [Network(job["library"], *each) for each in job["files"]]
             return Answer(in_turns([_timed(each, arrays["inputs"][0]) for each in networks], job["rounds"]))
         case "layer_seconds":
-            return Answer(_layer_seconds(job["library"], job["cfgs"]))
+            return Answer(last_section_seconds(job["cfgs"], lambda text: _timed_text(job["library"], text)))
     network = Network(job["library"], job["cfg"], job["weights"])
     match job["do"]:
         case "load":
@@ -137,17 +137,6 @@ def _timed(network: Network, image: Floats) -> Callable[[], float]:
         return time.process_time() - start
 
     return run
-
-
-def _layer_seconds(library: str, texts: list[str]) -> list[float]:
-    """Least time of each net's last section: of the net, less that of the net without it where others stand before."""
-    shorter = [text[: text.rindex("\n[") + 1] for text in texts]
-    alone = [text.count("[") < 2 for text in shorter]
-    runs = [_timed_text(library, text) for text in texts]
-    runs += [_timed_text(library, text) for text, only in zip(shorter, alone, strict=True) if not only]
-    least = [min(each) for each in in_turns(runs, LAYER_ROUNDS)]
-    before = iter(least[len(texts) :])
-    return [whole if only else max(whole - next(before), 0.0) for whole, only in zip(least, alone, strict=False)]
 
 
 def _timed_text(library: str, text: str) -> Callable[[], float]:

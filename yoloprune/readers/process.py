@@ -92,6 +92,20 @@ def in_turns(runs: Sequence[Callable[[], float]], rounds: int) -> list[list[floa
     return [list(each) for each in zip(*found, strict=True)]
 
 
+def last_section_seconds(texts: Sequence[str], timed: Callable[[str], Callable[[], float]]) -> list[float]:
+    """Least time of each cfg's last section: of the net, less that of the net without it where others stand before.
+
+    timed: for a cfg, what runs it and says how many seconds that took.
+    """
+    shorter = [text[: text.rindex("\n[") + 1] for text in texts]
+    alone = [text.count("[") < 2 for text in shorter]
+    runs = [timed(text) for text in texts]
+    runs += [timed(text) for text, only in zip(shorter, alone, strict=True) if not only]
+    least = [min(each) for each in in_turns(runs, LAYER_ROUNDS)]
+    before = iter(least[len(texts) :])
+    return [whole if only else max(whole - next(before), 0.0) for whole, only in zip(least, alone, strict=False)]
+
+
 def _ending(status: int, stderr: str) -> str:
     """One line on how a worker ended, with the last thing that it said.
 

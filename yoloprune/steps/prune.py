@@ -89,8 +89,8 @@ def prune(
     Exactly one of threshold (accuracy that each group alone may lose against the original), ratio (share of the
     objective to remove) and total_loss (accuracy that all groups together may lose against the original, as measured;
     the largest cut that was found). relative: losses are fractions of the original's accuracy. objective: what a cut is
-    to save: bflops, parameters or latency, the time in `reader` (darknet or opencv; left out, the first that runs the
-    network). drop_branches: whole residual branches may go too. exclude: layers whose channels all stay. multiple,
+    to save: bflops, parameters or latency, the time in `reader` (darknet, opencv, ncnn; left out, the first that runs
+    the network). drop_branches: whole residual branches may go too. exclude: layers whose channels all stay. multiple,
     min_keep: of the channels a group keeps. These three, left out, are as the last round has them. The analysis is
     finished or made where it is missing; reuse_analysis takes that of an earlier round. criterion, calibrate,
     compensation: as for ana; left out, as the analysis or the last round has them. force: cut the last round anew.

@@ -16,7 +16,7 @@ from yoloprune.darknet.network import build
 from yoloprune.detect.image import load_batch
 from yoloprune.detect.measure import fit_for
 from yoloprune.errors import InputError
-from yoloprune.readers import READERS, ReaderError
+from yoloprune.readers import READERS, STOCK, ReaderError
 from yoloprune.readers.base import Floats, Reader
 
 
@@ -37,7 +37,7 @@ class Verified:
     @property
     def within(self) -> bool:
         """Whether all readers that run the first agree on the second, and a stock reader is among them."""
-        stock = any(name in READERS for name in self.max_relative_diff)
+        stock = any(name in STOCK for name in self.max_relative_diff)
         return stock and not self.refused and all(diff <= self.tolerance for diff in self.max_relative_diff.values())
 
 
