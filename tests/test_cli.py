@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import errno
 import json
 import os
 import re
@@ -30,8 +31,10 @@ from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import Network, build
+from yoloprune.detect.image import read_pixels
 from yoloprune.detect.measure import DetectionMeasure, load_measure
 from yoloprune.steps import ana as ana_step
+from yoloprune.steps import detect as detect_step
 from yoloprune.steps import prune as prune_step
 from yoloprune.steps.job import Step
 from yoloprune.steps.prune import Pruned
@@ -361,6 +364,65 @@ def test_detect_draws_what_it_finds(own: Bench) -> None:
     assert sorted(path.name for path in Path("boxes").iterdir()) == [image.name for image in pictures]
     shown = call("detect", own.cfg, own.weights, *pictures, "-o", "more", "--thresh", 0.1).stdout
     assert "probability" in shown
+
+
+def test_detect_takes_folders_and_lists(own: Bench) -> None:
+    (own.folder / "more").mkdir()
+    for number, name in enumerate(("b.JPG", "a.bmp", "notes.txt", "c.png.bak")):
+        content = own.image(number).read_bytes() if "." in name[1:2] else b"no picture"
+        (own.folder / "more" / name).write_bytes(content)
+    (own.folder / "more" / "d.png").mkdir()
+    (own.folder / "some.txt").write_text("images/valid_3.png\n\nmore/a.bmp\n")
+    words = ["detect", own.cfg, own.weights, "-o", "boxes", "--thresh", 0.1]
+    found = answer(*words, own.folder / "more", own.image(4), "--dry-run")["images"]
+    assert [Path(each["image"]).name for each in found] == ["a.bmp", "b.JPG", "valid_4.png"]
+    found = answer(*words, own.folder / "some.txt")["images"]
+    assert [Path(each["picture"]) for each in found] == [Path("boxes/valid_3.png"), Path("boxes/a.bmp")]
+
+
+def test_detect_writes_as_png_what_opencv_does_not_write(own: Bench) -> None:
+    grey = cv2.cvtColor(read_pixels(own.image()), cv2.COLOR_BGR2GRAY)
+    pictures = [Path(f"{number}{ending}") for number, ending in enumerate((".pgm", ".PBM", ".jp2", ".gif", ".ppm", ""))]
+    for path in pictures:
+        kind = path.suffix if path.suffix in (".pgm", ".PBM") else ".png"  # what a file holds, not its name
+        assert cv2.imwrite(f"made{kind}", grey * 255 if kind == ".PBM" else grey)
+        Path(f"made{kind}").rename(path)
+    found = answer("detect", own.cfg, own.weights, *pictures, "-o", "boxes", "--thresh", 0.01)["images"]
+    written = [Path(each["picture"]) for each in found]
+    assert [path.name for path in written] == ["0.png", "1.png", "2.png", "3.png", "4.ppm", "5.png"]
+    for path, copy in zip(pictures, written, strict=True):
+        assert read_pixels(copy).shape == read_pixels(path).shape
+
+
+def test_detect_computes_nothing_before_all_can_be_read_and_written(
+    own: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect_step, "build", lambda *_: pytest.fail("built"))
+    words = ["detect", own.cfg, own.weights]
+    own.image(1).write_bytes(b"no picture")
+    own.image(2).write_bytes(own.image(2).read_bytes()[:60])
+    told = call(*words, own.image(0), own.image(1), own.image(2), "-o", "boxes", status=2).stderr
+    bad = [f"{own.image(number)}: not a picture that can be decoded" for number in (1, 2)]
+    assert told.splitlines() == ["yoloprune: 2 of 3 pictures can't be decoded:", *bad]
+    Path("a.pgm").write_bytes(own.image(0).read_bytes())
+    Path("a.png").write_bytes(own.image(0).read_bytes())
+    told = call(*words, "a.pgm", "a.png", "-o", "boxes", status=2).stderr
+    assert told == "yoloprune: boxes/a.png: two pictures would be written as this one: a.pgm and a.png\n"
+    assert not Path("boxes").exists()
+
+
+def test_detect_names_no_file_of_its_own(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        told = call("detect", own.cfg, own.weights, own.image(), "-o", "boxes", status=2).stderr
+    assert told == "yoloprune: boxes: cannot be written to: No space left on device\n"
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    told = call("detect", own.cfg, own.weights, own.image(), "-o", "boxes", status=2).stderr
+    assert told == "yoloprune: boxes/valid_0.png: a picture of this size can't be written as .png\n"
+    assert not Path("boxes").exists()
 
 
 def test_detect_takes_no_names_from_another_networks_data(own: Bench) -> None:

@@ -63,6 +63,8 @@ def edit(file: Path, old: str, new: str) -> int:
         ("[net]\n", "[nett]\n", 0, ["nett", "[net]"]),
         ("[maxpool]", "[maxpul]", 0, ["[maxpul]", "layer 3", "expected one of", "maxpool"]),
         ("activation=relu", "activation=rellu", 0, ["layer 1", "activation=rellu", "expected"]),
+        ("activation=relu", "activation=SiLU", 0, ["layer 1", "activation=SiLU is swish in Darknet"]),
+        ("filters=14", "filters=", None, ["tiny.cfg:54: filters has no value, and counts as absent", "found 1"]),
         ("layers=-1", "layers=-17", 0, ["[route] layer 5", "layers=-17", "expected -5..4", "found -17"]),
         ("layers=-1", "layers=9", 0, ["[route] layer 5", "layers=9", "found 9"]),
         ("groups=8", "groups=3", 0, ["layer 1", "groups=3"]),
@@ -83,6 +85,27 @@ def test_cfg_that_is_not_there_or_no_cfg(own: Bench) -> None:
     refused(own, ["stat", "no.cfg"], "no.cfg: ")
     refused(own, ["stat", own.weights], str(own.weights))
     refused(own, ["stat", own.folder], str(own.folder))
+
+
+def test_a_folder_in_place_of_a_file(own: Bench) -> None:
+    folder = f"{own.folder}: is a folder, expected a file"
+    cfg, weights = own.cfg, own.weights
+    refused(own, ["stat", own.folder], folder)
+    refused(own, ["check", own.folder], folder)
+    refused(own, ["check", cfg, own.folder], folder)
+    refused(own, ["stat", cfg, own.folder], folder)
+    refused(own, ["map", cfg, weights, "--data", own.folder], folder)
+    refused(own, ["ana", *own.inputs[:3], own.folder], folder)
+    refused(own, ["train", cfg, "--data", own.data, "--pretrained", own.folder], folder)
+    refused(own, ["verify", cfg, weights, cfg, weights, "--image", own.folder], folder)
+    refused(own, ["stat", cfg, "--config", own.folder], folder)
+    for force in ([], ["--force"]):
+        refused(own, ["stat", cfg, "--json", own.folder, *force], folder)
+    line = edit(own.data, "valid=valid.txt", "valid=images")
+    refused(own, ["map", *own.inputs], f"set.data:{line}: valid: {own.folder}/images is a folder, expected one file")
+    edit(own.data, "valid=images", "valid=list.txt")
+    (own.folder / "list.txt").write_text("images/valid_0.png\nimages\n")
+    refused(own, ["map", *own.inputs], f"list.txt:2: {own.folder}/images is a folder, expected one image")
 
 
 @pytest.mark.parametrize("change", [-4, -1, 4, 1])
@@ -265,10 +288,13 @@ def test_data_of_the_calibration_pictures(own: Bench) -> None:
         (["status", "-w", "nowhere"], ["nowhere", "no workspace"]),
         (["finetune", "--epochs", "1"], ["no workspace"]),
         (["export", "-o", "out"], ["no workspace"]),
-        (["detect", "CFG", "WEIGHTS", "none.jpg", "-o", "out"], ["none.jpg", "no such picture"]),
+        (["detect", "CFG", "WEIGHTS", "none.jpg", "-o", "out"], ["none.jpg", "no such picture, folder or list"]),
         (["detect", "CFG", "WEIGHTS", "CFG", "-o", "out"], ["tiny.cfg", "not a picture"]),
         (["detect", "CFG", "WEIGHTS", "IMAGE", "CFG", "-o", "out"], ["tiny.cfg", "not a picture"]),
-        (["detect", "CFG", "WEIGHTS", "IMAGE", "-o", "CFG"], ["tiny.cfg"]),
+        (["detect", "CFG", "WEIGHTS", "IMAGE", "-o", "CFG"], ["tiny.cfg: is a file, expected a folder"]),
+        (["detect", "CFG", "WEIGHTS", "FOLDER", "-o", "out"], ["expected pictures in this folder, found none"]),
+        (["detect", "CFG", "WEIGHTS", "IMAGE", "LIST", "-o", "out"], ["list.txt:2: no such image: gone.png"]),
+        (["detect", "CFG", "WEIGHTS", "IMAGE", "-o", "IMAGES", "--force"], ["valid_0.png: is a picture to look at"]),
         (["detect", "CFG", "WEIGHTS", "IMAGE", "IMAGE", "-o", "out"], ["two pictures"]),
         (["ana", "CFG", "WEIGHTS", "--no-compensate", "--bn-recalibrate"], ["--no-compensate", "--bn-recalibrate"]),
         (["ana", "CFG", "WEIGHTS", "--calibrate", "0", "--bn-recalibrate"], ["--bn-recalibrate", "--calibrate 0"]),
@@ -280,6 +306,8 @@ def test_data_of_the_calibration_pictures(own: Bench) -> None:
 )
 def test_use(own: Bench, words: list[str], expected: list[str]) -> None:
     names: dict[str, object] = {"CFG": own.cfg, "WEIGHTS": own.weights, "IMAGE": own.image()}
+    names |= {"FOLDER": own.folder / "labels", "IMAGES": own.folder / "images", "LIST": own.folder / "list.txt"}
+    (own.folder / "list.txt").write_text("images/valid_0.png\ngone.png\n")
     refused(own, [names.get(word, word) for word in words], *expected)
 
 

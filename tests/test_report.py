@@ -19,7 +19,8 @@ from yoloprune.detect.boxes import Detections
 from yoloprune.plots import plot_sensitivity
 from yoloprune.prune.channels import trace
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup
-from yoloprune.steps.look import Found, Stat
+from yoloprune.steps.detect import Found
+from yoloprune.steps.look import Stat
 from yoloprune.steps.verify import Verified
 from yoloprune.workspace import Figures, Input, Round, Settings, Workspace
 

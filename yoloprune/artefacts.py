@@ -15,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, unreadable
 
 VERSION: Final = 1
 """Of the JSON files between stages; raised when a reader of the old one would go wrong."""
@@ -27,11 +27,10 @@ _Kind = TypeVar("_Kind")
 def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` to write to; renamed to `path` when the block ends well, removed when it doesn't.
 
-    Raises InputError if `path` exists and `force` is false, or if the folder cannot be written.
+    Raises InputError if `path` is a folder, exists and `force` is false, or if the folder cannot be written.
     """
     target = Path(path)
-    if target.exists() and not force:
-        raise InputError("exists already; --force replaces it", file=target)
+    check_free(target, force=force)
     temporary = _made_beside(target)
     try:
         yield temporary
@@ -41,6 +40,14 @@ def atomic_path(path: str | Path, *, force: bool = True) -> Iterator[Path]:
         raise InputError(f"cannot be written: {error.strerror}", file=target) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """InputError if `path` is a folder, or exists and `force` is false."""
+    if path.is_dir():
+        raise InputError("is a folder, expected a file", file=path)
+    if path.exists() and not force:
+        raise InputError("exists already; --force replaces it", file=path)
 
 
 def ready(folder: Path) -> None:
@@ -64,8 +71,10 @@ def sha256(path: str | Path) -> str:
     try:
         with Path(path).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except (OSError, ValueError) as error:  # ValueError: no file can have that name
-        raise InputError(f"cannot be read: {getattr(error, 'strerror', error)}", file=path) from error
+    except OSError as error:
+        raise unreadable(error, path) from error
+    except ValueError as error:  # no file can have that name
+        raise InputError(f"cannot be read: {error}", file=path) from error
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -73,7 +82,7 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(error, path) from error
 
 
 def save_json(path: str | Path, kind: str, payload: Mapping[str, Any]) -> None:
@@ -88,7 +97,7 @@ def load_json(path: str | Path, kind: str) -> dict[str, Any]:
     try:
         payload = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(error, path) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"expected JSON: {error}", file=path) from error
     found = (payload.get("yoloprune"), payload.get("version")) if isinstance(payload, dict) else (None, None)

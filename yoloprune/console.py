@@ -16,7 +16,7 @@ import typer
 from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
-from yoloprune.artefacts import atomic_path
+from yoloprune.artefacts import atomic_path, check_free
 from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS, InputError, InputWarning, ReaderError
 from yoloprune.train.ranks import rank_of
 
@@ -162,8 +162,8 @@ class Screen:
 @contextmanager
 def screen_of(json_file: str | None, quiet: bool, force: bool) -> Iterator[Screen]:
     """A command's screen. InputError, before any work, if the JSON file exists and may not be replaced."""
-    if json_file not in (None, "-") and Path(str(json_file)).exists() and not force:
-        raise InputError("exists already; --force replaces it", file=json_file)
+    if json_file not in (None, "-"):
+        check_free(Path(str(json_file)), force=force)
     screen = Screen(json_file, quiet) if rank_of() == 0 else Screen(None, True)
     try:
         with screen.warned():

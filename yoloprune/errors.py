@@ -36,6 +36,12 @@ def warn(message: str, *, file: str | Path | None = None, line: int | None = Non
     warnings.warn(InputWarning(_located(message, file, line)), stacklevel=3)
 
 
+def unreadable(error: OSError, file: str | Path) -> InputError:
+    """What to raise where a file can't be read."""
+    folder = isinstance(error, IsADirectoryError)
+    return InputError("is a folder, expected a file" if folder else f"cannot be read: {error.strerror}", file=file)
+
+
 def _located(message: str, file: str | Path | None, line: int | None) -> str:
     where = "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
     return where + message

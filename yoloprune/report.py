@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from yoloprune.prune.channels import Channels, KeepAtoms
     from yoloprune.prune.sensitivity import Curve, Sensitivity
     from yoloprune.steps.check import Checked
-    from yoloprune.steps.look import Forecast, Found, Stat
+    from yoloprune.steps.detect import Found
+    from yoloprune.steps.look import Forecast, Stat
     from yoloprune.steps.verify import Verified
 
 _COLOURS: Final = ((BEARABLE, "green"), (5 * BEARABLE, "yellow"))

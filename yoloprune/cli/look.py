@@ -60,7 +60,9 @@ def map_command(
 def detect_command(
     cfg: options.CfgArg,
     weights: options.WeightsArg,
-    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to look at.")],
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, folders of them, and lists (.txt).")
+    ],
     out: options.Out,
     data: options.Data = None,
     thresh: Annotated[
@@ -79,9 +81,9 @@ def detect_command(
 ) -> None:
     """Write copies of pictures with the boxes that are found, and list these."""
     with screen_of(json, quiet, force) as screen:
-        from yoloprune.steps import look
+        from yoloprune.steps.detect import detect
 
-        names, found = look.detect(
+        names, found = detect(
             cfg,
             weights,
             pictures,

@@ -13,7 +13,7 @@ import typer
 from yoloprune.choices import CRITERIA_NAMES, MULTIPLE, NOTHING, OBJECTIVES, RECALIBRATE, RULES
 from yoloprune.console import LINES
 from yoloprune.darknet.dialect import DIALECTS
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, unreadable
 from yoloprune.steps.goal import meant
 
 _BESIDE_A_GPU: Final = 4
@@ -95,8 +95,10 @@ def _from_config(ctx: typer.Context, file: Path | None) -> Path | None:
         return None
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}", file=file) from error
+    except OSError as error:
+        raise unreadable(error, file) from error
+    except UnicodeDecodeError as error:
+        raise InputError("cannot be read: no UTF-8 text", file=file) from error
     own = {"config", "help"}
     options = {_key(name): param for param in ctx.command.params for name in param.opts if _key(name) not in own}
     opposites = {_key(name): param for param in ctx.command.params for name in param.secondary_opts}

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from yoloprune.artefacts import atomic_path
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, unreadable
 
 _BLANK = re.compile(r"[ \t\r\n]")
 _EXPONENT = re.compile(r"(?<![\w.])[+-]?(?:\d+(?:\.\d*)?|\.\d+)[eE][+-]?\d{1,3}(?![\w.])")
@@ -38,6 +38,8 @@ class Section:
     name: str
     line: int
     entries: tuple[Entry, ...]
+    empty: tuple[Entry, ...] = ()
+    """Keys without a value, which count as absent."""
 
     def get(self, key: str) -> Entry | None:
         """The entry that Darknet would read: the first of that key. (OpenCV takes the last.)"""
@@ -65,7 +67,7 @@ def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
     """
     text = data.decode("utf-8", "surrogateescape")
     lines = tuple(re.findall(r"[^\n]*\n|[^\n]+", text))
-    sections: list[tuple[str, int, list[Entry]]] = []
+    sections: list[tuple[str, int, list[Entry], list[Entry]]] = []
     bare: dict[str, int] = {}
     for number, raw in enumerate(lines, 1):
         if "\0" in raw:
@@ -79,7 +81,7 @@ def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
             if not line.endswith("]"):
                 found = f"expected [section] and nothing after it, found {_shown(line)}"
                 raise InputError(f"{found}; a comment stands on its own line", file=file, line=number)
-            sections.append((line[1:-1], number, []))
+            sections.append((line[1:-1], number, [], []))
             bare = {}
             continue
         if not sections:
@@ -92,14 +94,17 @@ def parse(data: bytes, file: str = "<cfg>", *, lenient: bool = False) -> Cfg:
                 found = f"found it without a value in line {bare[key]}, which Darknet takes"
                 raise InputError(f"expected {_shown(key)} once, {found}", file=file, line=number)
             sections[-1][2].append(Entry(key, value, number))
-        elif not equals:
+            continue
+        sections[-1][3].append(Entry(key, "", number))
+        if not equals:
             bare.setdefault(key, number)
     if not sections:
         raise InputError("expected [net] first, found no section", file=file)
-    name, line_of_first, _ = sections[0]
+    name, line_of_first, _, _ = sections[0]
     if name not in ("net", "network"):
         raise InputError(f"expected [net] first, found [{_shown(name)}]", file=file, line=line_of_first)
-    return Cfg(file, lines, tuple(Section(name, line, tuple(entries)) for name, line, entries in sections))
+    made = (Section(name, line, tuple(valued), tuple(empty)) for name, line, valued, empty in sections)
+    return Cfg(file, lines, tuple(made))
 
 
 def dump(cfg: Cfg) -> bytes:
@@ -112,7 +117,7 @@ def read(path: str | Path, *, lenient: bool = False) -> Cfg:
     try:
         return parse(Path(path).read_bytes(), str(path), lenient=lenient)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(error, path) from error
 
 
 def write(path: str | Path, cfg: Cfg, *, force: bool = False) -> None:

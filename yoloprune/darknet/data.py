@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.labels import label_candidates
-from yoloprune.errors import InputError, warn
+from yoloprune.errors import InputError, unreadable, warn
 
 Labels = npt.NDArray[np.float32]
 """Objects of one image, [T, 5]: class, then centre x, centre y, width, height as fractions of the image."""
@@ -181,6 +181,11 @@ def _no_object(path: Path, line: int, text: str, kind: str) -> InputError:
     return InputError(f"expected `class x y w h`, five numbers, found {text[:80]!r}", file=path, line=line)
 
 
+def read_images(list_file: Path) -> list[Path]:
+    """The images of a list, one a line. InputError if there are none, or one isn't there."""
+    return _find_images(list_file, _read_list(list_file))
+
+
 def load_split(
     data: DataFile, which: Which, dialect: Dialect, *, classes: int, limit: int | None = None, labels: bool = True
 ) -> Split:
@@ -275,7 +280,7 @@ def _read_lines(path: Path) -> list[str]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(error, path) from error
     if b"\0" in content:
         raise InputError("expected a text file, found zero bytes", file=path)
     # Paths may hold bytes that are no UTF-8: surrogateescape hands them back to the system unchanged.
@@ -289,6 +294,12 @@ def _is_file(path: Path) -> bool:
 def _resolve(text: str, folder: Path) -> Path:
     """The path from the current folder if there is such a file, else from `folder`."""
     return Path(text) if _is_file(Path(text)) else folder / text
+
+
+def _missing(what: str, text: str, path: Path) -> str:
+    """What to say of a path as written, which is no such file, nor is `path`."""
+    folder = next((each for each in (text, path) if os.path.isdir(each)), None)  # noqa: PTH112 - as in _is_file
+    return f"no such {what}: {text} (nor {path})" if folder is None else f"{folder} is a folder, expected one {what}"
 
 
 def _existing(paths: tuple[Path, ...]) -> Path | None:
@@ -316,7 +327,8 @@ def _list_file(data: DataFile, which: Which) -> Path:
 def _present(data: DataFile, key: str, path: Path) -> Path:
     """`path`, which `key` of the .data file names. InputError with that key's line if there is no such file."""
     if not _is_file(path):
-        raise InputError(f"{key}: no such file: {data.values[key]} (nor {path})", file=data.path, line=data.lines[key])
+        missing = _missing("file", data.values[key], path)
+        raise InputError(f"{key}: {missing}", file=data.path, line=data.lines[key])
     return path
 
 
@@ -339,7 +351,7 @@ def _find_images(list_file: Path, entries: list[tuple[int, str]]) -> list[Path]:
     for number, text in entries:
         image = _resolve(text, list_file.parent)
         if not _is_file(image):
-            raise InputError(f"no such image: {text} (nor {image})", file=list_file, line=number)
+            raise InputError(_missing("image", text, image), file=list_file, line=number)
         images.append(image)
     return images
 

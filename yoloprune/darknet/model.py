@@ -136,8 +136,11 @@ def plain(graph: Graph) -> Cfg:
 
 
 def load_graph(cfg: str | Path, dialect: Dialect) -> Graph:
-    """Read and understand a .cfg file. An InputWarning for each value that Darknet takes for another."""
-    graph = understand(cfg_file.read(cfg), dialect)
+    """Read and understand a .cfg file. An InputWarning for each value that Darknet takes for another, or that lacks."""
+    read = cfg_file.read(cfg)
+    for entry in (each for section in read.sections for each in section.empty):
+        warn(f"{entry.key} has no value, and counts as absent", file=cfg, line=entry.line)
+    graph = understand(read, dialect)
     for doubt in graph.doubts:
         warn(doubt.message, file=cfg, line=doubt.line)
     return graph

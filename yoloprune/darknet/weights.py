@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from yoloprune.artefacts import atomic_path
 from yoloprune.darknet.dialect import FLT_MIN
 from yoloprune.darknet.layers.base import Layer, TensorSpec
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, unreadable
 
 _LARGEST_VERSION = 9999
 _SHORT, _LONG = 16, 20
@@ -182,7 +182,7 @@ def _opened(path: str | Path) -> tuple[int, bytes]:
         with Path(path).open("rb") as stream:
             return Path(path).stat().st_size, stream.read(20)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(error, path) from error
 
 
 def read_partial(path: str | Path, layers: Sequence[Layer], seed: int) -> tuple[Weights, int]:

@@ -23,8 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from yoloprune.artefacts import atomic_path
-from yoloprune.errors import InputError, warn
+from yoloprune.errors import InputError, unreadable, warn
 
 Pixels = npt.NDArray[np.uint8]
 Planes = npt.NDArray[np.float32]
@@ -36,6 +35,11 @@ short side scaled to the width, then the middle cut out; AlexeyAB) or `centre_sq
 pjreddie)."""
 
 _DECODE: Final = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
+_WRITTEN: Final = frozenset(
+    {*(".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".ras", ".sr", ".tif", ".tiff", ".webp")}
+)
+ENDINGS: Final = _WRITTEN | {".avif", ".exr", ".gif", ".hdr", ".jp2", ".pbm", ".pfm", ".pgm", ".pic", ".pxm"}
+"""Of files that can be pictures, in small letters."""
 _JPEG: Final = b"\xff\xd8"
 _ENDS: Final = np.frombuffer(b"\xff\xd9" * (1 << 16), np.uint8)
 """End markers of a JPEG, more bytes than a segment holds."""
@@ -59,7 +63,7 @@ def read_pixels(path: str | Path, channels: int = 3) -> Pixels:
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(error, path) from error
     decoded = _decoded(content, channels)
     if decoded is None and content[:2].tobytes() == _JPEG:
         # Where a file ends, libjpeg reads end markers (jdatasrc.c: fill_input_buffer). OpenCV gives up at the end of
@@ -81,17 +85,17 @@ def _decoded(content: Pixels, channels: int) -> Pixels | None:
     return None if decoded is None else np.asarray(decoded, np.uint8).reshape(*decoded.shape[:2], channels)
 
 
-def write_pixels(path: str | Path, pixels: Pixels, *, force: bool = False) -> None:
-    """Encode a picture by the ending of `path`; whole or not at all.
+def is_written(ending: str) -> bool:
+    """Whether OpenCV writes colour pictures of 8 bits by this ending, to be looked at."""
+    return ending.lower() in _WRITTEN and cv2.haveImageWriter(ending.lower())
 
-    InputError for an ending that OpenCV cannot write, an existing file (unless `force`) and an unwritable folder.
-    """
-    ending = Path(path).suffix
-    if not ending or not cv2.haveImageWriter(ending):
-        raise InputError(f"no kind of picture is written as {ending!r}; try .jpg or .png", file=path)
-    _, content = cv2.imencode(ending, pixels)
-    with atomic_path(path, force=force) as temporary:
-        temporary.write_bytes(content.tobytes())
+
+def encoded(pixels: Pixels, path: Path) -> bytes:
+    """A picture as the file `path` is to hold it, by its ending. InputError if it can't be such."""
+    done, content = cv2.imencode(path.suffix, pixels)
+    if not done:
+        raise InputError(f"a picture of this size can't be written as {path.suffix}", file=path)
+    return content.tobytes()
 
 
 def read_image(path: str | Path, channels: int = 3) -> Planes:

@@ -12,7 +12,7 @@ import numpy as np
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.compat import READERS, Finding, WeightsFile, reader_named
 from yoloprune.darknet.compat import check as findings_of
-from yoloprune.errors import InputError
+from yoloprune.errors import unreadable
 
 
 @dataclass(frozen=True)
@@ -49,4 +49,4 @@ def _mapped(path: Path) -> WeightsFile:
         empty = not path.stat().st_size  # which can't be mapped
         return WeightsFile(path.name, np.zeros(0, np.uint8) if empty else np.memmap(path, np.uint8, "r"))
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+        raise unreadable(error, path) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,12 @@ def find_data(cfg: Path, data: Path | None) -> Path:
 def data_candidates(cfg: Path) -> list[Path]:
     """The .data files beside a cfg and in the current folder."""
     return sorted({path.resolve() for folder in (cfg.parent, Path()) for path in folder.glob("*.data")})
+
+
+def expect_one_of(option: str, found: object, known: Sequence[object]) -> None:
+    """InputError if an option is given and none of those known."""
+    if found is not None and found not in known:
+        raise InputError(f"{option}: expected one of {', '.join(map(str, known))}, found {found}")
 
 
 def check_readable(images: Iterable[Path], graph: Graph, watch: Watch = unwatched) -> None:

@@ -1,35 +1,28 @@
-"""Steps that look and change nothing: accuracy, detections, a cfg's layers, and what an analysis says can be won."""
+"""Steps that look and change nothing: accuracy, a cfg's layers, and what an analysis says can be won."""
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
-import torch
-
 from yoloprune.choices import BEARABLE, NOTHING
-from yoloprune.darknet.data import DataFile, load_names, read_data
+from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.model import Graph, load, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Header
-from yoloprune.detect.boxes import Detections
-from yoloprune.detect.draw import draw
 from yoloprune.detect.evaluate import Points
-from yoloprune.detect.image import network_input, read_pixels, write_pixels
-from yoloprune.detect.measure import decoded, fit_for, load_measure, network_for_measuring, suppressed
+from yoloprune.detect.measure import load_measure, network_for_measuring
 from yoloprune.detect.overlap import NmsKind
 from yoloprune.errors import InputError
 from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.plan import bearable
 from yoloprune.prune.sensitivity import Sensitivity, grid_counts
-from yoloprune.steps.job import Job, Step, Watch, check_readable, data_candidates, find_data, job_of, unwatched
+from yoloprune.steps.job import Job, Step, Watch, check_readable, expect_one_of, find_data, job_of, unwatched
 from yoloprune.steps.method import Method
 from yoloprune.workspace import DEFAULT, Input, Settings, Workspace
 
@@ -51,18 +44,6 @@ class Stat:
         """As reports show it."""
         totals = {"bflops": self.graph.bflops, "parameters": self.graph.parameters, "bytes": self.bytes}
         return {**totals, "layers": [_layer_dict(layer) for layer in self.graph.layers]}
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was found in a picture."""
-
-    image: Path
-    size: tuple[int, int]
-    """Width and height in pixels."""
-    detections: Detections
-    picture: Path
-    """The copy with boxes."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +90,8 @@ def accuracy(
     model = load(cfg, weights, dialect_named(dialect))
     if not model.graph.detection_heads and (points is not None or nms is not None):
         raise InputError("--points and --nms are for detectors, and this network is none", file=cfg)
-    _expect("--points", points, get_args(Points))
-    _expect("--nms", nms, get_args(NmsKind))
+    expect_one_of("--points", points, get_args(Points))
+    expect_one_of("--nms", nms, get_args(NmsKind))
     options: Any = {"points": points or 0, "nms_kind": nms}
     file = read_data(find_data(cfg, data))
     measure = load_measure(
@@ -122,71 +103,6 @@ def accuracy(
         found += batch
         watch(Step("map", len(found), len(measure.pictures)))
     return measure.summary(found)
-
-
-def detect(
-    cfg: Path,
-    weights: Path,
-    images: Sequence[Path],
-    out: Path,
-    *,
-    data: Path | None = None,
-    thresh: float | None = None,
-    dialect: str = "alexeyab",
-    letterbox: bool | None = None,
-    nms: str | None = None,
-    device: str = "cpu",
-    force: bool = False,
-    dry_run: bool = False,
-    watch: Watch = unwatched,
-) -> tuple[tuple[str, ...], list[Found]]:
-    """Write a copy with boxes of each image to the folder `out`; the class names and what was found.
-
-    All copies appear, or none does; none after a dry run. thresh: least probability, by default the dialect's. Names
-    come from the .data file; where none is given, and none or several of this network's classes lie around, classes
-    are called by their numbers.
-    """
-    model = load(cfg, weights, dialect_named(dialect))
-    graph = model.graph
-    if not graph.detection_heads:
-        raise InputError("expected a detector, found a network without detection heads", file=cfg)
-    _expect("--nms", nms, get_args(NmsKind))
-    names = class_names(graph, cfg, data)
-    pictures = _pictures(images, out, force=force)
-    network, fit, (c, h, w) = build(model, device), fit_for(graph, letterbox), graph.net.input
-    thresh = graph.dialect.display_thresh if thresh is None else thresh
-    found: list[Found] = []
-    with nullcontext() if dry_run else _appearing(out) as drafts, torch.inference_mode():
-        for image, picture in zip(images, pictures, strict=True):
-            pixels = read_pixels(image, c)
-            inputs = torch.from_numpy(network_input(pixels, w, h, fit)).unsqueeze(0).to(device)
-            size = (pixels.shape[1], pixels.shape[0])
-            candidates = decoded(graph, network(inputs), thresh)
-            (boxes,) = suppressed(graph, candidates, [size], fit == "letterbox", nms_kind=nms)
-            found.append(Found(image, size, boxes, picture))
-            if drafts is not None:
-                canvas = pixels if c == 3 else read_pixels(image)
-                write_pixels(drafts / picture.name, draw(canvas, boxes, names))
-            watch(Step("detect", len(found), len(images)))
-    return names, found
-
-
-def class_names(graph: Graph, cfg: Path, data: Path | None) -> tuple[str, ...]:
-    """Names of the classes: of the .data file that is given or the only one around for as many, else their numbers."""
-    if data is not None:
-        return load_names(read_data(data), graph.classes)
-    fitting = [
-        each for each in map(_understood, data_candidates(cfg)) if each and each.classes in (None, graph.classes)
-    ]
-    return load_names(fitting[0], graph.classes) if len(fitting) == 1 else tuple(map(str, range(graph.classes)))
-
-
-def _understood(file: Path) -> DataFile | None:
-    """None for what only has the name of a .data file, like perf.data."""
-    try:
-        return read_data(file)
-    except InputError:
-        return None
 
 
 def forecast(
@@ -241,46 +157,6 @@ def frontier(job: Job, sensitivity: Sensitivity) -> list[tuple[float, float]]:
 def _bflops(job: Job) -> Costs:
     graph = job.model.graph
     return Costs(graph, job.channels, flops(graph))
-
-
-@contextmanager
-def _appearing(out: Path) -> Iterator[Path]:
-    """A temporary folder whose files move to the folder `out` when the block ends well; else nothing is left."""
-    existed = out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot be made: {error.strerror}", file=out) from error
-    try:
-        with tempfile.TemporaryDirectory(prefix=".drafts-", dir=out) as drafts:
-            yield Path(drafts)
-            for file in sorted(Path(drafts).iterdir()):
-                file.replace(out / file.name)
-    finally:
-        if not existed and not any(out.iterdir()):
-            out.rmdir()
-
-
-def _pictures(images: Sequence[Path], out: Path, *, force: bool) -> list[Path]:
-    """Where the copies go. InputError if two are one file, if one is an input, or if one exists."""
-    for image in images:
-        if not image.is_file():
-            raise InputError("no such picture", file=image)
-    pictures = [out / image.name for image in images]
-    inputs = {image.resolve() for image in images}
-    for index, picture in enumerate(pictures):
-        if picture in pictures[:index]:
-            raise InputError(f"two pictures would be written as this one: {images[index]} has the name", file=picture)
-        if picture.resolve() in inputs:
-            raise InputError("is a picture to look at; -o names another folder", file=picture)
-        if picture.exists() and not force:
-            raise InputError("exists already; --force replaces it", file=picture)
-    return pictures
-
-
-def _expect(option: str, found: object, known: Sequence[object]) -> None:
-    if found is not None and found not in known:
-        raise InputError(f"{option}: expected one of {', '.join(map(str, known))}, found {found}")
 
 
 def _layer_dict(layer: Layer) -> dict[str, Any]:

@@ -131,9 +131,25 @@ NOT_IN_SHORTCUT: Final = ("hard_mish", *MIXING)
 """Likewise, though [shortcut] has swish and mish too."""
 
 
+_OTHER_NAMES: Final[Mapping[str, str]] = {
+    "silu": "swish",
+    "sigmoid": "logistic",
+    "leaky_relu": "leaky",
+    "leakyrelu": "leaky",
+    "hardtanh": "hardtan",
+    "identity": "linear",
+    "none": "linear",
+}
+"""What other frameworks call some of these."""
+
+
 def read_activation(options: Options, default: str, dialect: Dialect, without: Sequence[str] = ()) -> str:
     """Name of the section's activation. InputError for one that the dialect lacks: Darknet would take ReLU silently."""
-    name = options.choice("activation", default, tuple(ACTIVATIONS if dialect.extended else CLASSIC))
+    known = ACTIVATIONS if dialect.extended else CLASSIC
+    meant = _OTHER_NAMES.get(options.text("activation", default).lower())
+    if meant in known:
+        raise options.error(f"is {meant} in Darknet, which would take ReLU for it", "activation")
+    name = options.choice("activation", default, tuple(known))
     if name in without:
         raise options.error("can't be used in this section: Darknet gives zeros", "activation")
     return name
