@@ -253,7 +253,11 @@ def train_command(
     out: options.OutOrBackup = None,
     pretrained: Annotated[
         Path | None,
-        typer.Option("--pretrained", metavar="FILE", help="Weights of all layers or the first ones, to start from."),
+        typer.Option("--pretrained", metavar="FILE", help="Weights whose first layers are this network's."),
+    ] = None,
+    pretrained_layers: Annotated[
+        int | None,
+        typer.Option("--pretrained-layers", metavar="N", min=1, help="Take so many; left out, as many as fit."),
     ] = None,
     iterations: Annotated[
         int, typer.Option("--iterations", metavar="N", min=0, help="Updates; 0: the cfg's max_batches.")
@@ -286,6 +290,7 @@ def train_command(
             data,
             out,
             pretrained=pretrained,
+            pretrained_layers=pretrained_layers,
             iterations=iterations,
             ema=ema,
             early_stop=early_stop,
@@ -310,7 +315,8 @@ def train_command(
             "files": files if made.figures else {},
         }
         if made.figures is None:
-            screen.answer(answer, f"{made.iterations} iterations would be done", report.file_list(files))
+            start = f", from the first {made.layers} layers of {pretrained}" if pretrained else ""
+            screen.answer(answer, f"{made.iterations} iterations would be done{start}", report.file_list(files))
             return
         figures = report.figures_table({"trained": made.figures})
         screen.answer(answer, figures, f"best after iteration {made.iteration}", report.file_list(files))

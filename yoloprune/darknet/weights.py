@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.artefacts import atomic_path
+from yoloprune.artefacts import atomic_path, read_bytes
 from yoloprune.darknet.dialect import FLT_MIN
 from yoloprune.darknet.layers.base import Layer, TensorSpec
 from yoloprune.errors import InputError, unreadable
@@ -201,6 +201,24 @@ def read_partial(path: str | Path, layers: Sequence[Layer], seed: int) -> tuple[
     loaded = len(ends) - 1 - ends[::-1].index(size)
     part = read(path, layers[:loaded])
     return Weights(part.header, (*part.layers, *initial(layers, seed).layers[loaded:])), loaded
+
+
+def read_first(
+    path: str | Path, layers: Sequence[Layer], seed: int, choose: Callable[[NDArray[np.float32]], int]
+) -> tuple[Weights, int]:
+    """The first layers out of any file, as many as `choose` says of its floats; the rest starts as `initial`.
+
+    Also how many these are. What `darknet partial` would write, and Darknet load. InputError for values that can't be
+    weights, and a file that has none.
+    """
+    content = read_bytes(path)
+    header = _parse_version(content[:_LONG], str(path))
+    size = len(content)
+    if size <= header.size or (size - header.size) % 4:
+        raise InputError(f"byte {size}: expected floats of 4 bytes behind the header, found the end", file=path)
+    taken = choose(np.frombuffer(content, "<f4", offset=header.size))
+    part = parse(content[: header.size + 4 * count(layers[:taken])], layers[:taken], str(path))
+    return Weights(part.header, (*part.layers, *initial(layers, seed).layers[taken:])), taken
 
 
 def write(path: str | Path, weights: Weights, layers: Sequence[Layer], *, force: bool = False) -> None:

@@ -10,6 +10,7 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Model, load_graph
+from yoloprune.darknet.pretrained import read_pretrained
 from yoloprune.darknet.weights import Header
 from yoloprune.detect.measure import load_measure
 from yoloprune.errors import InputError
@@ -49,6 +50,7 @@ def train_network(
     out: Path | None = None,
     *,
     pretrained: Path | None = None,
+    pretrained_layers: int | None = None,
     iterations: int = 0,
     dialect: str = "alexeyab",
     letterbox: bool | None = None,
@@ -66,7 +68,8 @@ def train_network(
 ) -> TrainedNetwork:
     """Train as [net] says, for `iterations` updates, 0: its max_batches, and write best and last weights to `out`.
 
-    out: left out, the .data file's `backup`, as Darknet has it.
+    out: left out, the .data file's `backup`, as Darknet has it. pretrained: weights of any network whose first layers
+    are this one's, to start from; pretrained_layers: so many of them, else as many as fit.
     An interrupted run goes on from its checkpoint in `out`; force starts anew and replaces what is there. ema: instead
     of the cfg's ema_alpha. early_stop: measurements without a better one after which training ends, 0: none.
     """
@@ -85,10 +88,12 @@ def train_network(
         evaluate_every=math.ceil(recipe.iterations / MEASUREMENTS),
     )
     taken = 0
+    if pretrained is None and pretrained_layers is not None:
+        raise InputError("--pretrained-layers: expected --pretrained with it, found none")
     if pretrained is None:
         weights = weights_file.initial(graph.layers, seed)
     else:
-        weights, taken = weights_file.read_partial(pretrained, graph.layers, seed)
+        weights, taken = read_pretrained(pretrained, graph, seed, pretrained_layers)
         weights = replace(weights, header=Header())
         # A network that has been trained before may be no better for more of it; a new head finds nothing yet.
         recipe = replace(recipe, evaluate_start=taken == len(graph.layers))
@@ -103,7 +108,7 @@ def train_network(
         for file in (best, last, out / CHECKPOINT):
             file.unlink(missing_ok=True)
     announce(watch, graph, recipe, device)
-    start = f"{taken} layers from {pretrained}" if pretrained else "from scratch"
+    start = f"the first {taken} of {len(graph.layers)} layers from {pretrained}" if pretrained else "from scratch"
     watch(Step("train", 0, recipe.iterations, f"{recipe.iterations} iterations of {recipe.images} pictures, {start}"))
     model = Model(graph, weights)
     with joined(device) as place:
