@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,42 @@ import torch
 
 from yoloprune.readers import libdarknet as stock
 
+SHARED = Path(os.environ.get("YOLOPRUNE_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+"""Trained nets, pictures and AlexeyAB's cfgs: $YOLOPRUNE_SHARED, or `shared` beside the checkout."""
+CFGS = {"alexeyab": SHARED / "cfgs" / "alexeyab", "debian": Path("/usr/share/darknet/cfg")}
+"""Folders of stock cfgs."""
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder with trained nets and pictures: $YOLOPRUNE_SHARED, or `shared` beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared"
-    folder = Path(os.environ.get("YOLOPRUNE_SHARED", beside))
-    if not (folder / "models").is_dir():
-        pytest.skip(f"no nets in {folder}; YOLOPRUNE_SHARED can name another folder")
-    return folder
+    """The folder with trained nets and pictures."""
+    if not (SHARED / "models").is_dir():
+        pytest.skip(f"no nets in {SHARED}; YOLOPRUNE_SHARED can name another folder")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def cfg_folders() -> list[Path]:
+    """Those folders of stock cfgs that are here."""
+    found = [folder for folder in CFGS.values() if folder.is_dir()]
+    if not found:
+        pytest.skip("no stock cfgs: neither Debian's darknet nor AlexeyAB's cfgs are here")
+    return found
+
+
+@pytest.fixture(scope="session")
+def stock_cfg(cfg_folders: list[Path]) -> Callable[[str], Path]:
+    """A stock cfg by its name, AlexeyAB's before Debian's, or by `debian/name`; without it the test is skipped."""
+
+    def find(name: str) -> Path:
+        folder, _, stem = name.rpartition("/")
+        wanted = [CFGS[folder]] if folder else cfg_folders
+        found = [path for each in wanted if (path := each / f"{stem}.cfg").exists()]
+        if not found:
+            pytest.skip(f"no {stem}.cfg in {', '.join(map(str, wanted))}")
+        return found[0]
+
+    return find
 
 
 @pytest.fixture(scope="session")

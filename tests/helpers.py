@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,9 +50,3 @@ def with_input(text: str, width: int, height: int) -> str:
     cfg = cfg_file.parse(text.encode("utf-8", "surrogateescape"))
     present = {key: str(value) for key, value in changes.items()}
     return cfg_file.dump(cfg_file.edit(cfg, {0: present})).decode("utf-8", "surrogateescape")
-
-
-def stock(shared: Path, name: str) -> Path:
-    """One of AlexeyAB's cfgs, or of Debian's."""
-    path = shared / "cfgs" / "alexeyab" / f"{name}.cfg"
-    return path if path.exists() else Path("/usr/share/darknet/cfg") / f"{name}.cfg"

@@ -23,7 +23,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from tests.drawn import Bench, bench, fingerprint, learn
+from tests.drawn import Bench, fingerprint, trained
 from tests.helpers import graph_of, random_model
 from yoloprune import cli
 from yoloprune.darknet import weights as weights_file
@@ -72,7 +72,7 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def made(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return learn(bench(tmp_path_factory.mktemp("set") / "set"))
+    return trained(tmp_path_factory.mktemp("set") / "set")
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_verify_says_no_to_other_weights(whole: Whole) -> None:
 
 
 def test_run_does_all_rounds(own: Bench) -> None:
-    steps = ["--threshold", 0.1, "--rounds", 2, "--epochs", 1, "--min-keep", 4, "--multiple", 1, *FEW]
+    steps = ["--threshold", 0.5, "--rounds", 2, "--epochs", 1, "--min-keep", 4, "--multiple", 1, *FEW]
     done = call("run", *own.inputs, *steps, "-o", "slim", "-w", "space", "--json", "answer.json")
     found = json.loads(Path("answer.json").read_text())
     lost = [found["before"]["map50_present"] - each["pruned"]["map50_present"] for each in found["rounds"]]
@@ -262,7 +262,7 @@ def test_run_does_all_rounds(own: Bench) -> None:
         "tiny-slim.cfg", "tiny-slim.names", "tiny-slim.weights",
     ]  # fmt: skip
     rounds = answer("status", "-w", "space")["rounds"]
-    assert [each["chosen_by"]["threshold"] for each in rounds] in ([0.05, 0.1], [0.05])
+    assert [each["chosen_by"]["threshold"] for each in rounds] in ([0.25, 0.5], [0.25])
     assert rounds[-1]["finetuned"] == found["after"]
     before = fingerprint(Path.cwd())
     assert "slim.cfg: exists already" in call("run", *own.inputs, *steps, "-o", "slim", "-w", "other", status=2).stderr
@@ -619,27 +619,28 @@ def test_ctrl_c_ends_with_130(own: Bench) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "yoloprune", *words], stderr=subprocess.PIPE, text=True, env=environment
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # of a machine that has much else to do
     while not Path("space/round-1/sensitivity.json").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in error
     assert error.splitlines()[-1].startswith("yoloprune: interrupted")
     json.loads(Path("space/round-1/sensitivity.json").read_text())
 
 
-def test_ctrl_c_while_modules_are_read(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+@pytest.mark.parametrize("module_read", ["typer", "torch"])  # at the start, and for a command
+def test_ctrl_c_while_modules_are_read(tmp_path: Path, module_read: str) -> None:
+    (tmp_path / f"{module_read}.py").write_text("raise KeyboardInterrupt")
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     _, module, function = re.split("[=:]", setup["options.entry_points"]["console_scripts"].replace(" ", ""))
     for start in (["-m", "yoloprune"], ["-c", f"from {module} import {function}; {function}()"]):
         done = subprocess.run(
-            [sys.executable, *start, "status"],
+            [sys.executable, *start, "stat", "no.cfg"],
             env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
             capture_output=True,
             text=True,

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.drawn import Bench, bench, learn
+from tests.drawn import Bench, trained
 from tests.test_cli import answer
 
 
 @pytest.fixture(scope="module")
 def made(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return learn(bench(tmp_path_factory.mktemp("set") / "set"))
+    return trained(tmp_path_factory.mktemp("set") / "set")
 
 
 def elsewhere(program: Sequence[object], *words: object) -> dict[str, Any]:

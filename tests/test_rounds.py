@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.drawn import Bench, bench, learn
+from tests.drawn import Bench, trained
 from yoloprune.errors import InputError
 from yoloprune.plots import plot_sensitivity
 from yoloprune.steps import look
@@ -29,7 +29,7 @@ FEW: dict[str, Any] = {"calibrate": 4}
 
 @pytest.fixture(scope="module")
 def made(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return learn(bench(tmp_path_factory.mktemp("set") / "set"), 150)
+    return trained(tmp_path_factory.mktemp("set") / "set")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def once(made: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace after one round."""
     space = tmp_path_factory.mktemp("once") / "space"
     ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
-    prune(0.005, multiple=4, workspace=space, **FEW)
+    prune(ratio=0.2, multiple=1, workspace=space, **FEW)
     finetune(iterations=2, workspace=space)
     return space
 
@@ -84,7 +84,7 @@ def test_a_stopped_training_anew_goes_on_without_force(space: Path) -> None:
 
 
 def test_an_analysis_of_weights_that_were_replaced_is_in_nobodys_way(made: Bench, space: Path) -> None:
-    prune(0.05, multiple=4, force=True, workspace=space, **FEW)
+    prune(ratio=0.3, force=True, workspace=space, **FEW)
     between = ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
     job = open_job(space)
     plot_sensitivity(between, look.gains(job, between), look.frontier(job, between), space / "between.png")
@@ -111,10 +111,22 @@ def test_force_measures_anew_and_keeps_the_rounds_of_the_same_job(made: Bench, s
 
 
 def test_an_analysis_can_be_reused_more_than_once(space: Path) -> None:
-    for number, ratio in ((2, 0.45), (3, 0.6)):
+    """A channel holds a tenth of the BFLOPs or less: a ratio is passed by no more, and the next is left to reach."""
+    known = Workspace.load(space)
+    assert known.original
+    assert 0.69 < known.last.pruned.bflops / known.original.bflops <= 0.8
+    for number, ratio in ((2, 0.45), (3, 0.7)):
         prune(ratio=ratio, reuse_analysis=True, workspace=space, **FEW)
         finetune(iterations=1, workspace=space)
         assert not Workspace.load(space).sensitivity_file(number).exists()
+
+
+def test_a_ratio_that_is_reached_already_says_how_much_is_gone(space: Path) -> None:
+    known = Workspace.load(space)
+    assert known.original
+    gone = 1 - known.last.pruned.bflops / known.original.bflops
+    with pytest.raises(NothingGoesError, match=f"--ratio 0.1: {gone:.4f} of the cost is gone already; expected more"):
+        prune(ratio=0.1, reuse_analysis=True, workspace=space, **FEW)
 
 
 def test_pictures_that_are_asked_for_now_are_looked_at(made: Bench, tmp_path: Path) -> None:

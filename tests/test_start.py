@@ -88,13 +88,6 @@ def test_mistakes(tmp_path: Path) -> None:
         assert not modules & HEAVY, row
 
 
-def test_the_rounds_of_a_workspace_need_no_network(tmp_path: Path) -> None:
-    """A folder that is no workspace ends it; what it would load for one is loaded by then."""
-    ((status, modules),) = loaded([["status"]], tmp_path)
-    assert status == 2
-    assert not modules & HEAVY
-
-
 def test_what_is_loaded_later_is_seen(tmp_path: Path) -> None:
     ((status, modules),) = loaded([["stat", "no.cfg"]], tmp_path)
     assert status == 2

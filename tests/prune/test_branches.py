@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import graph_of, random_model, stock, with_input, worst
+from tests.helpers import graph_of, random_model, with_input, worst
 from tests.prune.graphs import random_cfg
 from tests.prune.test_slim import farthest, random_keep
 from yoloprune.darknet import cfg as cfg_file
@@ -168,8 +169,8 @@ def test_the_cfg_keeps_its_comments_and_ways_of_counting() -> None:
 
 
 @pytest.mark.parametrize("name", ["yolov4", "yolov3"])
-def test_stock_cfgs(shared: Path, name: str) -> None:
-    graph = graph_of(with_input(stock(shared, name).read_text(), 64, 64))
+def test_stock_cfgs(stock_cfg: Callable[[str], Path], name: str) -> None:
+    graph = graph_of(with_input(stock_cfg(name).read_text(), 64, 64))
     found = branches(graph)
     assert len(found) == 23  # 1, 2, 8, 8 and 4 blocks
     channels = trace(graph, found[::2])

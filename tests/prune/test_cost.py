@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.helpers import graph_of, stock, with_input
+from tests.helpers import graph_of, with_input
 from tests.prune.graphs import random_cfg
 from tests.prune.test_slim import STOCK, random_keep
 from yoloprune.darknet.alone import alone
@@ -54,8 +54,8 @@ def test_what_earlier_rounds_took_stays_gone() -> None:
 
 
 @pytest.mark.parametrize("name", STOCK)
-def test_sums_on_stock_cfgs(shared: Path, name: str) -> None:
-    check_costs(graph_of(with_input(stock(shared, name).read_text(), 64, 64)), 1)
+def test_sums_on_stock_cfgs(stock_cfg: Callable[[str], Path], name: str) -> None:
+    check_costs(graph_of(with_input(stock_cfg(name).read_text(), 64, 64)), 1)
 
 
 def check_alone(graph: Graph) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.helpers import graph_of, random_model, stock, with_input, worst
+from tests.helpers import graph_of, random_model, with_input, worst
 from tests.prune.graphs import random_cfg
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
@@ -72,8 +73,8 @@ def test_slim_loads_and_computes_the_same_in_libdarknet(libdarknet: Path, tmp_pa
 
 
 @pytest.mark.parametrize("name", STOCK)
-def test_stock_cfg(shared: Path, tmp_path: Path, name: str) -> None:
-    text = stock(shared, name).read_text()
+def test_stock_cfg(stock_cfg: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    text = stock_cfg(name).read_text()
     small = with_input(text, 64, 64)
     model = random_model(graph_of(small, ALEXEYAB), 7)
     channels = trace(model.graph)
@@ -85,9 +86,9 @@ def test_stock_cfg(shared: Path, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", STOCK)
 def test_slim_stock_cfg_loads_in_libdarknet_where_the_original_does(
-    shared: Path, libdarknet: Path, tmp_path: Path, name: str
+    stock_cfg: Callable[[str], Path], libdarknet: Path, tmp_path: Path, name: str
 ) -> None:
-    model = random_model(graph_of(with_input(stock(shared, name).read_text(), 64, 64), ALEXEYAB), 7)
+    model = random_model(graph_of(with_input(stock_cfg(name).read_text(), 64, 64), ALEXEYAB), 7)
     channels = trace(model.graph)
     slimmed = slim(model, channels, random_keep(channels, np.random.default_rng(7)))
     for each in (model, slimmed):

@@ -58,7 +58,11 @@ def test_outputs_are_taught_by_darknets_steps(end: str) -> None:
     assert logits.grad is not None
     np.testing.assert_allclose(-logits.grad.numpy(), expected, rtol=1e-5, atol=1e-6)
     assert float(cost.detach()) == pytest.approx(float((expected**2).sum()), rel=1e-5)
-    assert float(teacher.costs(x, {source: build(model)(x, {source})[source]})[0].detach()) == pytest.approx(0)
+    # The teacher computes in another memory format, so it may round otherwise than the same network here.
+    rounding = right.size * float(1e-5 * np.abs(right).max()) ** 2
+    taught = teacher.costs(x, {source: build(model)(x, {source})[source]})[0].detach()
+    assert float(taught) == pytest.approx(0, abs=rounding)
+    assert float(cost.detach()) > 1e6 * rounding
 
 
 def test_features_are_those_of_layers_that_read_what_was_cut() -> None:

@@ -120,7 +120,7 @@ def prune(
     watch(Step("prune", 0, 1, "refitting and measuring"))
     cut = cuts.at(choice)
     if cut.keep.sum() == job.keep.sum() and cuts.job.channels.branches == job.channels.branches:
-        raise NothingGoesError(f"nothing can go within that loss; a larger one lets more go{limits.advice}")
+        raise _nothing_goes(goal, 1 - cuts.candidate.costs.total(job.keep) / cuts.candidate.costs.whole, limits)
     chosen_by = {
         "threshold": _largest(cuts.candidate.sensitivity, choice) if goal.threshold is None else goal.threshold,
         "ratio": ratio,
@@ -142,6 +142,13 @@ def _check_rule(rule: str, goal: Goal, *, drop_branches: bool) -> None:
         raise InputError(f"--rule: expected one of {', '.join(RULES)}, found {rule!r}")
     if drop_branches and rule == "prefix" and goal.threshold is None:
         raise InputError("--drop-branches with --ratio or --total-loss: expected --rule interpolated, found prefix")
+
+
+def _nothing_goes(goal: Goal, gone: float, limits: Limits) -> NothingGoesError:
+    """gone: the share of the original's cost that earlier rounds removed; a ratio over that ends elsewhere."""
+    if goal.ratio is not None:
+        return NothingGoesError(f"--ratio {goal.ratio:g}: {gone:.4f} of the cost is gone already; expected more")
+    return NothingGoesError(f"nothing can go within that loss; a larger one lets more go{limits.advice}")
 
 
 def _chosen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import graph_of, random_model, stock, worst
+from tests.helpers import graph_of, random_model, worst
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.compat import READERS, check
@@ -192,9 +193,9 @@ def test_what_cannot_be_said_is_refused(change: tuple[str, str], reader: str, me
 @pytest.mark.parametrize(
     "name", ["yolov3-tiny", "yolov4-tiny", "densenet201", "resnet50", "yolov4-csp-swish", "cd53paspp-gamma"]
 )
-def test_stock_cfgs(shared: Path, name: str) -> None:
+def test_stock_cfgs(stock_cfg: Callable[[str], Path], name: str) -> None:
     """Either refused, or the same layers in words that the reader takes."""
-    cfg = cfg_file.read(stock(shared, name))
+    cfg = cfg_file.read(stock_cfg(name))
     refused = set()
     for reader in READERS.values():
         try:

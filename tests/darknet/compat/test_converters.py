@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.darknet.compat.test_rules import conv, header, yolo
-from tests.helpers import graph_of, random_model, stock
+from tests.helpers import graph_of, random_model
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.compat import CONVERTERS, READERS, WeightsFile, check, reader_named
 from yoloprune.darknet.compat.adapt import adapted
@@ -287,9 +288,9 @@ def compare(text: str, outputs: dict[int, Tensor], theirs: dict[str, Tensor]) ->
         ("yolov2-tiny", set()),  # [region]
     ],
 )
-def test_stock_cfgs(shared: Path, name: str, takers: set[str]) -> None:
+def test_stock_cfgs(stock_cfg: Callable[[str], Path], name: str, takers: set[str]) -> None:
     """Either refused, or the same layers in words that the converter takes; who takes what is what they say."""
-    cfg = cfg_file.read(stock(shared, name))
+    cfg = cfg_file.read(stock_cfg(name))
     taken, refusals = set(), []
     for reader in CONVERTERS.values():
         try:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -238,11 +239,12 @@ def test_weights_where_a_reader_has_other_arrays() -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("yolov4-tiny", 25025420), ("yolov4-tiny-3l", 26110344)])
-def test_weights_of_the_length_that_the_library_saves(shared: Path, name: str, expected: int) -> None:
+def test_weights_of_the_length_that_the_library_saves(
+    stock_cfg: Callable[[str], Path], name: str, expected: int
+) -> None:
     """Sizes that pjreddie's library wrote for the cfg."""
-    path = shared / "cfgs" / "alexeyab" / f"{name}.cfg"
     weights = header(0, 2, (expected - 20) // 4)
-    found = check(cfg_file.read(path), list(READERS.values()), weights)
+    found = check(cfg_file.read(stock_cfg(name)), list(READERS.values()), weights)
     assert {each.reader for each in found if each.line is None} == {"alexeyab", "hank-ai", "opencv"}
 
 

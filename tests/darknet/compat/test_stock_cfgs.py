@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import stock
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.compat import READERS, Finding, check
 from yoloprune.readers import libdarknet, opencv
 
 TABLE = Path(__file__).with_name("which_cfg_loads.tsv")
-DEBIAN = Path("/usr/share/darknet/cfg")
 RUNS = [line.split("\t") for line in TABLE.read_text().splitlines() if line and not line.startswith("#")]
 FAILS_WHEN_RUN: Mapping[str, str] = {
     **dict.fromkeys(
@@ -46,12 +44,9 @@ def found_in(cfg: cfg_file.Cfg) -> list[Finding]:
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run[0]}-{run[1]}")
-def test_check_says_what_the_readers_did(shared: Path, run: list[str]) -> None:
+def test_check_says_what_the_readers_did(stock_cfg: Callable[[str], Path], run: list[str]) -> None:
     folder, name, *outcomes = run
-    path = (DEBIAN if folder == "debian" else shared / "cfgs" / "alexeyab") / f"{name}.cfg"
-    if not path.exists():
-        pytest.skip(f"no {path}")
-    findings = found_in(one_picture(path))
+    findings = found_in(one_picture(stock_cfg(f"{folder}/{name}")))
     for reader, outcome in zip(READERS, outcomes, strict=True):
         own = [finding for finding in findings if finding.reader == reader]
         breaks = [finding.message for finding in own if finding.severity == "break"]
@@ -78,9 +73,9 @@ SAMPLE = [
 
 @pytest.mark.parametrize("name", SAMPLE)
 @pytest.mark.usefixtures("libdarknet")
-def test_real_readers_do_what_check_says(shared: Path, tmp_path: Path, name: str) -> None:
+def test_real_readers_do_what_check_says(stock_cfg: Callable[[str], Path], tmp_path: Path, name: str) -> None:
     cfg, weights = tmp_path / "a.cfg", tmp_path / "a.weights"
-    cfg_file.write(cfg, one_picture(stock(shared, name)))
+    cfg_file.write(cfg, one_picture(stock_cfg(name)))
     weights.write_bytes(struct.pack("<iiiQ", 0, 2, 5, 0) + bytes(1 << 20))  # both take what is missing for random
     findings = found_in(cfg_file.read(cfg, lenient=True))
     for reader, real in (("pjreddie", libdarknet), ("opencv", opencv)):
