@@ -52,9 +52,9 @@ def test_gpus_compute_convolutions_in_whole_float32() -> None:
 @pytest.mark.parametrize(
     ("start", "users", "spins"),
     [
-        ("yoloprune.__main__, torch", {}, 2000),
-        ("yoloprune.errors, torch", {}, 2000),
-        ("tests.conftest", {}, 2000),
+        ("yoloprune.__main__, torch", {}, 5000),
+        ("yoloprune.errors, torch", {}, 5000),
+        ("tests.conftest", {}, 5000),
         ("yoloprune, torch", {"GOMP_SPINCOUNT": "77"}, 77),
         ("yoloprune, torch", {"OMP_WAIT_POLICY": "passive"}, 0),
         ("yoloprune, torch", {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "77"}, 77),
