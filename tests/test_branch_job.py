@@ -94,7 +94,7 @@ def test_branches_compete_by_ratio_and_total_loss(made: Bench, tmp_path: Path) -
     ("options", "message"),
     [
         ({"objective": "speed"}, "--objective: expected one of bflops, parameters, latency, found 'speed'"),
-        ({"objective": "latency", "reader": "torch"}, "--reader: expected one of darknet, opencv, found 'torch'"),
+        ({"objective": "latency", "reader": "torch"}, "--reader: expected one of darknet, opencv, ncnn, found 'torch'"),
         ({"reader": "opencv"}, "--reader is for --objective latency"),
     ],
 )
