@@ -107,7 +107,7 @@ def test_verify_sees_a_difference(shared: Path, libdarknet: Path, tmp_path: Path
     other.write_bytes(data)
     same = verify(cfg, weights, cfg, weights)
     assert same.within
-    assert set(same.max_abs_diff) == {"yoloprune", "darknet", "opencv"}
+    assert set(same.max_abs_diff) - {"ncnn"} == {"yoloprune", "darknet", "opencv"}
     different = verify(cfg, weights, cfg, other)
     assert not different.within
     assert min(different.max_relative_diff.values()) > 1e-4
