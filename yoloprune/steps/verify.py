@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from yoloprune.detect.measure import fit_for
 from yoloprune.errors import InputError
 from yoloprune.readers import READERS, STOCK, ReaderError
 from yoloprune.readers.base import Floats, Reader
+
+_ALIKE: Final = 0.01
+"""Largest difference over the largest value up to which two programs compute the same network, each in its own way."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def verify(
 ) -> Verified:
     """Compare the tensors that enter each head of two networks, here and in every stock reader.
 
-    On an image, or else on two random inputs. The networks must have the same input and as many heads.
+    On an image, or else on two random inputs. The networks must have the same input and as many heads. A reader that
+    doesn't read Darknet's files itself is skipped if it computes another network for the first already.
     """
     a, b = (load(cfg, weights, dialect_named(dialect)) for cfg, weights in ((cfg_a, weights_a), (cfg_b, weights_b)))
     if a.graph.net.input != b.graph.net.input or len(a.graph.outputs) != len(b.graph.outputs):
@@ -73,7 +78,8 @@ def verify(
         absolute[name] = max(diff for diff, _ in diffs)
         relative[name] = max(diff / max(largest, 1e-30) for diff, largest in diffs)
 
-    compare("yoloprune", _ours(a, inputs), _ours(b, inputs))
+    ours = _ours(a, inputs)
+    compare("yoloprune", ours, _ours(b, inputs))
     for name, reader in READERS.items():
         reason = reader.available()
         if reason is not None:
@@ -83,6 +89,9 @@ def verify(
             outputs_a = _theirs(reader, inputs, a, cfg_a, weights_a)
         except ReaderError as error:
             skipped[name] = str(error)
+            continue
+        if name not in STOCK and _is_another(ours, outputs_a):
+            skipped[name] = f"computes something else for {cfg_a}, too; yoloprune check --for {name} says where"
             continue
         try:
             compare(name, outputs_a, _theirs(reader, inputs, b, cfg_b, weights_b))
@@ -100,6 +109,15 @@ def _ours(model: Model, inputs: Floats) -> dict[int, Floats]:
     with torch.inference_mode():
         outputs = build(model)(torch.from_numpy(inputs), want=model.graph.entering)
     return {layer: output.numpy() for layer, output in outputs.items()}
+
+
+def _is_another(ours: Mapping[int, Floats], theirs: Mapping[int, Floats]) -> bool:
+    """Whether a reader computes another network than Darknet does, and so can't tell whether two are one."""
+    return any(
+        ours[head].shape != theirs[head].shape
+        or _difference(ours[head], theirs[head]) > _ALIKE * np.abs(ours[head]).max()
+        for head in ours
+    )
 
 
 def _inputs(model: Model, image: Path | None, seed: int) -> Floats:
