@@ -8,5 +8,5 @@ if "OMP_WAIT_POLICY" not in os.environ:
     # PyTorch's threads wait for each other after every layer. GNU's OpenMP, in PyTorch for Linux, then loops for
     # milliseconds. Where other processes want the cores, that is the time of the very thread that is waited for, and
     # all takes three to ten times as long. Sleeping at once ("passive") costs an idle machine a quarter of a small
-    # network's time, so many rounds of the loop nothing. Read when PyTorch is loaded; what a user has set stays.
+    # network's time, so many rounds of the loop 3 to 6 %. Read when PyTorch is loaded; what a user has set stays.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
