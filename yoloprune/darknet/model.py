@@ -55,6 +55,11 @@ class Graph:
         heads = self.detection_heads
         return heads[-1].classes if heads else self.layers[self.outputs[-1]].out.size
 
+    @property
+    def sharing(self) -> set[int]:
+        """Layers whose arrays are also another's: those that own them, and those that share them."""
+        return {index for layer in self.layers if layer.shares is not None for index in (layer.index, layer.shares)}
+
     def behind(self, changed: Collection[int]) -> set[int]:
         """The layers `changed` and all that depend on them."""
         found = set[int]()

@@ -78,11 +78,11 @@ def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
     prunable = np.zeros(channels.atoms, np.bool_)
     for group in channels.groups:
         prunable[group.atoms] = True
-    shared = {layer.shares for layer in graph.layers}
+    sharing = graph.sharing
     found = {}
     for index, atoms in summed(graph, channels).items():
         layer = graph.layers[index]
-        if layer.shares is not None or index in shared:
+        if index in sharing:
             continue  # two layers can't be refitted as one
         shapes = {spec.name: spec.shape for spec in layer.tensors()}
         groups = layer.groups_summed

@@ -83,12 +83,9 @@ def restate(
     batches: calibration pictures as network input [B,C,H,W].
     """
     network = build(pruned, device)
-    shared = {layer.shares for layer in model.graph.layers} | {
-        layer.index for layer in model.graph.layers if layer.shares is not None
-    }
     sums: dict[int, _Sums] = {}
     with ExitStack() as hooks, torch.inference_mode():
-        for index in sorted(_disturbed(model, pruned, channels, keep) - shared):
+        for index in sorted(_disturbed(model, pruned, channels, keep) - model.graph.sharing):
             module = network.layers[index]
             if isinstance(module, Affine) and module.normalized:
                 sums[index] = _Sums(module)
@@ -100,8 +97,7 @@ def restate(
         if not each.count:
             continue  # no output of the network depends on it
         kept = channels.kept_outputs(index, keep)
-        mean, variance = (values.cpu().numpy() for values in each.statistics())
-        restated = _restated(layers[index], mean, variance, model.graph.dialect)
+        restated = _restated(layers[index], *each.statistics(), model.graph.dialect)
         layers[index] = {
             name: np.where(kept, restated[name], array).astype(np.float32) if name in restated else array
             for name, array in layers[index].items()
@@ -109,22 +105,13 @@ def restate(
     return pruned.with_weights(Weights(pruned.weights.header, tuple(layers)))
 
 
-def _restated(
-    arrays: Arrays, mean: NDArray[np.float64], variance: NDArray[np.float64], dialect: Dialect
-) -> Mapping[str, NDArray[np.float64]]:
-    """Batch norm's arrays [N] around other statistics, giving the same output."""
-    scale, bias, old_mean, old = (
-        torch.from_numpy(arrays[name].astype(np.float64)) for name in ("scale", "bias", "mean", "variance")
-    )
-    new = torch.maximum(torch.from_numpy(variance), old.clamp(max=LEAST_VARIANCE))
-    factor, offset = fold(scale, bias, old_mean, old, dialect)
-    wanted = torch.from_numpy(mean)
-    restated = {
-        "scale": factor / inverse_deviation(new, dialect),
-        "bias": offset + factor * wanted,
-        "mean": wanted,
-        "variance": new,
-    }
+def _restated(arrays: Arrays, mean: Tensor, variance: Tensor, dialect: Dialect) -> Mapping[str, NDArray[np.float64]]:
+    """Batch norm's arrays [N] around another mean and variance, giving the same output."""
+    old = {name: torch.from_numpy(arrays[name].astype(np.float64)) for name in ("scale", "bias", "mean", "variance")}
+    mean, variance = mean.cpu(), torch.maximum(variance.cpu(), old["variance"].clamp(max=LEAST_VARIANCE))
+    factor, offset = fold(**old, dialect=dialect)
+    scale = factor / inverse_deviation(variance, dialect)
+    restated = {"scale": scale, "bias": offset + factor * mean, "mean": mean, "variance": variance}
     return {name: values.numpy() for name, values in restated.items()}
 
 
