@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.cfg import Cfg, Entry
+from yoloprune.darknet.cnumbers import atoi
 from yoloprune.darknet.compat import check, keys
 from yoloprune.darknet.compat.base import REFERENCES, Node, Subject
-from yoloprune.darknet.compat.facts import Reader, full_name, number, whole
+from yoloprune.darknet.compat.facts import Reader, full_name, number
 from yoloprune.darknet.compat.values import has_effect, out_of_season, readable, words
 from yoloprune.darknet.options import Options
 
@@ -86,7 +87,7 @@ def _padding(node: Node) -> Iterator[tuple[str, str]]:
     """`padding` that is size / 2 as `pad`, for a reader that knows that key only."""
     if node.kind != "convolutional" or node.reader.knows(node.kind, "padding") or node.integer("pad", 0):
         return
-    padding, size = (0 if entry is None else whole(entry.value) for entry in map(node.section.get, ("padding", "size")))
+    padding, size = (0 if entry is None else atoi(entry.value) for entry in map(node.section.get, ("padding", "size")))
     if padding and padding == size // 2:
         yield "pad", "1"
 

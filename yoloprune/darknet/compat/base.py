@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.darknet.cfg import Cfg, Section
-from yoloprune.darknet.compat.facts import Reader, full_name, number, whole
+from yoloprune.darknet.cnumbers import atoi
+from yoloprune.darknet.compat.facts import Reader, full_name, number
 from yoloprune.darknet.dialect import DIALECTS, Dialect
 from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.model import Graph, understand
@@ -167,7 +168,7 @@ class Node:
     def integer(self, key: str, default: int) -> int:
         """The whole number the reader takes."""
         text = self.text(key, "")
-        return whole(text) if text else int(self.reader.defaults.get((self.kind, key), default))
+        return atoi(text) if text else int(self.reader.defaults.get((self.kind, key), default))
 
     def items(self, key: str) -> list[str]:
         """The items of the list the reader takes."""
@@ -176,7 +177,7 @@ class Node:
 
     def integers(self, key: str) -> list[int]:
         """The whole numbers of that list."""
-        return [whole(item) for item in self.items(key)]
+        return [atoi(item) for item in self.items(key)]
 
     @property
     def sources(self) -> list[int]:

@@ -9,6 +9,7 @@ tool/darknet2pytorch.py, tool/config.py and tool/yolo_layer.py. opencv5: modules
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from yoloprune.darknet.compat import keys
@@ -17,16 +18,25 @@ from yoloprune.darknet.compat.keys import words
 from yoloprune.darknet.dialect import ALEXEYAB as ALEXEYAB_DIALECT
 from yoloprune.errors import InputError
 
-_BN_FORMULA: Final = "(x - mean) / sqrt(variance + 1e-5)"
 _INPUT: Final = ("width", "height", "channels")
 
-NCNN: Final = Reader(
+_converter = partial(
+    Reader,
+    dialect=ALEXEYAB_DIALECT,
+    aliases=frozenset(),
+    repeated="last",
+    trailing_comma_adds=False,
+    anchors={"yolo": "given"},
+    trains=False,
+    weights="long",
+)
+"""What the three that read anything have in common."""
+
+NCNN: Final = _converter(
     name="ncnn",
     title="ncnn's darknet2ncnn",
-    dialect=ALEXEYAB_DIALECT,
     keys=keys.NCNN,
     net_keys=keys.NCNN_NET,
-    aliases=frozenset(),
     activations=words("linear relu leaky mish logistic swish"),
     own_activations={"scale_channels": words("linear")},
     default_activation="linear",
@@ -38,14 +48,8 @@ NCNN: Final = Reader(
         "yolo": ("classes", "anchors", "mask"),
     },
     unknown_activation_is=None,
-    repeated="last",
     section_blanks="within",
     no_number_refused=True,
-    trailing_comma_adds=False,
-    anchors={"yolo": "given"},
-    trains=False,
-    bn_formula=_BN_FORMULA,
-    weights="long",
     transposed="shifted",
     conv_padding="undilated",
     pool_padding="sides",
@@ -57,13 +61,11 @@ NCNN: Final = Reader(
     tracks="sizes",
     heads=Heads(same=words("classes anchors"), same_anchors=True, whole_anchors=True, shrinks=True, threshold=True),
 )
-TENSORRT_DEMOS: Final = Reader(
+TENSORRT_DEMOS: Final = _converter(
     name="tensorrt_demos",
     title="tensorrt_demos' yolo_to_onnx",
-    dialect=ALEXEYAB_DIALECT,
     keys=keys.TENSORRT_DEMOS,
     net_keys=keys.TENSORRT_DEMOS_NET,
-    aliases=frozenset(),
     activations=words("linear leaky mish logistic"),
     own_activations={"shortcut": words("linear")},
     needed={
@@ -77,7 +79,6 @@ TENSORRT_DEMOS: Final = Reader(
     },
     unknown_activation_is=None,
     bare_key_refused=True,
-    repeated="last",
     reads_bom=True,
     section_comment="hash",
     section_blanks="anywhere",
@@ -85,11 +86,6 @@ TENSORRT_DEMOS: Final = Reader(
     brackets_open=True,
     exact="all",
     fatal=frozenset({("convolutional", "groups")}),
-    trailing_comma_adds=False,
-    anchors={"yolo": "given"},
-    trains=False,
-    bn_formula=_BN_FORMULA,
-    weights="long",
     fixed_header=20,
     conv_padding="same",
     pool_padding="same",
@@ -109,13 +105,11 @@ TENSORRT_DEMOS: Final = Reader(
         named=True,
     ),
 )
-PYTORCH_YOLOV4: Final = Reader(
+PYTORCH_YOLOV4: Final = _converter(
     name="pytorch-yolov4",
     title="pytorch-YOLOv4's darknet2pytorch",
-    dialect=ALEXEYAB_DIALECT,
     keys=keys.PYTORCH_YOLOV4,
     net_keys=keys.PYTORCH_YOLOV4_NET,
-    aliases=frozenset(),
     activations=words("linear leaky relu mish"),
     own_activations={"shortcut": words("linear leaky relu")},
     needed={
@@ -129,7 +123,6 @@ PYTORCH_YOLOV4: Final = Reader(
     },
     unknown_activation_is="linear",
     bare_key_refused=True,
-    repeated="last",
     section_blanks="anywhere",
     comments="first column",
     python=True,
@@ -140,11 +133,6 @@ PYTORCH_YOLOV4: Final = Reader(
         "reorg": "[reorg] divides into floats, which Python 3 refuses as sizes",
     },
     fatal=frozenset({("convolutional", "groups")}),
-    trailing_comma_adds=False,
-    anchors={"yolo": "given"},
-    trains=False,
-    bn_formula=_BN_FORMULA,
-    weights="long",
     fixed_header=20,
     conv_padding="half",
     pool_padding="torch",

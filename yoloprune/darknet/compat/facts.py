@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from yoloprune.darknet.cfg import Entry, Section
-from yoloprune.darknet.cnumbers import atof, atoi
+from yoloprune.darknet.cnumbers import atof
 from yoloprune.darknet.compat import keys
 from yoloprune.darknet.compat.keys import words
 from yoloprune.darknet.dialect import ALEXEYAB as ALEXEYAB_DIALECT
@@ -228,11 +228,6 @@ def number(text: str) -> float:
     """As atof; what is infinite or none counts as 0, as no rule asks for it."""
     value = atof(text)
     return value if math.isfinite(value) else 0.0
-
-
-def whole(text: str) -> int:
-    """As atoi."""
-    return atoi(text)
 
 
 PJREDDIE: Final = Reader(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from yoloprune.darknet.cnumbers import atoi
 from yoloprune.darknet.compat.base import FileRule, Node, Remark, Rule, Subject
-from yoloprune.darknet.compat.facts import Reader, whole
+from yoloprune.darknet.compat.facts import Reader
 
 _Size = tuple[int, int]
 """Height and width of a map."""
@@ -87,7 +88,7 @@ def _torch_pool(side: int, size: int, stride: int) -> _Size:
 def _written(node: Node, key: str, default: int) -> int:
     """What the file says, whether the reader knows the key or not."""
     entry = node.reader.entry(node.section, key)
-    return default if entry is None else whole(entry.value)
+    return default if entry is None else atoi(entry.value)
 
 
 def upsample(node: Node) -> Iterator[Remark]:
