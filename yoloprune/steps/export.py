@@ -10,6 +10,7 @@ import numpy as np
 from yoloprune.artefacts import atomic_path, read_bytes
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.cfg import Cfg
 from yoloprune.darknet.compat import READERS, Reader, WeightsFile, lost_values, reader_named
 from yoloprune.darknet.compat.adapt import adapted
 from yoloprune.darknet.fold import folded
@@ -70,15 +71,16 @@ def export(
     # 20 bytes are what every reader takes that can be named; some program may always skip as many as there were
     header = before.renewed(seen) if wanted is None else Header(seen=seen)
     written = Model(graph, Weights(header, slimmed.weights.layers).without_denormals())
-    _check_values(written, wanted)
+    data = weights_file.dump(written.weights, graph.layers)
+    _check_values(legal, data, wanted)
     cfg, weights, names = targets(job, out, force=force)
     listed = read_bytes(job.data.names) if job.data.names is not None else b""
     if not dry_run:
         cfg_file.write(cfg, graph.cfg, force=force)
-        weights_file.write(weights, written.weights, graph.layers, force=force)
-        if names is not None:
-            with atomic_path(names, force=force) as temporary:
-                temporary.write_bytes(listed)
+        for path, content in ((weights, data), (names, listed)):
+            if path is not None:
+                with atomic_path(path, force=force) as temporary:
+                    temporary.write_bytes(content)
     measured = last.finetuned or last.pruned
     return Exported(
         before=job.workspace.original,
@@ -90,12 +92,11 @@ def export(
     )
 
 
-def _check_values(model: Model, wanted: Reader | None) -> None:
+def _check_values(cfg: Cfg, weights: bytes, wanted: Reader | None) -> None:
     """Warn of readers that make NaN of variances. InputError if it is the one that is wanted."""
-    data = np.frombuffer(weights_file.dump(model.weights, model.graph.layers), np.uint8)
     readers = {each.name: each for each in (READERS.values() if wanted is None else (wanted,))}
     found: dict[str, list[str]] = {}
-    for finding in lost_values(model.graph.cfg, list(readers.values()), WeightsFile("", data)):
+    for finding in lost_values(cfg, list(readers.values()), WeightsFile("", np.frombuffer(weights, np.uint8))):
         found.setdefault(finding.message, []).append(readers[finding.reader].title)
     for message, titles in found.items():
         told = f"{message} in {', '.join(titles)}; --fold-bn writes no variances"
