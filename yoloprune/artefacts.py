@@ -50,6 +50,11 @@ def check_free(path: Path, *, force: bool) -> None:
         raise InputError("exists already; --force replaces it", file=path)
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; False also for a name that no file can have, where Path.is_file raises."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def ready(folder: Path) -> None:
     """Makes a folder. InputError if nothing can be written there."""
     _made_beside(folder / "trial").unlink()

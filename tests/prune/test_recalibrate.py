@@ -9,7 +9,7 @@ import torch
 from tests.helpers import graph_of, random_model, worst
 from tests.prune.graphs import random_cfg
 from tests.prune.test_compensate import pictures
-from yoloprune.choices import RECALIBRATE
+from yoloprune.choices import RECALIBRATE, REFIT
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
@@ -30,17 +30,23 @@ TEXT = (
 )
 
 
-def test_statistics_are_those_of_all_pictures() -> None:
-    model = random_model(graph_of(TEXT), 1)
+def first_group_cut(compensation: str, seed: int) -> tuple[Model, Model, Channels, KeepAtoms, list[torch.Tensor]]:
+    """As `shrunken`, but only of the first group, by a cutter; what stays of its layers is as it was."""
+    model = random_model(graph_of(TEXT), seed)
     channels = trace(model.graph)
     keep = channels.all_kept()
     keep[channels.groups[0].atoms[[1, 4, 6]]] = False
-    batches = pictures(model, 12, 2)
-    cut = Cutter(model, channels, channels.all_kept(), lambda: batches, RECALIBRATE).together(keep)
-    for layer in (0, 1):  # what stays there is as it was
+    batches = pictures(model, 12, seed + 1)
+    cut = Cutter(model, channels, channels.all_kept(), lambda: batches, compensation).together(keep)
+    for layer in (0, 1):
         left = channels.kept_outputs(layer, keep)
         for name, array in cut.weights.layers[layer].items():
             assert np.array_equal(array[left], model.weights.layers[layer][name][left])
+    return model, cut, channels, keep, batches
+
+
+def test_statistics_are_those_of_all_pictures() -> None:
+    model, cut, channels, keep, batches = first_group_cut(RECALIBRATE, 1)
     network = build(cut)
     for module in list(network.layers)[2:]:
         module.train()
@@ -139,14 +145,5 @@ def test_restated_variances_keep_what_readers_add_to_them_small() -> None:
 
 
 def test_what_a_cut_does_not_reach_keeps_its_values() -> None:
-    model = random_model(graph_of(TEXT), 3)
-    channels = trace(model.graph)
-    keep = channels.all_kept()
-    keep[channels.groups[0].atoms[[1, 4, 6]]] = False
-    batches = pictures(model, 8, 3)
-    cut = Cutter(model, channels, channels.all_kept(), lambda: batches).together(keep)
-    for layer in (0, 1):
-        left = channels.kept_outputs(layer, keep)
-        for name, array in cut.weights.layers[layer].items():
-            assert np.array_equal(array[left], model.weights.layers[layer][name][left])
+    model, cut, *_ = first_group_cut(REFIT, 3)
     assert not np.array_equal(cut.weights.layers[2]["variance"], model.weights.layers[2]["variance"])

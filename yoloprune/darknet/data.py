@@ -16,6 +16,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from yoloprune.artefacts import is_file
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.labels import label_candidates
 from yoloprune.errors import InputError, unreadable, warn
@@ -78,8 +79,8 @@ def read_data(path: str | Path, beside: Path | None = None) -> DataFile:
 
     Blanks within a value are part of it if there is such a file, else dropped, as Darknet drops them all. Keys that
     mean nothing to us are kept in `values`. beside: the folder in which files that it names are looked for, if it is a
-    copy that lies elsewhere. InputError for a line without `=` and for a `classes` that is no positive
-    integer. (Darknet option_list.c: read_data_cfg, first of equal keys wins.)
+    copy that lies elsewhere. InputError for a line without `=` and for a `classes` that is no positive integer.
+    (Darknet option_list.c: read_data_cfg, first of equal keys wins.)
     """
     path = Path(path)
     values: dict[str, str] = {}
@@ -109,7 +110,7 @@ def read_data(path: str | Path, beside: Path | None = None) -> DataFile:
         written, joined = (
             _resolve(text, beside or path.parent) for text in (values[key], "".join(values[key].split()))
         )
-        return joined if _is_file(joined) and not _is_file(written) else written
+        return joined if is_file(joined) and not is_file(written) else written
 
     return DataFile(
         path=path,
@@ -287,23 +288,19 @@ def _read_lines(path: Path) -> list[str]:
     return [line.strip() for line in content.decode("utf-8-sig", "surrogateescape").split("\n")]
 
 
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for names the system finds too long
-
-
 def _resolve(text: str, folder: Path) -> Path:
     """The path from the current folder if there is such a file, else from `folder`."""
-    return Path(text) if _is_file(Path(text)) else folder / text
+    return Path(text) if is_file(Path(text)) else folder / text
 
 
 def _missing(what: str, text: str, path: Path) -> str:
     """What to say of a path as written, which is no such file, nor is `path`."""
-    folder = next((each for each in (text, path) if os.path.isdir(each)), None)  # noqa: PTH112 - as in _is_file
+    folder = next((each for each in (text, path) if os.path.isdir(each)), None)  # noqa: PTH112 - as in is_file
     return f"no such {what}: {text} (nor {path})" if folder is None else f"{folder} is a folder, expected one {what}"
 
 
 def _existing(paths: tuple[Path, ...]) -> Path | None:
-    return next((path for path in paths if _is_file(path)), None)
+    return next((path for path in paths if is_file(path)), None)
 
 
 def _label_row(words: Sequence[str]) -> tuple[float, ...] | None:
@@ -326,7 +323,7 @@ def _list_file(data: DataFile, which: Which) -> Path:
 
 def _present(data: DataFile, key: str, path: Path) -> Path:
     """`path`, which `key` of the .data file names. InputError with that key's line if there is no such file."""
-    if not _is_file(path):
+    if not is_file(path):
         missing = _missing("file", data.values[key], path)
         raise InputError(f"{key}: {missing}", file=data.path, line=data.lines[key])
     return path
@@ -350,7 +347,7 @@ def _find_images(list_file: Path, entries: list[tuple[int, str]]) -> list[Path]:
     images = []
     for number, text in entries:
         image = _resolve(text, list_file.parent)
-        if not _is_file(image):
+        if not is_file(image):
             raise InputError(_missing("image", text, image), file=list_file, line=number)
         images.append(image)
     return images

@@ -19,10 +19,10 @@ def interval_width(sensitivity: Sensitivity, loss: float) -> float | None:
     Only of measurements on all pictures; None where there are none.
     """
     widths = [
-        high - low
+        point.width
         for curve in sensitivity.curves
         for point in _deciding(sensitivity, curve, loss)
-        for low, high in ([point.interval] if point.interval else [])
+        if point.width is not None
     ]
     return median(widths) if widths else None
 

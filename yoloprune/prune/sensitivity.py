@@ -60,6 +60,11 @@ class Point:
     share: float = 1.0
     """Of the pictures that it was measured on: under 1 where the first ones left little hope, so it never holds."""
 
+    @property
+    def width(self) -> float | None:
+        """Of the interval; None without one."""
+        return None if self.interval is None else self.interval[1] - self.interval[0]
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -127,8 +132,8 @@ class Sensitivity:
     def margin(self, curve: Curve, loss: float) -> float | None:
         """Half the width of the interval of what a group loses as far as it may go at `loss`; None if it may not go."""
         held = self.holds(curve, loss)
-        point = next((each for each in curve.points if each.dropped == held), None)
-        return None if point is None or point.interval is None else (point.interval[1] - point.interval[0]) / 2
+        widths = (each.width for each in curve.points if each.dropped == held)
+        return next((width / 2 for width in widths if width is not None), None)
 
     def asked_for(
         self, losses: Sequence[float] | None, sparsities: Sequence[float] | None, also: Sequence[float] = ()

@@ -172,8 +172,9 @@ def _chosen(
         best, way = best_for_total(candidates, limits, rule, goal.total_loss)
     best_job = replace(job, channels=best.channels, keep=best.keep)
     cuts = _Cuts(best_job, best, limits, cutter(best_job))
-    original = job.workspace.original
-    if goal.total_loss is not None and original is not None:
+    if goal.total_loss is not None:
+        original = job.workspace.original
+        assert original is not None  # as prune has asked
 
         def joint_loss(trial: float) -> float:
             watch(Step("prune", 0, 1, f"all together at {trial:.4f}"))

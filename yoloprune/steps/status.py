@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from yoloprune.artefacts import is_file
 from yoloprune.darknet.data import read_data
 from yoloprune.errors import InputError
 from yoloprune.workspace import DEFAULT, ROLES, Role, Workspace
@@ -34,7 +35,7 @@ def _inputs(workspace: Workspace) -> Iterator[str]:
             if copy.exists() and not kept:
                 yield f"{copy} has been edited: {each.path}, which it was a copy of, is used"
             continue
-        happened = "has changed since the job was started" if _is_file(each.path) else "is gone"
+        happened = "has changed since the job was started" if is_file(each.path) else "is gone"
         yield f"{role}: {each.path} {happened}: {_instead(workspace, role, kept)}"
 
 
@@ -63,10 +64,3 @@ def _rounds(workspace: Workspace) -> Iterator[str]:
         for file in files:
             if not file.is_file():
                 yield f"round {done.number}: {file} is gone; undo takes rounds back"
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except ValueError:  # no file can have that name
-        return False
