@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.dialect import ALEXEYAB, Dialect
-from yoloprune.darknet.model import Graph, Model, understand
+from yoloprune.darknet.model import Graph, Model, build_graph
 from yoloprune.darknet.weights import Header, Weights
 
 
@@ -21,7 +21,7 @@ def worst(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 def graph_of(text: str, dialect: Dialect = ALEXEYAB) -> Graph:
     """A graph from cfg text."""
-    return understand(cfg_file.parse(text.encode(), "test.cfg"), dialect)
+    return build_graph(cfg_file.parse(text.encode(), "test.cfg"), dialect)
 
 
 def random_model(graph: Graph, seed: int) -> Model:

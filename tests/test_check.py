@@ -135,4 +135,4 @@ def files(answer: Result) -> tuple[Path, Path]:
 def run_net(cfg: Path, weights: Path, x: torch.Tensor) -> np.ndarray:
     model = load(cfg, weights, ALEXEYAB)
     with torch.inference_mode():
-        return build(model)(x, want=model.graph.entering)[model.graph.entering[0]].numpy()
+        return build(model)(x, want=model.graph.head_inputs)[model.graph.head_inputs[0]].numpy()

@@ -33,10 +33,10 @@ from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import Network, build
 from yoloprune.detect.image import read_pixels
 from yoloprune.detect.measure import DetectionMeasure, load_measure
+from yoloprune.progress import Progress
 from yoloprune.steps import ana as ana_step
 from yoloprune.steps import detect as detect_step
 from yoloprune.steps import prune as prune_step
-from yoloprune.steps.job import Step
 from yoloprune.steps.prune import Pruned
 from yoloprune.workspace import Figures, Workspace
 
@@ -103,9 +103,9 @@ def test_ana_measures_every_group(whole: Whole) -> None:
     assert found["start"] == found["baseline"] > 0.03
     assert {group["group"]: group["channels"] for group in found["groups"]} == {"0+1": 8, "2": 12, "4": 12}
     for group in found["groups"]:
-        assert list(group["may_go"]) == ["0.005", "0.01", "0.02", "0.05"]
+        assert list(group["prunable_at"]) == ["0.005", "0.01", "0.02", "0.05"]
         assert all(point["loss"] == found["baseline"] - point["accuracy"] for point in group["points"])
-        for loss, share in group["may_go"].items():
+        for loss, share in group["prunable_at"].items():
             held = [point for point in group["points"] if point["sparsity"] == share]
             assert share == 0 or held[0]["loss"] <= float(loss)
         assert 0 <= group["gain"] < 1
@@ -587,12 +587,12 @@ def test_a_device_without_the_memory_says_so_in_a_line(own: Bench, monkeypatch: 
     assert said == "yoloprune: CUDA out of memory; training takes less with larger subdivisions= in the cfg\n"
 
 
-def interrupt_at(number: int) -> Callable[[Step], None]:
-    def watch(step: Step) -> None:
+def interrupt_at(number: int) -> Callable[[Progress], None]:
+    def progress(step: Progress) -> None:
         if step.stage == "ana" and step.done == number:
             raise KeyboardInterrupt
 
-    return watch
+    return progress
 
 
 def test_an_interrupted_analysis_goes_on(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -600,15 +600,15 @@ def test_an_interrupted_analysis_goes_on(own: Bench, monkeypatch: pytest.MonkeyP
     call(*words, "whole")
     real = ana_step.ana
     with monkeypatch.context() as patch:
-        patch.setattr(ana_step, "ana", lambda *args, **options: real(*args, **{**options, "watch": interrupt_at(1)}))
+        patch.setattr(ana_step, "ana", lambda *args, **options: real(*args, **{**options, "progress": interrupt_at(1)}))
         result = call(*words, "parts", status=130)
     (line,) = result.stderr.splitlines()
     assert "goes on" in line
     file = Path("parts/round-1/sensitivity.json")
     first, second, third = json.loads(file.read_text())["curves"]
     assert first["points"]
-    assert second["screen"]
-    assert not third["screen"]
+    assert second["proxy"]
+    assert not third["proxy"]
     call(*words, "parts")
     assert file.read_bytes() == Path("whole/round-1/sensitivity.json").read_bytes()
 

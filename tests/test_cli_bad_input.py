@@ -463,11 +463,11 @@ def test_workspace_edited_by_hand(pruned: Bench, keys: str, value: Any, expected
         ("curves.1.producers", [0, 1], "curves[1].producers: expected groups among 0+1, 2, 4, each once, found (0, 1)"),
         ("curves.0.order.0", 10**30, "curves[0].order: expected positions from 0 on, each once, found (10000000"),
         ("curves.0.order.0", 1.5, "curves[0].order[0]: expected a whole number, found 1.5"),
-        ("curves.0.order", [1, 0], "curves[0].atoms: expected 2, as in its order, found 8"),
+        ("curves.0.order", [1, 0], "curves[0].units: expected 2, as in its order, found 8"),
         ("curves.0.gone", 10**30, "curves[0].gone: expected 0..7, found 1000"),
         ("curves.0.gone", 1, "curves[0].gone: expected 0, found 1"),
-        ("curves.0.screen", [[3, 1], [2, 1]], "curves[0].screen: expected rising counts within 1..7, found [3, 2]"),
-        ("curves.0.screen", [[3, -1]], "curves[0].screen: expected drifts of 0 or more, found [-1.0]"),
+        ("curves.0.proxy", [[3, 1], [2, 1]], "curves[0].proxy: expected rising counts within 1..7, found [3, 2]"),
+        ("curves.0.proxy", [[3, -1]], "curves[0].proxy: expected output_errors of 0 or more, found [-1.0]"),
         ("curves.0.points", [{"accuracy": 1}], "curves[0].points[0]: expected the keys dropped, accuracy, interval, s"),
         ("curves.0.points", [{"dropped": 8, "accuracy": 1}], "curves[0].points: expected rising counts within 1..7"),
         ("curves.0.points.0.interval", [], "curves[0].points[0].interval: expected 2 values, found []"),
@@ -481,7 +481,7 @@ def test_sensitivity_edited_by_hand(analysed: Bench, keys: str, value: Any, expe
     refused(analysed, ["prune", "--threshold", 0.1, "--calibrate", 2], f"round-1/sensitivity.json: {expected}")
 
 
-def test_curves_of_the_atoms_that_are_left(pruned: Bench) -> None:
+def test_curves_of_the_units_that_are_left(pruned: Bench) -> None:
     """In the second round something is gone, and an order has it first."""
     run = CliRunner()
     assert run.invoke(cli.app, ["finetune", "--epochs", "1"]).exit_code == 0

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
-BOTTOM = {"errors", "artefacts", "choices"}
+BOTTOM = {"errors", "artefacts", "choices", "progress"}
 STAGE = {*BOTTOM, "darknet", "detect"}
 BELOW_STEPS = {*STAGE, "readers", "drawing", "workspace", "prune", "train"}
 MAY_IMPORT = {
     "allocator": set(),
     "errors": set(),
     "choices": set(),
+    "progress": set(),
     "artefacts": {"errors"},
     "drawing": BOTTOM,
     "readers": BOTTOM,

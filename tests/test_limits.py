@@ -10,9 +10,9 @@ import pytest
 
 from tests.drawn import bench
 from yoloprune.errors import InputError
+from yoloprune.progress import Progress
 from yoloprune.steps.ana import ana
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.job import Step
 from yoloprune.steps.prune import NothingGoesError, Pruned, prune
 from yoloprune.workspace import Workspace
 
@@ -32,15 +32,15 @@ def cut(space: Path, **options: Any) -> tuple[Pruned, str]:
     """A round, not trained; what was said of limits."""
     said: list[str] = []
 
-    def watch(step: Step) -> None:
+    def progress(step: Progress) -> None:
         if step.stage == "limits":
             said.append(step.text)
 
-    return prune(ALL, calibrate=0, workspace=space, watch=watch, **options), "\n".join(said)
+    return prune(ALL, calibrate=0, workspace=space, progress=progress, **options), "\n".join(said)
 
 
 def kept(done: Pruned) -> dict[str, int]:
-    return {group.label: int(done.keep[group.atoms].sum()) for group in done.channels.groups}
+    return {group.label: int(done.keep[group.units].sum()) for group in done.channels.groups}
 
 
 def test_by_default_kept_counts_are_multiples(space: Path) -> None:

@@ -73,7 +73,7 @@ def entering(cfg: Path, weights: Path) -> np.ndarray:
     x = torch.from_numpy(np.random.default_rng(1).random((2, 3, 64, 64), np.float32))
     model = load(cfg, weights, ALEXEYAB)
     with torch.inference_mode():
-        return build(model)(x, want=model.graph.entering)[model.graph.entering[0]].numpy()
+        return build(model)(x, want=model.graph.head_inputs)[model.graph.head_inputs[0]].numpy()
 
 
 def test_what_darknet_takes_is_told_with_its_line(odd: Odd) -> None:

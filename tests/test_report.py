@@ -39,9 +39,9 @@ def cells(part: RenderableType) -> list[list[str]]:
     return [line.split() for line in shown(part).splitlines() if line.strip() and "──" not in line]
 
 
-def curve(label: int, losses: list[float], atoms: int = 10, gone: int = 0) -> Curve:
+def curve(label: int, losses: list[float], units: int = 10, gone: int = 0) -> Curve:
     points = [Point(gone + 1 + index, 0.6 - loss) for index, loss in enumerate(losses)]
-    return Curve((label,), atoms, tuple(range(atoms)), gone, tuple(points))
+    return Curve((label,), units, tuple(range(units)), gone, tuple(points))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_group_with_most_to_win_comes_first(sensitivity: Sensitivity) -> Non
     assert rows[-2][1:] == ["10", "2.0%", "0%", "0.5950", "0.5700", "0.4000", "3"]
 
 
-def test_what_may_go_stands_with_its_interval(sensitivity: Sensitivity) -> None:
+def test_what_prunable_at_stands_with_its_interval(sensitivity: Sensitivity) -> None:
     first, second, third = sensitivity.curves
     sure = replace(second, points=(replace(second.points[0], interval=(-0.022, 0.002)),))
     made = replace(sensitivity, curves=(first, sure, third))
@@ -86,7 +86,7 @@ def test_the_plot_has_a_panel_a_group(sensitivity: Sensitivity, tmp_path: Path) 
     gains = {curve.label: 0.1 for curve in sensitivity.curves}
     plot_sensitivity(sensitivity, gains, [(0.0, 0.0), (0.05, 0.4)], file)
     few = cv2.imread(str(file))
-    screened = replace(curve(0, [0.01, 0.02]), screen=((2, 0.01), (8, 0.5)))
+    screened = replace(curve(0, [0.01, 0.02]), proxy=((2, 0.01), (8, 0.5)))
     points = tuple(replace(point, interval=(0.0, 0.05)) for point in screened.points)
     curves = tuple(replace(screened, producers=(number,), points=points) for number in range(40))
     many = Sensitivity(SETUP, 0.6, 0.6, (0.01,), (), curves)
@@ -123,7 +123,7 @@ def test_changes_are_against_the_first() -> None:
 def test_groups_and_what_is_left() -> None:
     channels = trace(graph_of(CFG))
     keep = channels.all_kept()
-    keep[channels.groups[1].atoms[:3]] = False
+    keep[channels.groups[1].units[:3]] = False
     rows = cells(report.group_table(channels, keep))
     assert ["2", "12", "9", "25.0%"] in rows
     assert ["0+1", "8", "8", "0.0%"] in rows

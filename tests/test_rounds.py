@@ -12,12 +12,13 @@ import pytest
 from tests.drawn import Bench, trained
 from yoloprune.errors import InputError
 from yoloprune.plots import plot_sensitivity
+from yoloprune.progress import Progress
 from yoloprune.steps import look
 from yoloprune.steps import prune as prune_module
 from yoloprune.steps.ana import ana
 from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.job import Step, open_job
+from yoloprune.steps.job import open_job
 from yoloprune.steps.look import accuracy
 from yoloprune.steps.method import Method
 from yoloprune.steps.prune import NothingGoesError, prune
@@ -70,15 +71,15 @@ def test_a_stopped_cut_anew_leaves_the_network_before(
 
 
 def test_a_stopped_training_anew_goes_on_without_force(space: Path) -> None:
-    def stop(step: Step) -> None:
+    def stop(step: Progress) -> None:
         if step.stage == "finetune" and step.done >= 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(iterations=4, force=True, workspace=space, watch=stop)
+        finetune(iterations=4, force=True, workspace=space, progress=stop)
     assert Workspace.load(space).last.finetuned is None
     seen: list[int] = []
-    finetune(iterations=4, workspace=space, watch=lambda step: seen.append(step.done))
+    finetune(iterations=4, workspace=space, progress=lambda step: seen.append(step.done))
     assert Workspace.load(space).last.finetuned
     assert 1 not in seen
 

@@ -17,11 +17,11 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load_graph
 from yoloprune.detect.measure import Measure
 from yoloprune.errors import InputError
+from yoloprune.progress import Progress
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.job import Step
 from yoloprune.steps.train import train_network
 from yoloprune.steps.training import follower
-from yoloprune.train.progress import Progress, Record
+from yoloprune.train.progress import Record, TrainingProgress
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +70,14 @@ def test_train_writes_where_the_data_file_says(made: Bench, tmp_path: Path, monk
 
 
 def test_train_goes_on_where_it_was(made: Bench, tmp_path: Path) -> None:
-    def stop(step: Step) -> None:
+    def stop(step: Progress) -> None:
         if step.done == 3:
             raise KeyboardInterrupt
 
     options = {"iterations": 6, "seed": 1, "workers": 0}
     whole = train_network(made.cfg, made.data, tmp_path / "whole", **options)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
-        train_network(made.cfg, made.data, tmp_path / "parts", watch=stop, **options)  # type: ignore[arg-type]
+        train_network(made.cfg, made.data, tmp_path / "parts", progress=stop, **options)  # type: ignore[arg-type]
     for other in ({"metric": "map75"}, {"images": 1}, {"letterbox": True}):  # figures that can't be compared
         with pytest.raises(InputError, match="belongs to a run with other"):
             train_network(made.cfg, made.data, tmp_path / "parts", **options, **other)  # type: ignore[arg-type]
@@ -223,11 +223,11 @@ def test_a_classifier_is_trained_and_cut_and_trained(tmp_path: Path) -> None:
 
 
 def test_one_line_says_how_far_training_is() -> None:
-    told: list[Step] = []
+    told: list[Progress] = []
     tell = follower(told.append, "train")
-    tell(Progress(Record(7, 3.21, 3.456, 0.00125), 90, 31.6, 125.0, None))
-    tell(Progress(Record(8, 3.0, 3.4, 0.001, 0.5), 90, 31.6, 12.4, 0.51234))
-    tell(Progress(Record(9, 3.0, 3.4, 0.001), 90, 31.6, 9000.0, 0.5))
+    tell(TrainingProgress(Record(7, 3.21, 3.456, 0.00125), 90, 31.6, 125.0, None))
+    tell(TrainingProgress(Record(8, 3.0, 3.4, 0.001, 0.5), 90, 31.6, 12.4, 0.51234))
+    tell(TrainingProgress(Record(9, 3.0, 3.4, 0.001), 90, 31.6, 9000.0, 0.5))
     assert [(step.stage, step.done, step.total) for step in told] == [
         ("train", 7, 90),
         ("train", 8, 90),

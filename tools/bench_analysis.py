@@ -4,7 +4,7 @@
 
 classic   every group at nine sparsities, plain cut by weight sum, the whole network on all pictures each time; one
           process, as many threads as there are processes of ours
-ours      the command `ana`, from its start to its end: refitted cuts, drift looked at, measured where it matters;
+ours      the command `ana`, from its start to its end: refitted cuts, proxy measurements, measured where it matters;
           calibration and refitting counted; under torchrun with --processes 2 and more, each with one thread
 held      for every group and loss of --losses (0.005, 0.01, 0.02, 0.05): the sparsity that ours says may go, cut again
           and measured by the whole network on the same pictures, loses at most that
@@ -44,10 +44,10 @@ from yoloprune.darknet.model import load
 from yoloprune.detect.measure import fit_for, load_measure, network_for_measuring
 from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channels import trace
-from yoloprune.prune.cutter import Cutter
-from yoloprune.prune.plan import bearable
+from yoloprune.prune.group_evaluator import GroupEvaluator
+from yoloprune.prune.plan import prunable_count
+from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.sensitivity import LOSSES, RESOLUTION, ROUNDING, Curve, Sensitivity, grid_counts
-from yoloprune.prune.trials import Trials
 from yoloprune.workspace import Workspace
 
 FINE = tuple(step / 40 for step in range(1, 40))
@@ -112,7 +112,7 @@ class Bench:
         calibration = Pictures(train.images, self.model.graph, fit_for(self.model.graph, None), args.device)
         self.channels = trace(self.model.graph)
         self.refitted, self.plain = (
-            Cutter(self.model, self.channels, self.channels.all_kept(), pictures, device=args.device)
+            Pruner(self.model, self.channels, self.channels.all_kept(), pictures, device=args.device)
             for pictures in (lambda: [batch.inputs for batch in calibration], list)
         )
         self.images = len(self.measure.pictures)
@@ -120,7 +120,7 @@ class Bench:
         self.baseline = self.measure.accuracy(self.variant)  # decodes the pictures, too
 
     def classic_points(self) -> list[tuple[Curve, int]]:
-        """Every group with each of nine counts of dropped atoms."""
+        """Every group with each of nine counts of dropped units."""
         curves = self.plain.first_curves("l1")
         return [(curve, count) for curve in curves for count in grid_counts(curve, GRID)]
 
@@ -170,7 +170,7 @@ class Bench:
         excesses = []
         for curve in sensitivity.curves:
             for loss in self.losses:
-                count = bearable(sensitivity, curve, loss)
+                count = prunable_count(sensitivity, curve, loss)
                 if (curve.label, count) not in known:
                     known[curve.label, count] = self.baseline - self._accuracy(self.refitted, curve, count)
                 excesses.append(known[curve.label, count] - loss)
@@ -179,7 +179,7 @@ class Bench:
     def close(self, sensitivity: Sensitivity, groups: int) -> Table:
         """Ours beside a fine grid, for groups drawn at random."""
         found = self.measure.found(network_for_measuring(self.model, self.device))
-        trials = Trials(self.refitted, self.measure, lambda: found)
+        trials = GroupEvaluator(self.refitted, self.measure, lambda: found)
         drawn = np.random.default_rng(0).permutation(len(sensitivity.curves))[:groups]
         table = Table("group", "channels", *(f"at {loss:g}" for loss in self.losses), title="may go: ours, fine grid")
         within, nine_within = dict.fromkeys(self.losses, 0), dict.fromkeys(self.losses, 0)
@@ -188,22 +188,25 @@ class Bench:
             fine = replace(curve, points=tuple(trials.point(curve, count) for count in grid_counts(curve, FINE)))
             nine = replace(fine, points=tuple(p for p in fine.points if p.dropped in grid_counts(fine, GRID)))
             reference = replace(sensitivity, losses=(), curves=(fine,))
-            pairs = [(sensitivity.holds(curve, loss), reference.holds(fine, loss)) for loss in self.losses]
+            pairs = [
+                (sensitivity.prunable_within(curve, loss), reference.prunable_within(fine, loss))
+                for loss in self.losses
+            ]
             for loss, (mine, theirs) in zip(self.losses, pairs, strict=True):
-                near = RESOLUTION * curve.atoms + 1e-9
+                near = RESOLUTION * curve.units + 1e-9
                 within[loss] += abs(mine - theirs) <= near
-                nine_within[loss] += abs(bearable(reference, nine, loss) - theirs) <= near
-            cells = [f"{mine / curve.atoms:.0%} {theirs / curve.atoms:.0%}" for mine, theirs in pairs]
-            table.add_row(curve.label, str(curve.atoms), *cells)
+                nine_within[loss] += abs(prunable_count(reference, nine, loss) - theirs) <= near
+            cells = [f"{mine / curve.units:.0%} {theirs / curve.units:.0%}" for mine, theirs in pairs]
+            table.add_row(curve.label, str(curve.units), *cells)
         table.add_section()
         for name, counted in (("within 5 points", within), ("nine sparsities", nine_within)):
             table.add_row(name, "", *(f"{counted[loss]} of {len(drawn)}" for loss in self.losses))
         return table
 
-    def _accuracy(self, cutter: Cutter, curve: Curve, count: int) -> float:
+    def _accuracy(self, pruner: Pruner, curve: Curve, count: int) -> float:
         """Of a group alone cut, by the whole network on all pictures."""
-        keep = curve.keep(self.channels, cutter.keep, count)
-        self.variant.set_weights(cutter.alone(keep).weights)
+        keep = curve.keep(self.channels, pruner.keep, count)
+        self.variant.set_weights(pruner.alone(keep).weights)
         return self.measure.accuracy(self.variant)
 
 

@@ -6,10 +6,10 @@ Every N-th group is cut by steps of 5 points, refitted, and measured whole. Prin
 
 early     how far the loss seen on the first pictures is off the loss on all (root mean square): pictures with the most
           at stake first and the others as the original finds them; and the first pictures of the list alone
-drift     correlation of the loss with the square root of drift on the first 16 pictures: of what enters the heads, and
-          of what they rank their answers by, which is what the analysis looks at
-expected  loss = a drift^b: the best b, and what it leaves of the logarithm of the loss (standard deviation), in all and
-          between groups
+proxy     correlation of the loss with the square root of the output error on the first 16 pictures: of what enters the
+          heads, and of what they rank their answers by, which is what the analysis measures
+expected  loss = a error^b: the best b, and what it leaves of the logarithm of the loss (standard deviation), in all
+          and between groups
 noise     how far measured losses are off the closest rising curve of their group (root mean square)
 bfloat16  time of the uncut network's forward passes in it as a share of float32's, and what it does to the accuracy
 """
@@ -29,9 +29,9 @@ from yoloprune.allocator import keep_freed_memory
 from yoloprune.darknet.network import Network
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.prune.criteria import default_criterion
+from yoloprune.prune.group_evaluator import LOOKED_AT
 from yoloprune.prune.search import STEPS
 from yoloprune.prune.sensitivity import grid_counts, monotone
-from yoloprune.prune.trials import LOOKED_AT
 
 SMALL = 0.03
 """Losses up to this one are decided on, ..."""
@@ -49,7 +49,7 @@ def main() -> None:
     bench = Cuts(Bench(args))
     cuts = list(bench.cuts(args.every))
     print(f"{args.cfg.name}: {len(cuts)} cuts, {bench.images} pictures, accuracy {bench.accuracy:.4f}")
-    for line in (*early(cuts, bench.seen), *drift(cuts), *expected(cuts), noise(cuts), bench.bfloat16()):
+    for line in (*early(cuts, bench.seen), *output_error(cuts), *expected(cuts), noise(cuts), bench.bfloat16()):
         print(line)
 
 
@@ -64,20 +64,20 @@ class Cut:
     by_list: Sequence[float]
     """Loss on the first so many of the list."""
     entering: float
-    """Drift of what enters the heads."""
-    drift: float
+    """The output error of what enters the heads."""
+    output_error: float
 
 
 class Cuts:
     """One network and its cuts."""
 
     def __init__(self, bench: Bench) -> None:
-        self.model, self.measure, self.cutter = bench.model, bench.measure, bench.refitted
+        self.model, self.measure, self.pruner = bench.model, bench.measure, bench.refitted
         self.device = bench.device
         self.network = network_for_measuring(self.model, self.device)
         self.found = self.measure.found(self.network)
         outcome = self.measure.outcome(self.found)
-        self.accuracy, self.order = outcome.accuracy, np.argsort(-outcome.stakes, kind="stable")
+        self.accuracy, self.order = outcome.accuracy, np.argsort(-outcome.contributions, kind="stable")
         self.images = len(self.found)
         self.seen = tuple(self.images * quarters // 4 for quarters in (1, 2, 3))
         first = self.measure.pictures.taking(self.order[:LOOKED_AT].tolist())
@@ -88,10 +88,10 @@ class Cuts:
         before = self._heads(self.network)
         alone = [self._accuracy(self.found[:count]) for count in self.seen]
         variant = network_for_measuring(self.model, self.device)
-        for curve in self.cutter.first_curves(default_criterion(True))[::every]:
+        for curve in self.pruner.first_curves(default_criterion(True))[::every]:
             for count in grid_counts(curve, STEPS):
-                keep = curve.keep(self.cutter.channels, self.cutter.keep, count)
-                variant.set_weights(self.cutter.alone(keep).weights)
+                keep = curve.keep(self.pruner.channels, self.pruner.keep, count)
+                variant.set_weights(self.pruner.alone(keep).weights)
                 found = self.measure.found(variant)
                 pairs = zip(before, self._heads(variant), strict=True)
                 entering, ranking = (float((b - a).square().sum() / a.square().sum()) for a, b in pairs)
@@ -141,27 +141,28 @@ def early(cuts: Sequence[Cut], seen: Sequence[int]) -> Iterator[str]:
     """How far off the first pictures are, for losses that are decided on."""
     small = [cut for cut in cuts if abs(cut.loss) <= SMALL]
     whole = np.array([[cut.loss] for cut in small])
-    for name, losses in (("stakes", [cut.by_stake for cut in small]), ("list", [cut.by_list for cut in small])):
+    for name, losses in (("contributions", [cut.by_stake for cut in small]), ("list", [cut.by_list for cut in small])):
         off = np.sqrt(np.square(np.array(losses) - whole).mean(0))
         after = ", ".join(f"{value:.4f} after {count}" for value, count in zip(off, seen, strict=True))
         yield f"early, by {name}: off by {after} ({len(small)} cuts)"
 
 
-def drift(cuts: Sequence[Cut]) -> Iterator[str]:
+def output_error(cuts: Sequence[Cut]) -> Iterator[str]:
     """How well it tells the loss."""
     telling = [cut for cut in cuts if cut.loss < TELLING[1]]
     losses = [cut.loss for cut in telling]
-    for name, drifts in (
+    for name, output_errors in (
         ("entering the heads", [c.entering for c in telling]),
-        ("ranking", [c.drift for c in telling]),
+        ("ranking", [c.output_error for c in telling]),
     ):
-        yield f"drift, {name}: correlation {np.corrcoef(np.sqrt(drifts), losses)[0, 1]:.2f} ({len(telling)} cuts)"
+        correlation = np.corrcoef(np.sqrt(output_errors), losses)[0, 1]
+        yield f"output error, {name}: correlation {correlation:.2f} ({len(telling)} cuts)"
 
 
 def expected(cuts: Sequence[Cut]) -> Iterator[str]:
-    """The best power of drift."""
+    """The best power of output_error."""
     telling = [cut for cut in cuts if TELLING[0] <= cut.loss <= TELLING[1]]
-    x, y = (np.log([getattr(cut, name) for cut in telling]) for name in ("drift", "loss"))
+    x, y = (np.log([getattr(cut, name) for cut in telling]) for name in ("output_error", "loss"))
     power, scale = np.polyfit(x, y, 1)
     left = y - power * x - scale
     groups = np.array([cut.group for cut in telling])

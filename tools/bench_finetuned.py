@@ -34,7 +34,7 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.network import build
 from yoloprune.detect.measure import load_measure, network_for_measuring
-from yoloprune.prune.channels import KeepAtoms
+from yoloprune.prune.channels import KeepMask
 from yoloprune.prune.slim import free, slim_graph
 from yoloprune.train.loop import train
 from yoloprune.train.recipe import Recipe
@@ -84,13 +84,13 @@ def main() -> None:
     Console().print(table)
 
 
-def cut_by(way: str, bench: Bench, ratio: float) -> tuple[KeepAtoms, Model]:
+def cut_by(way: str, bench: Bench, ratio: float) -> tuple[KeepMask, Model]:
     """The way's cut that removes about `ratio` of the BFLOPs."""
     if way == "ours":
         return bench.traded(bench.refitted, "elimination", ratio)
     if way == "unrefitted":
         return bench.traded(bench.plain, "l1", ratio)
-    by_share: dict[str, Callable[[float], KeepAtoms]] = {
+    by_share: dict[str, Callable[[float], KeepMask]] = {
         "uniform-l1": lambda share: bench.uniformly("l1", share),
         "uniform-scale": lambda share: bench.uniformly("bn-scale", share),
         "tp-magnitude": lambda share: torch_pruning_cut(bench.model, bench.channels, share, "magnitude"),

@@ -32,13 +32,13 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Graph, Model, load_graph
 from yoloprune.darknet.weights import Weights
-from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.allocate import LagrangianAllocator, drop_useless_pruning
+from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.latency import Latency, Timings
-from yoloprune.prune.plan import Limits, keep_atoms
+from yoloprune.prune.plan import Limits, keep_mask
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup
 from yoloprune.prune.slim import slim
-from yoloprune.prune.trade import Market, economical
 from yoloprune.readers import READERS
 from yoloprune.workspace import Workspace
 
@@ -63,7 +63,7 @@ class Cut:
     """A network that was chosen."""
 
     objective: str
-    keep: KeepAtoms
+    keep: KeepMask
     predicted: float
     """Seconds, by single layers."""
 
@@ -82,13 +82,13 @@ def table_of(cfg: Path, reader: str, workspace: Path | None, cuts: Sequence[floa
         latency = Latency(graph, channels, Timings(Path(folder) / "latency.json", reader, seconds))
     times = Costs(graph, channels, latency)
     operations = Costs(graph, channels, flops(graph))
-    by_bflops, by_time = (Market(sensitivity, channels, Limits(), costs) for costs in (operations, times))
+    by_bflops, by_time = (LagrangianAllocator(sensitivity, channels, Limits(), costs) for costs in (operations, times))
     chosen = [Cut("original", channels.all_kept(), times.whole)]
     for share in cuts:
         plain = by_bflops.for_ratio(share)
-        fast = economical(sensitivity, channels, Limits(), times, by_time.at(by_bflops.loss(plain)))
+        fast = drop_useless_pruning(sensitivity, channels, Limits(), times, by_time.at(by_bflops.loss(plain)))
         for objective, choice in (("bflops", plain), ("latency", fast)):
-            keep = keep_atoms(sensitivity, channels, choice)
+            keep = keep_mask(sensitivity, channels, choice)
             chosen.append(Cut(objective, keep, times.total(keep)))
     measured = race(reader, random_model(graph), channels, [each.keep for each in chosen], rounds)
     table = Table(title=f"{cfg.stem} in {reader}, {latency.step} filters at once")
@@ -105,10 +105,10 @@ def made_curves(channels: Channels) -> Sensitivity:
     """Each group loses a tenth of the square of its sparsity."""
     curves = []
     for group in channels.groups:
-        atoms = len(group.atoms)
-        counts = sorted({round(share * atoms) for share in (*GRID, 0.95)} - {0, atoms})
-        points = tuple(Point(count, 1 - 0.1 * (count / atoms) ** 2) for count in counts)
-        curves.append(Curve(group.producers, atoms, tuple(range(atoms)), 0, points))
+        units = len(group.units)
+        counts = sorted({round(share * units) for share in (*GRID, 0.95)} - {0, units})
+        points = tuple(Point(count, 1 - 0.1 * (count / units) ** 2) for count in counts)
+        curves.append(Curve(group.producers, units, tuple(range(units)), 0, points))
     setup = Setup("", "", "", ALEXEYAB.name, False, "made", 0, "none", "none")
     return Sensitivity(setup, 1.0, 1.0, (), GRID, tuple(curve for curve in curves if curve.points))
 
@@ -128,7 +128,7 @@ def random_model(graph: Graph) -> Model:
     return Model(graph, Weights(replace(start.header), layers))
 
 
-def race(reader: str, model: Model, channels: Channels, keeps: Sequence[KeepAtoms], rounds: int) -> list[float]:
+def race(reader: str, model: Model, channels: Channels, keeps: Sequence[KeepMask], rounds: int) -> list[float]:
     """The least seconds of each slim network."""
     image = np.random.default_rng(0).random(model.graph.net.input, np.float32)
     with tempfile.TemporaryDirectory() as folder:

@@ -37,15 +37,15 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import DetectionMeasure, fit_for, network_for_measuring
 from yoloprune.detect.pictures import Pictures
-from yoloprune.prune.channels import KeepAtoms, trace
+from yoloprune.prune.allocate import LagrangianAllocator
+from yoloprune.prune.channels import KeepMask, trace
 from yoloprune.prune.cost import Costs, flops
-from yoloprune.prune.cutter import Cutter
-from yoloprune.prune.plan import Limits, keep_atoms
+from yoloprune.prune.group_evaluator import GroupEvaluator
+from yoloprune.prune.plan import Limits, keep_mask
+from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import LOSSES, Sensitivity, Setup
 from yoloprune.prune.slim import slim_graph
-from yoloprune.prune.trade import Market
-from yoloprune.prune.trials import Trials
 
 POINTS = (0.01, 0.02, 0.05, 0.10)
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -122,51 +122,51 @@ class Bench:
         self.batches = [batch.inputs for batch in pictures]
         self.channels = trace(model.graph)
         keep = self.channels.all_kept()
-        self.refitted = Cutter(model, self.channels, keep, lambda: self.batches)
-        self.plain = Cutter(model, self.channels, keep)
-        self._markets: dict[tuple[int, str], Market] = {}
+        self.refitted = Pruner(model, self.channels, keep, lambda: self.batches)
+        self.plain = Pruner(model, self.channels, keep)
+        self._markets: dict[tuple[int, str], LagrangianAllocator] = {}
 
     @property
     def bflops(self) -> float:
         """Of the whole network."""
         return self.model.graph.bflops
 
-    def market(self, cutter: Cutter, criterion: str) -> Market:
+    def market(self, pruner: Pruner, criterion: str) -> LagrangianAllocator:
         """Every group alone analysed, on the pictures that choose; once for each way."""
-        key = (id(cutter), criterion)
+        key = (id(pruner), criterion)
         if key not in self._markets:
             found = self.choosing.found(network_for_measuring(self.model))
-            trials = Trials(cutter, self.choosing, lambda: found)
+            trials = GroupEvaluator(pruner, self.choosing, lambda: found)
             setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
-            curves = cutter.first_curves(criterion)
+            curves = pruner.first_curves(criterion)
             start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
             costs = Costs(self.model.graph, self.channels, flops(self.model.graph))
             analysed = analyse(start, trials, lambda *_: None)
-            self._markets[key] = Market(analysed, self.channels, Limits(), costs)
+            self._markets[key] = LagrangianAllocator(analysed, self.channels, Limits(), costs)
         return self._markets[key]
 
-    def traded(self, cutter: Cutter, criterion: str, ratio: float) -> tuple[KeepAtoms, Model]:
+    def traded(self, pruner: Pruner, criterion: str, ratio: float) -> tuple[KeepMask, Model]:
         """The joint cut for which groups trade loss against BFLOPs, as `prune --ratio` has it."""
-        market = self.market(cutter, criterion)
-        keep = keep_atoms(market.sensitivity, self.channels, market.for_ratio(ratio))
-        return keep, cutter.together(keep)
+        market = self.market(pruner, criterion)
+        keep = keep_mask(market.sensitivity, self.channels, market.for_ratio(ratio))
+        return keep, pruner.together(keep)
 
-    def uniformly(self, criterion: str, sparsity: float) -> KeepAtoms:
+    def uniformly(self, criterion: str, sparsity: float) -> KeepMask:
         """The same share of every group goes."""
         keep = self.channels.all_kept()
         for group in self.channels.groups:
-            if len(group.atoms) > 1:
+            if len(group.units) > 1:
                 order = self.plain.order(criterion, group)
-                keep[group.atoms[list(order[: int(sparsity * len(order))])]] = False
+                keep[group.units[list(order[: int(sparsity * len(order))])]] = False
         return keep
 
-    def uniform(self, criterion: str) -> Iterator[tuple[KeepAtoms, Model]]:
+    def uniform(self, criterion: str) -> Iterator[tuple[KeepMask, Model]]:
         """At growing shares."""
         for share in SHARES:
             keep = self.uniformly(criterion, share)
             yield keep, self.plain.together(keep)
 
-    def torch_pruning(self, importance: str) -> Iterator[tuple[KeepAtoms, Model]]:
+    def torch_pruning(self, importance: str) -> Iterator[tuple[KeepMask, Model]]:
         """Its own share of all channels."""
         for share in SHARES:
             keep = torch_pruning_cut(self.model, self.channels, share, importance, self._labelled())
@@ -179,7 +179,7 @@ class Bench:
         yield from zip(self.batches, torch.split(truths, [len(batch) for batch in self.batches]), strict=True)
 
 
-WAYS: Final[Mapping[str, Callable[[Bench], Iterator[tuple[KeepAtoms, Model]]]]] = {
+WAYS: Final[Mapping[str, Callable[[Bench], Iterator[tuple[KeepMask, Model]]]]] = {
     "ours": lambda bench: (bench.traded(bench.refitted, "elimination", share) for share in SHARES),
     "unrefitted": lambda bench: (bench.traded(bench.plain, "l1", share) for share in SHARES),
     "uniform-l1": lambda bench: bench.uniform("l1"),

@@ -27,8 +27,8 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.prune import compensate
-from yoloprune.prune.channels import KeepAtoms, trace
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.channels import KeepMask, trace
+from yoloprune.prune.pruner import Pruner
 
 
 def main() -> None:
@@ -50,15 +50,15 @@ def main() -> None:
     channels = trace(model.graph)
     everything = channels.all_kept()
     batches = [batch.inputs for batch in chosen.pictures]
-    plain = Cutter(model, channels, everything)
-    recalibrated = Cutter(model, channels, everything, lambda: batches, RECALIBRATE)
-    refitted = Cutter(model, channels, everything, lambda: batches)
+    plain = Pruner(model, channels, everything)
+    recalibrated = Pruner(model, channels, everything, lambda: batches, RECALIBRATE)
+    refitted = Pruner(model, channels, everything, lambda: batches)
     curves = cache(refitted.first_curves)  # ordering the channels takes longer than a cut
 
-    def kept(criterion: str, share: float) -> KeepAtoms:
+    def kept(criterion: str, share: float) -> KeepMask:
         keep = everything
         for curve in curves(criterion):
-            keep = curve.keep(channels, keep, round(share * curve.atoms))
+            keep = curve.keep(channels, keep, round(share * curve.units))
         return keep
 
     def with_enough(enough: float, share: float) -> Model:

@@ -33,10 +33,11 @@ from torch import Tensor
 from yoloprune.choices import REFIT
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.network import Network
-from yoloprune.prune import compensate, cutter
+from yoloprune.progress import Progress
+from yoloprune.prune import compensate, pruner
 from yoloprune.steps.ana import ana
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.job import Step, job_of
+from yoloprune.steps.job import job_of
 from yoloprune.steps.method import Method
 from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.workspace import Workspace
@@ -64,7 +65,7 @@ def main() -> None:
         guarded, alone = (Path(folder) / name for name in ("guarded", "unguarded"))
         ana(args.cfg, args.weights, args.data, workspace=guarded, device=args.device)
         unguarded.enter_context(mock.patch.object(compensate, "NOISE", 0.0))
-        unguarded.enter_context(mock.patch.object(cutter, "restate", lambda model, pruned, *_, **__: pruned))
+        unguarded.enter_context(mock.patch.object(pruner, "restate", lambda model, pruned, *_, **__: pruned))
         ana(args.cfg, args.weights, args.data, workspace=alone, device=args.device)
         rows = [_cut(alone, target, args.device) for target in TARGETS]
         unguarded.close()
@@ -109,7 +110,7 @@ def _changed(model: Model, batches: Sequence[Tensor], device: str) -> float:
     network = Network(model.graph)
     network.set_weights(model.weights)
     network.to(device)
-    heads = sorted(set(model.graph.entering))
+    heads = sorted(set(model.graph.head_inputs))
     every = torch.cat(list(batches))
     outputs: list[list[list[Tensor]]] = []
     for training in (False, True):
@@ -128,11 +129,11 @@ def _changed(model: Model, batches: Sequence[Tensor], device: str) -> float:
 def _trained(workspace: Path, iterations: int, device: str) -> tuple[str, ...]:
     """Best, least and last accuracy on the way, and whether the written weights are numbers."""
 
-    def watch(step: Step) -> None:
+    def progress(step: Progress) -> None:
         if step.text:
             print(f"  {step.text}", file=sys.stderr)
 
-    done = finetune(iterations=iterations, workspace=workspace, device=device, watch=watch)
+    done = finetune(iterations=iterations, workspace=workspace, device=device, progress=progress)
     (log,) = workspace.rglob("log.csv")
     with log.open() as file:
         measured = [float(row["metric"]) for row in csv.DictReader(file) if row["metric"]]

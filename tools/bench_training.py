@@ -36,7 +36,7 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Graph, Model, load_graph
 from yoloprune.train.batches import batches
 from yoloprune.train.loop import train
-from yoloprune.train.progress import Progress
+from yoloprune.train.progress import TrainingProgress
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.samples import Samples
 
@@ -76,7 +76,7 @@ def main() -> None:
 
 def ours(graph: Graph, images: Split, iterations: int, workers: int, device: str, *, memory: bool) -> float:
     """Images a second of the training loop, the last that it tells."""
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     recipe = replace(Recipe.from_graph(graph, iterations=iterations), checkpoint_every=iterations)
     source = _in_memory if memory else batches
     with tempfile.TemporaryDirectory() as folder, patch("yoloprune.train.loop.batches", source):

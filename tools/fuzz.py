@@ -36,7 +36,7 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.compat import CONVERTERS, READERS, check
 from yoloprune.darknet.data import load_classes, load_split, read_data, read_labels, read_names
 from yoloprune.darknet.dialect import ALEXEYAB, DIALECTS
-from yoloprune.darknet.model import Graph, understand
+from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.errors import InputError, InputWarning
 
 SECONDS: Final = 5
@@ -259,7 +259,7 @@ class Bench:
                 if cfg_file.dump(cfg) != data:
                     raise AssertionError("not byte for byte")
                 cfg_file.legal(cfg)
-                graph = understand(cfg, dialect)
+                graph = build_graph(cfg, dialect)
                 assert graph.parameters >= 0
                 assert graph.bflops >= 0
             case "weights":
@@ -283,7 +283,7 @@ def _understood() -> Iterator[Graph]:
     """The nets that the layer table takes whole."""
     for text in NETS:
         try:
-            yield understand(cfg_file.parse(text.encode()), ALEXEYAB)
+            yield build_graph(cfg_file.parse(text.encode()), ALEXEYAB)
         except InputError:
             continue
 

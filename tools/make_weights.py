@@ -19,7 +19,7 @@ from make_shapes import write as draw_set
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
-from yoloprune.steps.job import Step
+from yoloprune.progress import Progress
 from yoloprune.steps.train import train_network
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ def main() -> None:
     if args.data is None and not (pictures / "shapes.data").exists():
         draw_set(pictures, {"train": args.train, "valid": 300}, 160, args.seed, processes=2, force=False)
 
-    def say(step: Step) -> None:
+    def say(step: Progress) -> None:
         if step.done % 50 == 0:
             print(f"{step.stage}: {step.done} of {step.total}: {step.text}", file=sys.stderr, flush=True)
 
@@ -53,7 +53,7 @@ def main() -> None:
         iterations=args.iterations,
         seed=args.seed,
         force=(folder / f"{args.cfg.stem}-best.weights").exists(),
-        watch=say,
+        progress=say,
     )
     assert made.figures is not None
     best = load(args.cfg, made.best, ALEXEYAB)

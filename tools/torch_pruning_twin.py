@@ -1,7 +1,7 @@
 """Torch-Pruning's choice of channels for one of our networks, by way of a plain torch twin; for the benchmarks.
 
 Needs `pip install yoloprune[bench]`. The twin computes what our network does with nn.Conv2d and nn.BatchNorm2d, which
-is what Torch-Pruning knows how to prune. What it leaves of the filters is then mapped back to our atoms, so that its
+is what Torch-Pruning knows how to prune. What it leaves of the filters is then mapped back to our units, so that its
 cut is measured, and trained, by the same code as all others.
 """
 
@@ -19,7 +19,7 @@ from yoloprune.darknet.layers.convolution import Affine, Convolutional
 from yoloprune.darknet.layers.norm import inverse_deviation
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
-from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.channels import Channels, KeepMask
 from yoloprune.train.losses import find_loss
 
 Labelled = Iterable[tuple[Tensor, Tensor]]
@@ -28,7 +28,7 @@ Labelled = Iterable[tuple[Tensor, Tensor]]
 
 def torch_pruning_cut(
     model: Model, channels: Channels, ratio: float, importance: str, labelled: Labelled = ()
-) -> KeepAtoms:
+) -> KeepMask:
     """What Torch-Pruning keeps with `global_pruning=True` at this share of all channels.
 
     importance: "magnitude" (GroupMagnitudeImportance), or "taylor" (GroupTaylorImportance), for which gradients of the
@@ -136,9 +136,9 @@ class Twin(nn.Module):
         ]
         return torch.stack(losses).sum()
 
-    def kept(self, channels: Channels) -> KeepAtoms:
-        """The atoms whose filters are still there. ValueError if some filters of an atom are and others aren't."""
-        there, gone = np.zeros(channels.atoms, np.bool_), np.zeros(channels.atoms, np.bool_)
+    def kept(self, channels: Channels) -> KeepMask:
+        """The units whose filters are still there. ValueError if some filters of a unit are and others aren't."""
+        there, gone = np.zeros(channels.units, np.bool_), np.zeros(channels.units, np.bool_)
         for index in self.convolutions:
             left = torch.isin(self._names[index], self._conv(index).names()).numpy()
             if left.sum() != self._conv(index).conv.out_channels:
@@ -146,5 +146,5 @@ class Twin(nn.Module):
             there[channels.outputs[index][left]] = True
             gone[channels.outputs[index][~left]] = True
         if (there & gone).any():
-            raise ValueError(f"{int((there & gone).sum())} atoms are cut apart")
+            raise ValueError(f"{int((there & gone).sum())} units are cut apart")
         return ~gone

@@ -22,7 +22,7 @@ OBJECTIVES: Final = ("bflops", "parameters", LATENCY)
 """What a cut can save."""
 MULTIPLE: Final = 8
 """Of kept channels. Readers compute four or eight at once: many take as long for the counts below."""
-BEARABLE: Final = 0.01
+REFERENCE_LOSS: Final = 0.01
 """Loss of accuracy, one mAP point, at which groups are compared."""
 EPOCHS: Final = 30
 """Of each round of `run`."""

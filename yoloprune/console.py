@@ -21,7 +21,8 @@ from yoloprune.errors import INTERRUPTED, INTERRUPTED_STATUS, InputError, InputW
 from yoloprune.train.ranks import rank_of
 
 if TYPE_CHECKING:
-    from yoloprune.steps.job import Step
+    from yoloprune.progress import Progress
+
 
 BAD_INPUT: Final = 2
 _UNSEEN_WIDTH: Final = 200
@@ -71,7 +72,7 @@ def _ended(message: str, status: int) -> typer.Exit:
     return typer.Exit(status)
 
 
-class Progress:
+class ProgressBar:
     """Follows the steps it is told of on stderr: a bar on a terminal, else a line now and then."""
 
     def __init__(self, quiet: bool) -> None:
@@ -80,7 +81,7 @@ class Progress:
         self._bar: Any = None  # a tqdm
         self._spoken = -math.inf
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: Progress) -> None:
         """Show how far a step is; a stage's first text gets a line of its own."""
         if self._quiet:
             return
@@ -116,11 +117,11 @@ class Screen:
         self._json = json_file
         self._quiet = quiet
         self._warned: set[str] = set()
-        self.watch = Progress(quiet)
+        self.progress = ProgressBar(quiet)
 
     def answer(self, payload: Mapping[str, Any], *parts: RenderableType) -> None:
         """What was found out, for programs and for people; with `--json -` only for programs."""
-        self.watch.close()
+        self.progress.close()
         text = json.dumps(plain(payload), indent=1, allow_nan=False)
         if self._json == "-":
             print(text)
@@ -139,7 +140,7 @@ class Screen:
         if self._quiet or text in self._warned:
             return
         self._warned.add(text)
-        self.watch.close()
+        self.progress.close()
         print(f"yoloprune: warning: {text}", file=sys.stderr)
 
     @contextmanager
@@ -169,7 +170,7 @@ def screen_of(json_file: str | None, quiet: bool, force: bool) -> Iterator[Scree
         with screen.warned():
             yield screen
     finally:
-        screen.watch.close()
+        screen.progress.close()
 
 
 def plain(value: Any) -> Any:

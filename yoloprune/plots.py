@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from yoloprune.drawing import drawing
-from yoloprune.prune.search import Expectation, drift_at
+from yoloprune.prune.search import Expectation, output_error_at
 from yoloprune.prune.sensitivity import Curve, Sensitivity
 
 _COLUMNS: Final = 6
@@ -57,25 +57,25 @@ def _plot_frontier(axes: Any, frontier: Sequence[tuple[float, float]]) -> None:
 
 def _plot_curve(axes: Any, sensitivity: Sensitivity, curve: Curve, expected: Expectation) -> None:
     before = sensitivity.baseline - sensitivity.start
-    shares = [point.dropped / curve.atoms for point in curve.points]
+    shares = [point.dropped / curve.units for point in curve.points]
     losses = [sensitivity.loss(point) for point in curve.points]
     for loss in sensitivity.losses:
-        axes.axvline(sensitivity.holds(curve, loss) / curve.atoms, color="green", linewidth=0.8, alpha=0.5)
+        axes.axvline(sensitivity.prunable_within(curve, loss) / curve.units, color="green", linewidth=0.8, alpha=0.5)
         axes.axhline(loss, color="grey", linewidth=0.4)
-    if curve.screen:
-        counts = range(curve.gone + 1, curve.atoms)
-        line = [before + expected.at(drift_at(curve, count)) for count in counts]
-        axes.plot([count / curve.atoms for count in counts], line, color="tab:blue", linewidth=0.8)
+    if curve.proxy:
+        counts = range(curve.gone + 1, curve.units)
+        line = [before + expected.at(output_error_at(curve, count)) for count in counts]
+        axes.plot([count / curve.units for count in counts], line, color="tab:blue", linewidth=0.8)
     known = [point for point in curve.points if point.interval is not None]
     if known:
         bars = [[max(sensitivity.loss(p) - p.interval[0], 0) for p in known if p.interval]]
         bars.append([max(p.interval[1] - sensitivity.loss(p), 0) for p in known if p.interval])
-        at = [point.dropped / curve.atoms for point in known]
+        at = [point.dropped / curve.units for point in known]
         axes.errorbar(
             at, [sensitivity.loss(point) for point in known], bars, fmt="none", ecolor="orange", linewidth=0.8
         )
     axes.plot(shares, losses, ".", color="black", markersize=4)
-    axes.set_title(f"{curve.label} ({curve.atoms})", fontsize="x-small")
+    axes.set_title(f"{curve.label} ({curve.units})", fontsize="x-small")
     axes.set_xlim(0, 1)
     axes.set_xticks((0, 0.5, 1))
     axes.set_ylim(-0.02, _MOST_SHOWN)

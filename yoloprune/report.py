@@ -10,19 +10,19 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from yoloprune.choices import BEARABLE
+from yoloprune.choices import REFERENCE_LOSS
 from yoloprune.workspace import Figures, Workspace
 
 if TYPE_CHECKING:
     from yoloprune.detect.boxes import Detections
-    from yoloprune.prune.channels import Channels, KeepAtoms
+    from yoloprune.prune.channels import Channels, KeepMask
     from yoloprune.prune.sensitivity import Curve, Sensitivity
     from yoloprune.steps.check import Checked
     from yoloprune.steps.detect import Found
     from yoloprune.steps.look import Forecast, Stat
     from yoloprune.steps.verify import Verified
 
-_COLOURS: Final = ((BEARABLE, "green"), (5 * BEARABLE, "yellow"))
+_COLOURS: Final = ((REFERENCE_LOSS, "green"), (5 * REFERENCE_LOSS, "yellow"))
 """Colour of a loss of accuracy up to here; red above."""
 _SEVERITIES: Final = {"break": "red", "differs": "yellow"}
 _NONE: Final = "-"
@@ -118,20 +118,21 @@ def forecast_line(ahead: Forecast) -> str:
 
 
 def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> Table:
-    """How far each group may go at each loss, and accuracy on the grid, coloured by the loss.
+    """How far each group is prunable at each loss, and accuracy on the grid, coloured by the loss.
 
-    gains: for each group, the share of the BFLOPs that goes at a loss of `BEARABLE`; where most can be won comes first.
+    gains: for each group, the share of the BFLOPs that goes at a loss of `REFERENCE_LOSS`; where most
+    can be won comes first.
     """
-    at_losses = (f"may go at {loss:g}" for loss in sensitivity.losses)
+    at_losses = (f"prunable at {loss:g}" for loss in sensitivity.losses)
     on_grid = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
-    table = _table("group", "channels", f"BFLOPs off at loss {BEARABLE:g}", *at_losses, *on_grid, "measured")
+    table = _table("group", "channels", f"BFLOPs off at loss {REFERENCE_LOSS:g}", *at_losses, *on_grid, "measured")
     table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this cut"
     table.caption = f"±: half of the 90 % interval of the loss there, on {sensitivity.setup.images} images"
     for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
         shares = [_prunable(sensitivity, curve, loss) for loss in sensitivity.losses]
         cells = [_accuracy(sensitivity, curve, sparsity) for sparsity in sensitivity.sparsities]
         gain = f"{gains[curve.label]:.1%}"
-        table.add_row(curve.label, str(curve.atoms), gain, *shares, *cells, str(len(curve.points)))
+        table.add_row(curve.label, str(curve.units), gain, *shares, *cells, str(len(curve.points)))
     return table
 
 
@@ -140,12 +141,14 @@ def sensitivity_dict(sensitivity: Sensitivity, gains: Mapping[str, float]) -> di
     groups = [
         {
             "group": curve.label,
-            "channels": curve.atoms,
+            "channels": curve.units,
             "gain": gains[curve.label],
-            "may_go": {f"{loss:g}": sensitivity.holds(curve, loss) / curve.atoms for loss in sensitivity.losses},
+            "prunable_at": {
+                f"{loss:g}": sensitivity.prunable_within(curve, loss) / curve.units for loss in sensitivity.losses
+            },
             "points": [
                 {
-                    "sparsity": point.dropped / curve.atoms,
+                    "sparsity": point.dropped / curve.units,
                     "accuracy": point.accuracy,
                     "loss": sensitivity.loss(point),
                     "interval": point.interval,
@@ -159,12 +162,12 @@ def sensitivity_dict(sensitivity: Sensitivity, gains: Mapping[str, float]) -> di
     return {"baseline": sensitivity.baseline, "start": sensitivity.start, "groups": groups}
 
 
-def group_table(channels: Channels, keep: KeepAtoms) -> Table:
+def group_table(channels: Channels, keep: KeepMask) -> Table:
     """What is left of each group."""
     table = _table("group", "channels", "kept", "sparsity")
     for group in channels.groups:
-        kept = int(keep[group.atoms].sum())
-        table.add_row(group.label, str(len(group.atoms)), str(kept), f"{1 - kept / len(group.atoms):.1%}")
+        kept = int(keep[group.units].sum())
+        table.add_row(group.label, str(len(group.units)), str(kept), f"{1 - kept / len(group.units):.1%}")
     return table
 
 
@@ -284,13 +287,13 @@ def _table(*columns: str) -> Table:
 
 def _prunable(sensitivity: Sensitivity, curve: Curve, loss: float) -> str:
     """The largest sparsity within a loss, and how sure what it loses is."""
-    share, sure = sensitivity.holds(curve, loss) / curve.atoms, sensitivity.margin(curve, loss)
+    share, sure = sensitivity.prunable_within(curve, loss) / curve.units, sensitivity.margin(curve, loss)
     return f"{share:.0%}" if sure is None else f"{share:.0%} ±{sure:.3f}"
 
 
 def _accuracy(sensitivity: Sensitivity, curve: Curve, sparsity: float) -> Text:
     """The measurement at a sparsity; empty where there is none."""
-    dropped = round(sparsity * curve.atoms)
+    dropped = round(sparsity * curve.units)
     point = next((each for each in curve.points if each.dropped == dropped), None)
     if point is None:
         return Text()

@@ -16,7 +16,7 @@ from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
 from yoloprune.darknet.layers.candidates import Candidates
-from yoloprune.darknet.model import Model, understand
+from yoloprune.darknet.model import Model, build_graph
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 
@@ -202,7 +202,7 @@ def test_a_tree_lies_from_the_cfg_or_its_parent(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "t").write_text(TREE)
     text = NET + START + "[avgpool]\n[softmax]\ntree=data/t\n"
-    graph = understand(cfg_file.parse(text.encode(), str(tmp_path / "cfg" / "a.cfg")), ALEXEYAB)
+    graph = build_graph(cfg_file.parse(text.encode(), str(tmp_path / "cfg" / "a.cfg")), ALEXEYAB)
     assert graph.layers[2].tree.parents == tuple(PARENTS)  # type: ignore[attr-defined]
 
 

@@ -13,7 +13,7 @@ from tests.helpers import graph_of
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.layers.head import Cost, Yolo
-from yoloprune.darknet.model import Graph, load_graph, plain, understand
+from yoloprune.darknet.model import Graph, build_graph, load_graph, plain
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError, InputWarning
 
@@ -162,7 +162,7 @@ def test_written_plainly_it_is_the_same() -> None:
         "learning_rate=.123456789z\n",
         "nms_kind=soft\njitter=none\n",
     )
-    written = understand(plain(graph), ALEXEYAB)
+    written = build_graph(plain(graph), ALEXEYAB)
     assert written.doubts == ()
     assert len(graph.doubts) == 8
     assert written.net == graph.net

@@ -21,7 +21,7 @@ from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.cfg import Cfg, Section
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
-from yoloprune.darknet.model import Graph, understand
+from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 
@@ -71,7 +71,7 @@ def _in_darknets_folder(cfgs: dict[str, Cfg], monkeypatch: pytest.MonkeyPatch) -
 
 def refusal(cfg: Cfg, dialect: Dialect) -> str | None:
     try:
-        understand(cfg, dialect)
+        build_graph(cfg, dialect)
     except InputError as error:
         return str(error)
     return None
@@ -126,7 +126,7 @@ def unique(cfgs: dict[str, Cfg], dialect: Dialect) -> Iterator[tuple[str, Cfg]]:
 
 
 def test_number_of_weights_is_libdarknets(libdarknet: Path, cfgs: dict[str, Cfg], tmp_path: Path) -> None:
-    graphs = {name: understand(single(cfg), PJREDDIE) for name, cfg in unique(cfgs, PJREDDIE)}
+    graphs = {name: build_graph(single(cfg), PJREDDIE) for name, cfg in unique(cfgs, PJREDDIE)}
     graphs = {name: graph for name, graph in graphs.items() if graph.parameters <= WHOLE}
     assert len(graphs) >= 9
     files = [tmp_path / f"{number}.cfg" for number in range(len(graphs))]
@@ -144,7 +144,7 @@ def test_payload_is_libdarknets_after_loading_and_saving(
     for first in range(0, len(nets), 12):
         some, files = nets[first : first + 12], []
         for number, (_, cfg) in enumerate(some):
-            graph = understand(quartered(single(cfg)), PJREDDIE)
+            graph = build_graph(quartered(single(cfg)), PJREDDIE)
             paths = [tmp_path / f"{number}.{kind}" for kind in ("cfg", "weights", "again")]
             cfg_file.write(paths[0], graph.cfg, force=True)
             weights_file.write(paths[1], weights_file.initial(graph.layers, number), graph.layers, force=True)
@@ -157,9 +157,9 @@ def test_payload_is_libdarknets_after_loading_and_saving(
 def shrunk(cfg: Cfg, dialect: Dialect) -> Graph:
     """For a small input, with a quarter of the filters; [crop] goes along."""
     if cfg.sections[0].get("width") is None:
-        return understand(single(cfg), dialect)
+        return build_graph(single(cfg), dialect)
     fitting = (each for each in (at_side(cfg, side) for side in (64, 96, 128)) if refusal(each, dialect) is None)
-    return understand(next(fitting), dialect)
+    return build_graph(next(fitting), dialect)
 
 
 def at_side(cfg: Cfg, side: int) -> Cfg:

@@ -21,8 +21,8 @@ def test_a_gpu_takes_as_many_pictures_as_its_outputs_fit_in_memory(monkeypatch: 
     convolution = "[convolutional]\nsize=3\npad=1\nfilters={}\nactivation=linear\n".format
     text = "[net]\nwidth=16\nheight=16\nchannels=3\n" + convolution(8) + convolution(4) + convolution(2)
     graph = graph_of(text + "[route]\nlayers=0,-1\n" + convolution(5))
-    assert graph.alive == (8 + 2 + 10) * 16 * 16  # at the route: what it joins, and itself
-    bytes_each = 4 * graph.alive
+    assert graph.peak_activations == (8 + 2 + 10) * 16 * 16  # at the route: what it joins, and itself
+    bytes_each = 4 * graph.peak_activations
     for room, batch in [(0, 1), (bytes_each * 1, 1), (bytes_each * 9, 8), (bytes_each * 1000, 64)]:
         monkeypatch.setattr(pictures_file, "ALIVE", room)
         assert batch_for(graph, "cuda:1") == batch

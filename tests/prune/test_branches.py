@@ -119,7 +119,7 @@ def darknet_output(cfg: Path, weights: Path, x: np.ndarray, graph: Graph) -> np.
     return libdarknet.head_inputs(cfg, weights, x, [head])[head]
 
 
-def test_which_may_go() -> None:
+def test_which_prunable_at() -> None:
     def found(text: str) -> list[Branch]:
         return list(branches(graph_of(START + text + HEAD)))
 
@@ -188,10 +188,10 @@ def test_what_is_gone_is_held_and_in_no_group() -> None:
     assert not any(array.any() for index in (1, 2) for array in held[index].values())
     assert all(array.all() for index in (0, 4, 5) for array in held[index].values())
     keep = before.all_kept()
-    keep[before.groups[0].atoms[[1, 3]]] = False
-    keep[before.groups[1].atoms[0]] = False
+    keep[before.groups[0].units[[1, 3]]] = False
+    keep[before.groups[1].units[0]] = False
     carried = before.carried(keep, after)
-    assert [int(carried[group.atoms].sum()) for group in after.groups] == [6, 6]
+    assert [int(carried[group.units].sum()) for group in after.groups] == [6, 6]
     assert [index for index, kept in enumerate(after.kept_outputs(3, carried)) if not kept] == [1, 3]
 
 

@@ -31,9 +31,9 @@ def whole(loss: float = 1.0) -> Candidate:
     assert [group.label for group in channels.groups] == ["0+2+5", "1", "4", "7"]
     curves = []
     for group in channels.groups:
-        size = len(group.atoms)
+        size = len(group.units)
         losses = {count * size // 8: loss * lost for count, lost in LINE.items()}
-        curves.append(curve(losses, atoms=size, producers=group.producers))
+        curves.append(curve(losses, units=size, producers=group.producers))
     return Candidate(channels, channels.all_kept(), of(*curves), Costs(GRAPH, channels, PRICE))
 
 
@@ -43,7 +43,7 @@ def test_curves_of_whole_groups_carry_over() -> None:
     curves = carried_curves(before.sensitivity, before.channels, after)
     assert [each.label for each in curves] == ["0+5", "4", "7"]
     for old, new in zip((before.sensitivity.curves[index] for index in (0, 2, 3)), curves, strict=True):
-        assert (old.points, old.atoms, old.order) == (new.points, new.atoms, new.order)
+        assert (old.points, old.units, old.order) == (new.points, new.units, new.order)
     both = trace(GRAPH, [FIRST, SECOND])
     assert [each.label for each in carried_curves(before.sensitivity, before.channels, both)] == ["0", "7"]
 
@@ -57,11 +57,11 @@ def test_cheap_branches_go_first() -> None:
 @pytest.mark.parametrize(("added", "gone"), [({FIRST: 0.0, SECOND: 0.5}, (FIRST,)), ({FIRST: 0.5, SECOND: 0.5}, ())])
 def test_ratio_takes_what_loses_least(added: dict[object, float], gone: tuple[object, ...]) -> None:
     candidates = list(nested(whole(), GRAPH, PRICE, added, doubt=0.003))  # type: ignore[arg-type]
-    best, choice = best_for_ratio(candidates, Limits(), "interpolated", 0.3)
+    best, allocation = best_for_ratio(candidates, Limits(), "interpolated", 0.3)
     assert best.channels.branches == gone
     keep = best.channels.all_kept()
     for each in best.sensitivity.curves:
-        keep = each.keep(best.channels, keep, choice[each.label])
+        keep = each.keep(best.channels, keep, allocation[each.label])
     slim = slim_graph(GRAPH, best.channels, keep)
     assert 1 - slim.bflops / GRAPH.bflops >= 0.3
     with pytest.raises(InputError, match="at most"):
@@ -77,7 +77,7 @@ def test_total_loss_takes_what_saves_most() -> None:
 def test_a_plan_knows_its_branches(tmp_path: Path) -> None:
     channels = trace(GRAPH, [SECOND])
     keep = channels.all_kept()
-    keep[channels.groups[0].atoms[:3]] = False
+    keep[channels.groups[0].units[:3]] = False
     Plan.of("sha", channels, keep, {}, {}).save(tmp_path / "plan.json")
     plan = Plan.load(tmp_path / "plan.json")
     again = plan.channels(GRAPH)

@@ -35,7 +35,7 @@ def test_the_width_is_that_of_the_measurements_that_decide() -> None:
     assert interval_width(given_up, 0.04) == pytest.approx(0.06)  # what was not measured on all pictures says nothing
 
 
-def test_the_margin_is_that_of_what_may_go() -> None:
+def test_the_margin_is_that_of_what_prunable_at() -> None:
     first, second = FEW.curves
     assert FEW.margin(first, 0.01) == pytest.approx(0.015)
     assert FEW.margin(second, 0.01) is None

@@ -13,8 +13,8 @@ from yoloprune.darknet.network import build
 from yoloprune.prune import compensate as compensate_file
 from yoloprune.prune.channels import trace
 from yoloprune.prune.compensate import RIDGES, Fit, compensate, compensate_alone, refit
-from yoloprune.prune.criteria import CRITERIA, Evidence
-from yoloprune.prune.moments import Consumer, Moments, Trial, collect, consumers
+from yoloprune.prune.criteria import CRITERIA, CalibrationStatistics
+from yoloprune.prune.moments import Consumer, HeldOut, Moments, collect, consumers
 from yoloprune.prune.slim import mask, slim
 
 HEAD = "[convolutional]\nfilters=7\nsize=1\nactivation=linear\n[yolo]\nclasses=2\nnum=1\n"
@@ -71,7 +71,7 @@ def test_a_low_rank_input_loses_nothing(name: str, normalized: bool) -> None:
     model = model.with_weights(type(model.weights)(model.weights.header, (first, *model.weights.layers[1:])))
     channels = trace(model.graph)
     keep = channels.all_kept()
-    keep[channels.groups[0].atoms[[1] if name == "grouped" else [1, 4, 6]]] = False
+    keep[channels.groups[0].units[[1] if name == "grouped" else [1, 4, 6]]] = False
     batches = pictures(model, 200 if name == "connected" else 8, 2)
     fresh = pictures(model, 4, 3)[0]
     target = entering_heads(model, fresh).numpy()
@@ -102,7 +102,7 @@ def test_never_above_the_plain_cut_on_the_pictures_it_saw(name: str) -> None:
     channels = trace(model.graph)
     keep = channels.all_kept()
     group = next(group for group in channels.groups if 0 in group.producers)
-    keep[group.atoms[: len(group.atoms) // 2]] = False
+    keep[group.units[: len(group.units) // 2]] = False
     batches = pictures(model, 200 if name == "connected" else 8, 5)
 
     def error(cut: Model) -> float:
@@ -258,7 +258,7 @@ def test_a_few_pictures_of_many_places_are_not_believed_too_much(monkeypatch: py
             fits.append(refit(weight, moments, keep))
         fresh = torch.cat(seen[16:], 2)
         plain, *errors = (
-            float(sum((left**2).sum() for left in each.residuals(Trial([fresh], [weight @ fresh])))) for each in fits
+            float(sum((left**2).sum() for left in each.residuals(HeldOut([fresh], [weight @ fresh])))) for each in fits
         )
         chosen.append(errors[0] / plain)
         trusting.append(errors[1] / plain)
@@ -287,7 +287,7 @@ def test_activations_that_do_not_fit_are_computed_anew(seed: int) -> None:
     channels = trace(model.graph)
     keep = channels.all_kept()
     for group in channels.groups:
-        keep[group.atoms[: len(group.atoms) // 3]] = False
+        keep[group.units[: len(group.units) // 3]] = False
     batches = pictures(model, 8, seed)
     kept, some, anew = (
         compensate(model, channels, keep, batches, memory=memory).weights for memory in (1 << 30, 100_000, 0)
@@ -304,14 +304,14 @@ def test_masked_is_slim_after_compensation(seed: int) -> None:
     keep = channels.all_kept()
     rng = np.random.default_rng(seed)
     for group in channels.groups:
-        keep[rng.choice(group.atoms, len(group.atoms) // 2, replace=False)] = False
+        keep[rng.choice(group.units, len(group.units) // 2, replace=False)] = False
     batches = pictures(model, 8, seed)
     cut = compensate(model, channels, keep, batches)
     again = mask(cut, channels, keep)
     for before, after in zip(cut.weights.layers, again.weights.layers, strict=True):
         assert all(np.array_equal(before[name], after[name]) for name in before)
     x = batches[0].double()
-    want = model.graph.entering
+    want = model.graph.head_inputs
     with torch.inference_mode():
         a, b = (build(each).double()(x, want) for each in (cut, slim(cut, channels, keep)))
     assert max(worst(a[index].numpy(), b[index].numpy()) for index in want) < 1e-9
@@ -330,20 +330,20 @@ def test_dead_and_repeated_channels_go_first_and_cost_nothing() -> None:
     wanted = consumers(model.graph, channels)
     batches = pictures(model, 8, 7)
     moments = collect(build(model), batches, wanted.values(), 8)
-    evidence = Evidence(model, channels, channels.all_kept(), wanted, lambda: moments)
+    statistics = CalibrationStatistics(model, channels, channels.all_kept(), wanted, lambda: moments)
     group = channels.groups[0]
-    order = CRITERIA["elimination"](evidence, group)
+    order = CRITERIA["elimination"](statistics, group)
     assert sorted(order) == list(range(8))
     assert set(order[:2]) in ({7, 5}, {7, 2})
     keep = channels.all_kept()
-    keep[group.atoms[list(order[:2])]] = False
+    keep[group.units[list(order[:2])]] = False
     cut = compensate(model, channels, keep, batches)
     x = pictures(model, 4, 8)[0]
     assert worst(entering_heads(cut, x).numpy(), entering_heads(model, x).numpy()) < 1e-4
 
 
 def test_elimination_beats_any_other_single_choice() -> None:
-    """The first atom to go is the one whose loss, once all others are refitted, is least: checked one by one."""
+    """The first unit to go is the one whose loss, once all others are refitted, is least: checked one by one."""
     text = net(CONSUMERS["3x3 padded"]).replace(
         "linear", "leaky", 1
     )  # linear, any of 8 channels of rank 5 costs nothing
@@ -353,8 +353,8 @@ def test_elimination_beats_any_other_single_choice() -> None:
     batches = pictures(model, 24, 10)
     moments = collect(build(model), batches, wanted.values(), 24)
     group = channels.groups[0]
-    evidence = Evidence(model, channels, channels.all_kept(), wanted, lambda: moments)
-    order = CRITERIA["elimination"](evidence, group)
+    statistics = CalibrationStatistics(model, channels, channels.all_kept(), wanted, lambda: moments)
+    order = CRITERIA["elimination"](statistics, group)
     arrays = model.weights.layers[1]
     factor = arrays["scale"] / np.sqrt(arrays["variance"] + 1e-5)
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from yoloprune.darknet.weights import Arrays
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import trace
 from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.pruner import Pruner
 
 NEXT = "[convolutional]\nfilters=6\nsize=1\nactivation=linear\n"
 PADDED = "[convolutional]\nbatch_normalize=1\nfilters=6\nsize=3\npad=1\nactivation=leaky\n"
@@ -27,13 +27,13 @@ def with_arrays(model: Model, layer: int, **arrays: np.ndarray) -> Model:
     return model.with_weights(type(model.weights)(model.weights.header, tuple(layers)))
 
 
-def cutter(model: Model, batches: list[torch.Tensor]) -> Cutter:
+def pruner(model: Model, batches: list[torch.Tensor]) -> Pruner:
     channels = trace(model.graph)
-    return Cutter(model, channels, channels.all_kept(), lambda: batches)
+    return Pruner(model, channels, channels.all_kept(), lambda: batches)
 
 
 def order(model: Model, criterion: str, batches: list[torch.Tensor]) -> list[int]:
-    made = cutter(model, batches)
+    made = pruner(model, batches)
     return list(made.order(criterion, made.channels.groups[0]))
 
 
@@ -56,7 +56,7 @@ def test_apoz_counts_what_is_not_above_zero() -> None:
     batches = pictures(model, 8, 3)
     seen = torch.cat(batches)[:, 0].numpy()
     silent = np.array([(seen <= np.float32(threshold)).mean() for threshold in thresholds])
-    np.testing.assert_allclose(cutter(model, batches).evidence.silence[0], silent, atol=1e-3)
+    np.testing.assert_allclose(pruner(model, batches).statistics.silence[0], silent, atol=1e-3)
     assert order(model, "apoz", batches) == list(np.argsort(-thresholds))
 
 
@@ -71,8 +71,8 @@ def test_taylor_is_the_change_of_the_heads() -> None:
     z, h = (torch.cat([each[index] for each in outputs]).double().numpy() for index in (0, 2))
     last = model.weights.layers[2]["weight"][:, :, 0, 0].astype(np.float64) @ weight[:, :, 0, 0]  # [7, 8]
     squares = (last**2).sum(0) * np.array([((z[:, c] / h.std((1, 2, 3))[:, None, None]) ** 2).sum() for c in range(8)])
-    made = cutter(model, batches)
-    found = made.evidence.head_changes[made.channels.groups[0].atoms]
+    made = pruner(model, batches)
+    found = made.statistics.head_changes[made.channels.groups[0].units]
     np.testing.assert_allclose(found, squares / len(z), rtol=0.4)  # 800 random directions: 5 % is one deviation
     assert order(model, "taylor", batches) == list(np.argsort(squares))
 
@@ -83,10 +83,10 @@ def test_taylor_is_the_change_of_the_heads() -> None:
 )
 def test_what_no_head_depends_on_changes_none(middle: str, changes: list[bool]) -> None:
     model = random_model(graph_of(net(middle)), 3)
-    made = cutter(model, pictures(model, 8, 2))
-    found = made.evidence.head_changes
-    assert [bool(found[group.atoms].all()) for group in made.channels.groups] == changes
-    assert [bool(found[group.atoms].any()) for group in made.channels.groups] == changes
+    made = pruner(model, pictures(model, 8, 2))
+    found = made.statistics.head_changes
+    assert [bool(found[group.units].all()) for group in made.channels.groups] == changes
+    assert [bool(found[group.units].any()) for group in made.channels.groups] == changes
 
 
 def columns_of(model: Model, batches: list[torch.Tensor]) -> np.ndarray:
@@ -129,17 +129,17 @@ def test_thinet_sees_two_channels_cancel() -> None:
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_every_criterion_orders_all_atoms_with_those_gone_first(criterion: str) -> None:
+def test_every_criterion_orders_all_units_with_those_gone_first(criterion: str) -> None:
     model = random_model(graph_of(random_cfg(11)), 11)
     channels = trace(model.graph)
     keep = channels.all_kept()
     for group in channels.groups:
-        keep[group.atoms[-1]] = False
-    made = Cutter(model, channels, keep, lambda: pictures(model, 8, 1))
+        keep[group.units[-1]] = False
+    made = Pruner(model, channels, keep, lambda: pictures(model, 8, 1))
     for group in channels.groups:
         found = made.order(criterion, group)
-        assert sorted(found) == list(range(len(group.atoms)))
-        assert found[0] == len(group.atoms) - 1
+        assert sorted(found) == list(range(len(group.units)))
+        assert found[0] == len(group.units) - 1
 
 
 @pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - set(WITHOUT_PICTURES)))

@@ -17,8 +17,8 @@ from yoloprune.prune import compensate as compensate_file
 from yoloprune.prune import moments as moments_file
 from yoloprune.prune.channels import trace
 from yoloprune.prune.compensate import compensate
-from yoloprune.prune.cutter import Cutter
 from yoloprune.prune.moments import LARGEST, affordable, consumers
+from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.slim import mask
 
 CONSUMERS = {
@@ -62,14 +62,14 @@ def test_what_other_channels_hold_comes_back(name: str) -> None:
     assert forms[1].mixed
     keep = channels.all_kept()
     group = next(group for group in channels.groups if 0 in group.producers)
-    keep[group.atoms[[3] if name == "grouped" else [3, 7]]] = False
+    keep[group.units[[3] if name == "grouped" else [3, 7]]] = False
     batches, fresh = pictures(model, 16, 2), pictures(model, 4, 3)[0]
     target = entering_heads(model, fresh).numpy()
-    cutter = Cutter(model, channels, channels.all_kept(), lambda: batches)
+    pruner = Pruner(model, channels, channels.all_kept(), lambda: batches)
     plain = worst(entering_heads(mask(model, channels, keep), fresh).numpy(), target)
-    for cut in (cutter.together(keep), cutter.alone(keep)):
+    for cut in (pruner.together(keep), pruner.alone(keep)):
         assert worst(entering_heads(cut, fresh).numpy(), target) < 1e-6 < 0.01 < plain
-    assert set(cutter.order("elimination", group)[:1]) <= {2, 3, 6, 7}
+    assert set(pruner.order("elimination", group)[:1]) <= {2, 3, 6, 7}
 
 
 @pytest.mark.usefixtures("mixing")
@@ -78,7 +78,7 @@ def test_a_mix_that_other_pictures_speak_against_is_not_taken() -> None:
     model = random_model(graph_of(net(CONSUMERS["3x3 padded"]).replace("linear", "relu", 1)), 5)
     channels = trace(model.graph)
     keep = channels.all_kept()
-    keep[channels.groups[0].atoms[:4]] = False
+    keep[channels.groups[0].units[:4]] = False
     batches = pictures(model, 16, 6)
     for batch in batches:
         batch[3] = -50 * batch[3].flip(0) ** 2
@@ -97,7 +97,7 @@ def test_a_network_gets_the_exact_forms_that_fit() -> None:
     assert (exact.columns, exact.kernel, exact.bytes) == (72, 9, 2 * 73 * 73 * 8)
     assert affordable([exact])[1] == exact
     assert affordable([exact], memory=exact.bytes - 1) == {}  # its trial alone takes more
-    huge = replace(exact, atoms=np.arange(1024).repeat(9)[None], layer=7)
+    huge = replace(exact, units=np.arange(1024).repeat(9)[None], layer=7)
     assert huge.bytes > LARGEST
     forms = affordable([exact, huge])
     assert forms[1] == exact
@@ -110,7 +110,7 @@ import resource, sys, time
 import numpy as np, torch
 from tests.helpers import graph_of, random_model
 from yoloprune.prune.channels import trace
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.pruner import Pruner
 
 conv = "[convolutional]\\nbatch_normalize=1\\nactivation=leaky\\npad=1\\n"
 text = "[net]\\nwidth=13\\nheight=13\\nchannels=3\\n" + conv + "size=3\\nfilters=1024\\n" + conv + (
@@ -118,15 +118,15 @@ text = "[net]\\nwidth=13\\nheight=13\\nchannels=3\\n" + conv + "size=3\\nfilters
 model = random_model(graph_of(text), 1)
 channels = trace(model.graph)
 keep = channels.all_kept()
-keep[channels.groups[0].atoms[:512]] = False
+keep[channels.groups[0].units[:512]] = False
 rng = np.random.default_rng(1)
 batches = [torch.from_numpy(rng.random((4, 3, 13, 13), np.float32)) for _ in range(4)]
-cutter = Cutter(model, channels, channels.all_kept(), lambda: batches)
+pruner = Pruner(model, channels, channels.all_kept(), lambda: batches)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.process_time()
-assert cutter.consumers[1].mixed
-cutter.alone(keep)
-cutter.together(keep)
+assert pruner.consumers[1].mixed
+pruner.alone(keep)
+pruner.together(keep)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, time.process_time() - started)
 """
 

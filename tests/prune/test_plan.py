@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from yoloprune.errors import InputError
-from yoloprune.prune.plan import Limits, Plan, bearable, choose, loss_for_total
+from yoloprune.prune.plan import Limits, Plan, choose, loss_for_total, prunable_count
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup, grid_counts
 
 SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 10, "l1", "none")
 
 
-def curve(losses: dict[int, float], *, atoms: int = 100, gone: int = 0, producers: tuple[int, ...] = (0,)) -> Curve:
+def curve(losses: dict[int, float], *, units: int = 100, gone: int = 0, producers: tuple[int, ...] = (0,)) -> Curve:
     points = tuple(Point(dropped, 0.8 - loss) for dropped, loss in losses.items())
-    return Curve(producers, atoms, tuple(range(atoms)), gone, points)
+    return Curve(producers, units, tuple(range(units)), gone, points)
 
 
 def of(*curves: Curve, start: float = 0.8) -> Sensitivity:
@@ -42,20 +42,20 @@ def of(*curves: Curve, start: float = 0.8) -> Sensitivity:
 )
 def test_bearable(losses: dict[int, float], interpolated: int, prefix: int) -> None:
     sensitivity = of(curve(losses))
-    assert bearable(sensitivity, sensitivity.curves[0], 0.01) == interpolated
-    assert bearable(sensitivity, sensitivity.curves[0], 0.01, "prefix") == prefix
+    assert prunable_count(sensitivity, sensitivity.curves[0], 0.01) == interpolated
+    assert prunable_count(sensitivity, sensitivity.curves[0], 0.01, "prefix") == prefix
 
 
 def test_a_later_round_counts_from_the_original_and_keeps_what_is_gone() -> None:
     behind = of(curve({40: 0.03, 50: 0.05}, gone=30), start=0.78)
-    assert bearable(behind, behind.curves[0], 0.01) == 30  # already behind the original by more
-    assert bearable(behind, behind.curves[0], 0.04) == 45
+    assert prunable_count(behind, behind.curves[0], 0.01) == 30  # already behind the original by more
+    assert prunable_count(behind, behind.curves[0], 0.04) == 45
 
 
 def test_nothing_is_filled_in_where_measurements_were_made_for_the_threshold() -> None:
     made = replace(of(curve({10: 0.005, 60: 0.015})), losses=(0.01,))
-    assert bearable(made, made.curves[0], 0.01) == 10
-    assert bearable(made, made.curves[0], 0.012) == 45
+    assert prunable_count(made, made.curves[0], 0.01) == 10
+    assert prunable_count(made, made.curves[0], 0.012) == 45
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_limits(limits: Limits, dropped: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("atoms", "multiple", "kept"),
+    ("units", "multiple", "kept"),
     [
         (16, 8, {8, 16}),
         (18, 8, {8, 16, 18}),
@@ -90,15 +90,15 @@ def test_limits(limits: Limits, dropped: int) -> None:
         (16, 64, {16}),
     ],
 )
-def test_small_groups_go_finer(atoms: int, multiple: int, kept: set[int]) -> None:
-    limits, made = Limits(multiple=multiple), curve({}, atoms=atoms)
-    left = {dropped: atoms - limits.allowed(made, dropped) for dropped in range(atoms)}
+def test_small_groups_go_finer(units: int, multiple: int, kept: set[int]) -> None:
+    limits, made = Limits(multiple=multiple), curve({}, units=units)
+    left = {dropped: units - limits.allowed(made, dropped) for dropped in range(units)}
     assert set(left.values()) == kept
-    assert all(atoms - dropped <= each for dropped, each in left.items())
+    assert all(units - dropped <= each for dropped, each in left.items())
 
 
 def test_at_least_one_stays() -> None:
-    sensitivity = of(curve({1: 0.0}, atoms=2))
+    sensitivity = of(curve({1: 0.0}, units=2))
     assert choose(sensitivity, 1.0, Limits()) == {"0": 1}
     assert Limits().allowed(sensitivity.curves[0], 2) == 1
 
@@ -128,8 +128,8 @@ def test_no_loss_for_a_total() -> None:
 
 
 def test_grid_counts_are_new_and_leave_one() -> None:
-    assert grid_counts(curve({}, atoms=4), [0.1, 0.25, 0.5, 0.9, 1.0]) == (1, 2)
-    assert grid_counts(curve({}, atoms=4, gone=1), [0.1, 0.25, 0.5, 0.75]) == (2, 3)
+    assert grid_counts(curve({}, units=4), [0.1, 0.25, 0.5, 0.9, 1.0]) == (1, 2)
+    assert grid_counts(curve({}, units=4, gone=1), [0.1, 0.25, 0.5, 0.75]) == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Weights
 from yoloprune.prune import recalibrate as recalibrate_file
-from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.compensate import compensate
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.recalibrate import LEAST_VARIANCE, restate
 from yoloprune.prune.slim import mask
 
@@ -30,14 +30,14 @@ TEXT = (
 )
 
 
-def first_group_cut(compensation: str, seed: int) -> tuple[Model, Model, Channels, KeepAtoms, list[torch.Tensor]]:
-    """As `shrunken`, but only of the first group, by a cutter; what stays of its layers is as it was."""
+def first_group_cut(compensation: str, seed: int) -> tuple[Model, Model, Channels, KeepMask, list[torch.Tensor]]:
+    """As `shrunken`, but only of the first group, by a pruner; what stays of its layers is as it was."""
     model = random_model(graph_of(TEXT), seed)
     channels = trace(model.graph)
     keep = channels.all_kept()
-    keep[channels.groups[0].atoms[[1, 4, 6]]] = False
+    keep[channels.groups[0].units[[1, 4, 6]]] = False
     batches = pictures(model, 12, seed + 1)
-    cut = Cutter(model, channels, channels.all_kept(), lambda: batches, compensation).together(keep)
+    cut = Pruner(model, channels, channels.all_kept(), lambda: batches, compensation).together(keep)
     for layer in (0, 1):
         left = channels.kept_outputs(layer, keep)
         for name, array in cut.weights.layers[layer].items():
@@ -72,9 +72,9 @@ def test_only_statistics_change(text: str, seed: int) -> None:
     channels = trace(model.graph)
     keep = channels.all_kept()
     for group in channels.groups:
-        keep[group.atoms[: len(group.atoms) // 2]] = False
+        keep[group.units[: len(group.units) // 2]] = False
     batches = pictures(model, 8, seed)
-    made = Cutter(model, channels, channels.all_kept(), lambda: batches, RECALIBRATE)
+    made = Pruner(model, channels, channels.all_kept(), lambda: batches, RECALIBRATE)
     cut, masked = made.together(keep), mask(model, channels, keep)
     for layer, arrays in enumerate(masked.weights.layers):
         gone = ~channels.kept_outputs(layer, keep)
@@ -85,13 +85,13 @@ def test_only_statistics_change(text: str, seed: int) -> None:
                 assert np.array_equal(cut.weights.layers[layer][name], array)
 
 
-def shrunken(text: str, seed: int) -> tuple[Model, Model, Channels, KeepAtoms, list[torch.Tensor]]:
+def shrunken(text: str, seed: int) -> tuple[Model, Model, Channels, KeepMask, list[torch.Tensor]]:
     """A model, its refitted cut to a third, what is left, pictures."""
     model = random_model(graph_of(text), seed)
     channels = trace(model.graph)
     keep = channels.all_kept()
     for group in channels.groups:
-        keep[group.atoms[: 2 * len(group.atoms) // 3]] = False
+        keep[group.units[: 2 * len(group.units) // 3]] = False
     batches = pictures(model, 12, seed)
     return model, compensate(model, channels, keep, batches), channels, keep, batches
 
@@ -104,7 +104,7 @@ def test_a_restated_network_computes_the_same(text: str, dialect: Dialect, seed:
     model, cut, channels, keep, batches = shrunken(text, seed)
     model, cut = (Model(graph_of(text, dialect), each.weights) for each in (model, cut))
     again = restate(model, cut, channels, keep, batches)
-    want = model.graph.entering
+    want = model.graph.head_inputs
     x = pictures(model, 4, seed + 100)[0].double()
     with torch.inference_mode():
         a, b = (build(each).double()(x, want) for each in (again, cut))

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yoloprune.prune.plan import bearable
-from yoloprune.prune.search import Expectation, analyse, drift_at
+from yoloprune.prune.plan import prunable_count
+from yoloprune.prune.search import Expectation, analyse, output_error_at
 from yoloprune.prune.sensitivity import LOSSES, RESOLUTION, Curve, Point, Sensitivity, Setup, monotone
 
 SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 128, "l1", "none")
@@ -20,26 +20,26 @@ Loss = Callable[[float], float]
 
 
 class Made:
-    """Groups whose loss and drift are functions of sparsity."""
+    """Groups whose loss and output error are functions of sparsity."""
 
     def __init__(self, *losses: Loss, drift_of_loss: float = 2.0, noise: float = 0.0) -> None:
         self.losses, self.factor, self.noise = losses, drift_of_loss, noise
         self.measured = 0
 
-    def curves(self, atoms: int = 100) -> tuple[Curve, ...]:
-        return tuple(Curve((number,), atoms, tuple(range(atoms)), 0) for number in range(len(self.losses)))
+    def curves(self, units: int = 100) -> tuple[Curve, ...]:
+        return tuple(Curve((number,), units, tuple(range(units)), 0) for number in range(len(self.losses)))
 
-    def start(self, atoms: int = 100) -> Sensitivity:
-        return Sensitivity(SETUP, BASELINE, BASELINE, LOSSES, (), self.curves(atoms))
+    def start(self, units: int = 100) -> Sensitivity:
+        return Sensitivity(SETUP, BASELINE, BASELINE, LOSSES, (), self.curves(units))
 
-    def drift(self, curve: Curve, dropped: int) -> float:
+    def output_error(self, curve: Curve, dropped: int) -> float:
         loss = self.losses[curve.producers[0]]
-        return self.factor * max(loss(dropped / curve.atoms) - loss(curve.gone / curve.atoms), 1e-6)
+        return self.factor * max(loss(dropped / curve.units) - loss(curve.gone / curve.units), 1e-6)
 
     def point(self, curve: Curve, dropped: int, most: float = math.inf) -> Point:
         self.measured += 1
         wobble = np.random.default_rng(1000 * curve.producers[0] + dropped).normal(0, self.noise) if self.noise else 0
-        return Point(dropped, BASELINE - self.losses[curve.producers[0]](dropped / curve.atoms) - wobble)
+        return Point(dropped, BASELINE - self.losses[curve.producers[0]](dropped / curve.units) - wobble)
 
 
 SHAPES: dict[str, Loss] = {
@@ -52,20 +52,20 @@ SHAPES: dict[str, Loss] = {
 }
 
 
-def crossing(loss: Loss, most: float, atoms: int = 100) -> int:
+def crossing(loss: Loss, most: float, units: int = 100) -> int:
     """The largest count up to which nothing exceeds `most`."""
-    over = [count for count in range(1, atoms) if loss(count / atoms) > most + 1e-9]
-    return min(over, default=atoms) - 1
+    over = [count for count in range(1, units) if loss(count / units) > most + 1e-9]
+    return min(over, default=units) - 1
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_may_go_is_found_within_the_resolution(shape: str) -> None:
+def test_what_prunable_at_is_found_within_the_resolution(shape: str) -> None:
     made = Made(*[SHAPES[shape]] * 3)
     found = analyse(made.start(), made, lambda *_: None)
     for loss in LOSSES:
         expected = min(crossing(SHAPES[shape], loss), 98)
         for curve in found.curves:
-            held = found.holds(curve, loss)
+            held = found.prunable_within(curve, loss)
             assert held <= expected
             assert expected - held <= 3 * RESOLUTION * 100  # a step of 5 points, and what is not worth another
     assert made.measured <= 3 * 7
@@ -81,14 +81,14 @@ def test_a_group_that_bears_all_is_measured_once() -> None:
     made = Made(SHAPES["flat"])
     found = analyse(made.start(), made, lambda *_: None)
     assert made.measured == 1
-    assert found.holds(found.curves[0], 0.005) == 98
+    assert found.prunable_within(found.curves[0], 0.005) == 98
 
 
 def test_a_hopeless_group_is_measured_little() -> None:
     made = Made(lambda s: 0.3 if s else 0.0)
     found = analyse(made.start(), made, lambda *_: None)
     assert made.measured <= 1
-    assert found.holds(found.curves[0], 0.05) == 0
+    assert found.prunable_within(found.curves[0], 0.05) == 0
 
 
 @pytest.mark.parametrize("factor", [0.3, 1.0, 5.0, 40.0])
@@ -98,24 +98,24 @@ def test_what_is_said_to_hold_was_measured_to_hold_on_noisy_curves(factor: float
     for curve in found.curves:
         measured = {point.dropped: found.loss(point) for point in curve.points}
         for loss in LOSSES:
-            held = found.holds(curve, loss)
+            held = found.prunable_within(curve, loss)
             assert held == 0 or measured[held] <= loss
     assert made.measured < len(made.losses) * 9
 
 
-@pytest.mark.parametrize("atoms", [2, 3, 5])
-def test_small_groups(atoms: int) -> None:
+@pytest.mark.parametrize("units", [2, 3, 5])
+def test_small_groups(units: int) -> None:
     made = Made(SHAPES["line"], SHAPES["flat"])
-    found = analyse(made.start(atoms), made, lambda *_: None)
-    assert found.holds(found.curves[1], 0.005) == atoms - 1
+    found = analyse(made.start(units), made, lambda *_: None)
+    assert found.prunable_within(found.curves[1], 0.005) == units - 1
 
 
 def test_a_later_round_leaves_what_is_gone() -> None:
     made = Made(SHAPES["line"])
     later = replace(made.start(), curves=(replace(made.curves()[0], gone=15),), start=BASELINE - 0.015)
     found = analyse(later, made, lambda *_: None)
-    assert found.holds(found.curves[0], 0.01) == 15
-    assert found.holds(found.curves[0], 0.05) in range(40, 51)
+    assert found.prunable_within(found.curves[0], 0.01) == 15
+    assert found.prunable_within(found.curves[0], 0.05) in range(40, 51)
     assert all(point.dropped > 15 for point in found.curves[0].points)
 
 
@@ -123,22 +123,22 @@ def test_a_wrong_guess_rules_nothing_out() -> None:
     """Drifts of 40 times the loss: by what is guessed before any measurement no group could lose a channel."""
     made = Made(*[SHAPES["line"]] * 4, drift_of_loss=40)
     found = analyse(made.start(), made, lambda *_: None)
-    assert [found.holds(curve, 0.05) for curve in found.curves[1:]] == pytest.approx([45] * 3, abs=10)
+    assert [found.prunable_within(curve, 0.05) for curve in found.curves[1:]] == pytest.approx([45] * 3, abs=10)
 
 
 def test_what_was_not_measured_whole_never_holds() -> None:
     curve = Curve((0,), 100, tuple(range(100)), 0, (Point(30, 0.795), Point(60, 0.795, share=0.5)))
     found = replace(Made(SHAPES["line"]).start(), curves=(curve,))
-    assert found.holds(curve, 0.01) == 30
-    assert bearable(found, curve, 0.01, "prefix") == 30
+    assert found.prunable_within(curve, 0.01) == 30
+    assert prunable_count(found, curve, 0.01, "prefix") == 30
 
 
 def test_what_was_given_up_for_a_small_loss_is_measured_for_a_larger_one() -> None:
     made = Made(SHAPES["line"])
-    given_up = replace(made.curves()[0], points=(Point(45, BASELINE - 0.02, share=0.25),), screen=((45, 0.09),))
+    given_up = replace(made.curves()[0], points=(Point(45, BASELINE - 0.02, share=0.25),), proxy=((45, 0.09),))
     first = replace(made.start(), losses=(0.01,), curves=(given_up,))
     found = analyse(first.asked_for([0.05], None), made, lambda *_: None)
-    assert found.holds(found.curves[0], 0.05) in range(40, 51)
+    assert found.prunable_within(found.curves[0], 0.05) in range(40, 51)
     counts = [point.dropped for point in found.curves[0].points]
     assert counts == sorted(set(counts))
 
@@ -189,11 +189,11 @@ def test_the_expectation_follows_what_was_measured() -> None:
 
 def test_drift_is_interpolated_between_what_was_looked_at() -> None:
     curve = Curve((0,), 100, tuple(range(100)), 10, (), ((20, 0.01), (40, 0.04), (80, 0.64)))
-    assert drift_at(curve, 10) == 0
-    assert drift_at(curve, 15) == pytest.approx(0.005)
-    assert [drift_at(curve, count) for count in (20, 40, 80)] == pytest.approx([0.01, 0.04, 0.64])
-    assert drift_at(curve, 60) == pytest.approx(0.16)
-    assert drift_at(curve, 99) == pytest.approx(0.64)
+    assert output_error_at(curve, 10) == 0
+    assert output_error_at(curve, 15) == pytest.approx(0.005)
+    assert [output_error_at(curve, count) for count in (20, 40, 80)] == pytest.approx([0.01, 0.04, 0.64])
+    assert output_error_at(curve, 60) == pytest.approx(0.16)
+    assert output_error_at(curve, 99) == pytest.approx(0.64)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -17,8 +17,8 @@ from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
 from yoloprune.darknet.layers.base import REGISTRY
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
-from yoloprune.prune.channels import Channels, KeepAtoms, trace
-from yoloprune.prune.criteria import CRITERIA, Evidence
+from yoloprune.prune.channels import Channels, KeepMask, trace
+from yoloprune.prune.criteria import CRITERIA, CalibrationStatistics
 from yoloprune.prune.moments import consumers
 from yoloprune.prune.slim import mask, slim
 from yoloprune.readers import libdarknet as darknet
@@ -26,13 +26,13 @@ from yoloprune.readers import libdarknet as darknet
 STOCK = ["yolov3-tiny", "yolov4", "yolov4-tiny", "csresnext50-panet-spp", "densenet201", "efficientnet_b0"]
 
 
-def random_keep(channels: Channels, rng: np.random.Generator) -> KeepAtoms:
+def random_keep(channels: Channels, rng: np.random.Generator) -> KeepMask:
     """Each group loses a random share, but never all; at least one group loses something."""
     keep = channels.all_kept()
-    first = next(group for group in channels.groups if len(group.atoms) > 1)
+    first = next(group for group in channels.groups if len(group.units) > 1)
     for group in channels.groups:
-        dropped = rng.integers(1 if group is first else 0, len(group.atoms))
-        keep[rng.choice(group.atoms, dropped, replace=False)] = False
+        dropped = rng.integers(1 if group is first else 0, len(group.units))
+        keep[rng.choice(group.units, dropped, replace=False)] = False
     return keep
 
 
@@ -40,8 +40,8 @@ def farthest(masked: Model, slimmed: Model, batch: int, seed: int) -> float:
     """Largest relative difference at the tensors that enter the outputs, in float64."""
     x = torch.from_numpy(np.random.default_rng(seed).random((batch, *masked.graph.net.input)))
     with torch.inference_mode():
-        a, b = (build(model).double()(x, model.graph.entering) for model in (masked, slimmed))
-    pairs = zip(masked.graph.entering, slimmed.graph.entering, strict=True)
+        a, b = (build(model).double()(x, model.graph.head_inputs) for model in (masked, slimmed))
+    pairs = zip(masked.graph.head_inputs, slimmed.graph.head_inputs, strict=True)
     return max(worst(a[i].numpy(), b[j].numpy()) for i, j in pairs)
 
 
@@ -168,12 +168,12 @@ def test_criteria_rank_channels_of_shared_and_implicit_layers() -> None:
     channels = trace(model.graph)
     (group,) = channels.groups
     assert group.producers == (0, 1, 2, 3)
-    evidence = Evidence(model, channels, channels.all_kept(), consumers(model.graph, channels))
-    assert list(evidence.consumers) == [5]
+    statistics = CalibrationStatistics(model, channels, channels.all_kept(), consumers(model.graph, channels))
+    assert list(statistics.consumers) == [5]
     arrays = [model.weights.layers[index]["weight"] for index in (0, 1, 1, 3)]
     sums = [np.abs(array).sum(tuple(range(1, array.ndim))) for array in arrays]
     importance = sum(each / each.mean() for each in sums)
-    assert CRITERIA["l1"](evidence, group) == tuple(np.argsort(importance))
+    assert CRITERIA["l1"](statistics, group) == tuple(np.argsort(importance))
 
 
 def test_nothing_dropped_changes_nothing() -> None:

@@ -30,13 +30,13 @@ def test_the_twin_computes_the_same() -> None:
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor"])
-def test_its_cut_is_of_whole_atoms(importance: str) -> None:
+def test_its_cut_is_of_whole_units(importance: str) -> None:
     pytest.importorskip("torch_pruning", reason="extra bench is not installed")
     model = random_model(graph_of(TEXT), 2)
     channels = trace(model.graph)
     truths = torch.tensor([[[0, 0.5, 0.5, 0.3, 0.4]], [[1, 0.2, 0.6, 0.5, 0.2]]])
     inputs = torch.rand(2, 3, 13, 17, generator=torch.Generator().manual_seed(2))
     keep = torch_pruning_cut(model, channels, 0.3, importance, [(inputs, truths)])
-    prunable = np.concatenate([group.atoms for group in channels.groups])
+    prunable = np.concatenate([group.units for group in channels.groups])
     assert 0 < (~keep).sum() < len(prunable)
-    assert keep[np.setdiff1d(np.arange(channels.atoms), prunable)].all()
+    assert keep[np.setdiff1d(np.arange(channels.units), prunable)].all()

@@ -9,11 +9,11 @@ import numpy as np
 
 from yoloprune.darknet.cfg import parse
 from yoloprune.darknet.dialect import ALEXEYAB, Dialect
-from yoloprune.darknet.model import Graph, understand
+from yoloprune.darknet.model import Graph, build_graph
 
 
 def graph(text: str, dialect: Dialect = ALEXEYAB, file: Path | str = "net.cfg") -> Graph:
-    return understand(parse(text.encode(), str(file)), dialect)
+    return build_graph(parse(text.encode(), str(file)), dialect)
 
 
 def random_truths(rng: np.random.Generator, images: int, most: int, classes: int) -> np.ndarray:

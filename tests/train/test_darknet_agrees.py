@@ -21,7 +21,7 @@ from yoloprune.errors import InputWarning
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.schedule import Schedule
-from yoloprune.train.step import Objective
+from yoloprune.train.training_loss import TrainingLoss
 
 UPDATES = 2
 TRUTHS = 90  # rows that pjreddie's [yolo] takes
@@ -235,7 +235,7 @@ def updated(
     network = Network(graph)
     network.set_weights(weights)
     network.to(dtype).train()
-    objective = Objective.of(graph)
+    objective = TrainingLoss.of(graph)
     schedule = Schedule.from_net(graph.net)
     optimizer = Optimizer(network, Recipe.from_graph(graph))
     part = batch // graph.net.subdivisions

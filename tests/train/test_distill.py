@@ -18,8 +18,8 @@ from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 from yoloprune.train.distill import Teacher
-from yoloprune.train.lesson import Lesson
 from yoloprune.train.loop import train
+from yoloprune.train.supervision import Supervision
 
 CPU = torch.device("cpu")
 HEADS = {
@@ -31,7 +31,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("end", HEADS.values(), ids=HEADS)
-def test_outputs_are_taught_by_darknets_steps(end: str) -> None:
+def test_outputs_are_supervised_by_darknets_steps(end: str) -> None:
     text = (
         "[net]\nwidth=13\nheight=17\nchannels=3\n"
         "[convolutional]\nfilters=5\nsize=3\nstride=2\npad=1\nactivation=leaky\n" + end
@@ -96,7 +96,14 @@ def test_a_teacher_brings_the_learner_closer(images: Split, tmp_path: Path, labe
     recipe = replace(recipe, iterations=40, ema_alpha=0, decay=0.0)
     split = images if labels else replace(images, truths=tuple(each[:0] for each in images.truths))
     found = train(
-        model, split, recipe, folder=tmp_path, seed=1, masks=masks, lesson=Lesson(model, labels=labels), workers=0
+        model,
+        split,
+        recipe,
+        folder=tmp_path,
+        seed=1,
+        masks=masks,
+        supervision=Supervision(model, labels=labels),
+        workers=0,
     )
     assert found.history[-1].average < (0.9 if labels else 0.5) * found.history[0].loss
     assert (found.last.layers[0]["weight"][::2] == 0).all()
@@ -104,4 +111,4 @@ def test_a_teacher_brings_the_learner_closer(images: Split, tmp_path: Path, labe
 
 def test_somebody_must_teach() -> None:
     with pytest.raises(InputError, match="there must be a teacher"):
-        Lesson(None, labels=False)
+        Supervision(None, labels=False)

@@ -29,7 +29,7 @@ from yoloprune.train.batches import batches
 from yoloprune.train.loop import train
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.processes import joined
-from yoloprune.train.progress import Progress
+from yoloprune.train.progress import TrainingProgress
 from yoloprune.train.ranks import rank_of
 from yoloprune.train.samples import Samples
 
@@ -46,7 +46,7 @@ def killed_again_and_again(folder: Path) -> None:
     model, recipe = fresh()
     recipe = replace(recipe, iterations=60, checkpoint_every=3, evaluate_every=25)
 
-    def tell(now: Progress) -> None:
+    def tell(now: TrainingProgress) -> None:
         print(now.record.iteration, flush=True)
         time.sleep(0.02)  # so that it isn't far ahead of who reads
 
@@ -178,7 +178,7 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(tmp_path: Path) -
     recipe = replace(recipe, iterations=9, checkpoint_every=2)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill(now: Progress) -> None:
+    def fill(now: TrainingProgress) -> None:
         if now.record.iteration == 3:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # writes beyond this fail, as on a full disk
 

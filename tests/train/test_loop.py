@@ -24,10 +24,10 @@ from yoloprune.darknet.weights import Weights
 from yoloprune.errors import InputError, InputWarning
 from yoloprune.train import checkpoint, loop
 from yoloprune.train.batches import network_input
-from yoloprune.train.held import Masks
 from yoloprune.train.loop import Trained, train
+from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.optimizer import Optimizer
-from yoloprune.train.progress import Progress, Record
+from yoloprune.train.progress import Record, TrainingProgress
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.unsupported import unsupported
 
@@ -116,8 +116,8 @@ def plain_metric(network: Network) -> float:
     return float(sum(parameter.sum() for parameter in network.parameters()))
 
 
-def stop_at(iteration: int, how: Callable[[], None]) -> Callable[[Progress], None]:
-    def progress(found: Progress) -> None:
+def stop_at(iteration: int, how: Callable[[], None]) -> Callable[[TrainingProgress], None]:
+    def progress(found: TrainingProgress) -> None:
         if found.record.iteration == iteration:
             how()
 
@@ -178,7 +178,7 @@ def test_a_signal_within_an_update_waits_for_its_end(
     assert same(run(images, tmp_path / "parts", resume=True).last, expected.last)
 
 
-def halves(model: Model) -> Masks:
+def halves(model: Model) -> Mask:
     """Every other channel of the first layer is pruned, and their columns in the second."""
     masks: list[dict[str, np.ndarray]] = [{} for _ in model.graph.layers]
     first, second = model.graph.layers[:2]
@@ -258,7 +258,7 @@ def test_any_seed_and_policy_will_do_without_max_batches(images: Split, tmp_path
 def test_it_learns(images: Split, tmp_path: Path) -> None:
     model, recipe = fresh()
     recipe = Recipe.for_finetuning(model.graph, 60, learning_rate=0.01, batch=9)
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     found = train(model, images, recipe, folder=tmp_path, seed=1, progress=told.append)
     assert found.history[-1].average < 0.6 * found.history[0].average
     rates = [record.rate for record in found.history]
@@ -285,7 +285,7 @@ def test_what_is_saved_does_not_grow_with_what_was(images: Split, tmp_path: Path
     log, checkpoint = tmp_path / loop.LOG, tmp_path / loop.CHECKPOINT
     sizes = []
 
-    def look(found: Progress) -> None:
+    def look(found: TrainingProgress) -> None:
         sizes.append(checkpoint.stat().st_size)
         if found.record.iteration == 4:
             log.write_text("before\n")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.train.test_loop import fresh
-from yoloprune.steps.job import Step
+from yoloprune.progress import Progress
 from yoloprune.steps.training import announce, mixed_precision
 
 
@@ -20,7 +20,7 @@ def test_a_gpu_computes_in_bfloat16_where_it_has_it_and_else_says_so(
     assert mixed_precision("cuda:0", asked=False) == has
     assert [mixed_precision("cpu", asked=asked) for asked in (False, True)] == [False, True]
     model, recipe = fresh()
-    told: list[Step] = []
+    told: list[Progress] = []
     announce(told.append, model.graph, replace(recipe, bfloat16=has), "cuda:0")
     assert [step.text for step in told] == ([] if has else ["this GPU has no bfloat16: layers compute in float32"])
     announce(told.append, model.graph, recipe, "cpu")

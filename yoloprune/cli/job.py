@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from yoloprune import report
-from yoloprune.choices import BEARABLE, CALIBRATE, EPOCHS, GRID, REFIT
+from yoloprune.choices import CALIBRATE, EPOCHS, GRID, REFERENCE_LOSS, REFIT
 from yoloprune.cli import options
 from yoloprune.cli.app import app
 from yoloprune.console import Screen, screen_of
@@ -88,12 +88,12 @@ def ana_command(
             device=device,
             seed=seed,
             force=force,
-            watch=screen.watch,
+            progress=screen.progress,
         )
         job = open_job(workspace)
         file = job.workspace.sensitivity_file(job.next_round)
         files = {"sensitivity": file, "plot": file.with_suffix(".png")}
-        doubts = cautions(result, wanted or [BEARABLE])
+        doubts = cautions(result, wanted or [REFERENCE_LOSS])
         gains = look.gains(job, result)
         plot_sensitivity(result, gains, look.frontier(job, result), files["plot"])
         answer = {**report.sensitivity_dict(result, gains), "warnings": doubts, "files": files}
@@ -160,7 +160,7 @@ def prune_command(
             device=device,
             force=force,
             dry_run=dry_run,
-            watch=screen.watch,
+            progress=screen.progress,
         )
         files = {"plan": pruned.plan, "weights": pruned.weights}
         answer = {
@@ -239,7 +239,7 @@ def finetune_command(
             workers=workers,
             force=force,
             dry_run=dry_run,
-            watch=screen.watch,
+            progress=screen.progress,
         )
         files = {"weights": tuned.best, "last": tuned.last}
         networks = {"pruned": tuned.before} | ({"finetuned": tuned.after} if tuned.written else {})
@@ -304,7 +304,7 @@ def train_command(
             workers=workers,
             force=force,
             dry_run=dry_run,
-            watch=screen.watch,
+            progress=screen.progress,
         )
         files = {"best": made.best, "last": made.last, "log": made.log, "chart": made.chart}
         answer = {
@@ -448,7 +448,7 @@ def run_command(
             seed=seed,
             workers=workers,
             force=force,
-            watch=screen.watch,
+            progress=screen.progress,
         )
         if result.rounds < rounds:
             screen.warn(f"{result.rounds} of {rounds} rounds: at the other thresholds nothing more could go")

@@ -49,7 +49,7 @@ def map_command(
             points=points,
             nms=nms,
             device=device,
-            watch=screen.watch,
+            progress=screen.progress,
         )
         screen.answer(found, *report.accuracy_tables(found))
 
@@ -96,7 +96,7 @@ def detect_command(
             device=device,
             force=force,
             dry_run=dry_run,
-            watch=screen.watch,
+            progress=screen.progress,
         )
         screen.answer(report.detection_dict(found, names), report.detection_table(found, names))
 

@@ -312,7 +312,11 @@ AllowPartial = Annotated[
 ]
 Losses = Annotated[
     str | None,
-    typer.Option("--losses", metavar="LIST", help="How far groups may go at these is found; left out, 0.005 to 0.05."),
+    typer.Option(
+        "--losses",
+        metavar="LIST",
+        help="Losses at which groups shall be prunable; left out, 0.005 to 0.05.",
+    ),
 ]
 Sparsities = Annotated[
     str | None, typer.Option("--sparsities", metavar="LIST", help="Instead: measure at all of these, like 0.25,0.5.")

@@ -9,7 +9,7 @@ import numpy as np
 from yoloprune.darknet.cfg import parse
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Layer
-from yoloprune.darknet.model import Graph, understand
+from yoloprune.darknet.model import Graph, build_graph
 
 
 def alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> Graph:
@@ -19,7 +19,7 @@ def alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> Graph
 
 def read_alone(text: str, dialect: Dialect) -> Graph:
     """The network of such a text."""
-    return understand(parse(text.encode("utf-8", "surrogateescape"), "<a layer alone>"), dialect)
+    return build_graph(parse(text.encode("utf-8", "surrogateescape"), "<a layer alone>"), dialect)
 
 
 def text_alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> str:
@@ -45,8 +45,8 @@ def text_alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> 
 def _values(layer: Layer, inputs: Sequence[int], output: int) -> dict[str, str]:
     """Keys that say other counts than the cfg does."""
     kept = [np.arange(shape.c) < count for shape, count in zip(layer.source_shapes, inputs, strict=True)]
-    everything = layer.narrow([np.ones_like(each) for each in kept], np.ones(layer.out.c, np.bool_)).values
-    narrowed = layer.narrow(kept, np.arange(layer.out.c) < output).values
+    everything = layer.slices([np.ones_like(each) for each in kept], np.ones(layer.out.c, np.bool_)).values
+    narrowed = layer.slices(kept, np.arange(layer.out.c) < output).values
     return {key: str(value) for key, value in narrowed.items() if value != everything[key]}
 
 

@@ -7,7 +7,7 @@ import torch
 
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.layers.norm import fold
-from yoloprune.darknet.model import Model, understand
+from yoloprune.darknet.model import Model, build_graph
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.weights import Arrays, Weights
 
@@ -35,5 +35,5 @@ def folded(model: Model) -> Model:
         weight = wide["weight"] * factor.view(-1, *[1] * (wide["weight"].dim() - 1))
         layers.append({"bias": bias.numpy().astype(np.float32), "weight": weight.numpy().astype(np.float32)})
         changes[layer.index + 1] = {"batch_normalize": None}
-    graph = understand(cfg_file.edit(model.graph.cfg, changes), model.graph.dialect)
+    graph = build_graph(cfg_file.edit(model.graph.cfg, changes), model.graph.dialect)
     return Model(graph, Weights(model.weights.header, tuple(layers)))

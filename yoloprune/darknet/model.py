@@ -40,7 +40,7 @@ class Graph:
         return heads or (len(self.layers) - 1,)
 
     @property
-    def entering(self) -> tuple[int, ...]:
+    def head_inputs(self) -> tuple[int, ...]:
         """For each of `outputs`, the layer whose output enters the head; where there is no head, the output itself."""
         return tuple(self.layers[index].sources[0] if self.layers[index].is_output else index for index in self.outputs)
 
@@ -60,7 +60,7 @@ class Graph:
         """Layers whose arrays are also another's: those that own them, and those that share them."""
         return {index for layer in self.layers if layer.shares is not None for index in (layer.index, layer.shares)}
 
-    def behind(self, changed: Collection[int]) -> set[int]:
+    def descendants(self, changed: Collection[int]) -> set[int]:
         """The layers `changed` and all that depend on them."""
         found = set[int]()
         for layer in self.layers:
@@ -73,7 +73,7 @@ class Graph:
         return {source for layer in self.layers[start:] for source in layer.sources if source < start}
 
     @property
-    def alive(self) -> int:
+    def peak_activations(self) -> int:
         """The most values that an image's outputs take at a time, when the layers run in order."""
         shapes = {-1: self.net.input, **{layer.index: layer.out for layer in self.layers}}
         return max(
@@ -103,7 +103,7 @@ class Model:
         return replace(self, weights=weights)
 
 
-def understand(cfg: Cfg, dialect: Dialect) -> Graph:
+def build_graph(cfg: Cfg, dialect: Dialect) -> Graph:
     """Cfg -> Graph. InputError, with its line, for whatever can't run or be counted in this dialect."""
     options = Options(cfg, cfg.sections[0], None)
     net = Net.read(options, dialect)
@@ -145,7 +145,7 @@ def load_graph(cfg: str | Path, dialect: Dialect) -> Graph:
     read = cfg_file.read(cfg)
     for entry in (each for section in read.sections for each in section.empty):
         warn(f"{entry.key} has no value, and counts as absent", file=cfg, line=entry.line)
-    graph = understand(read, dialect)
+    graph = build_graph(read, dialect)
     for doubt in graph.doubts:
         warn(doubt.message, file=cfg, line=doubt.line)
     return graph

@@ -41,10 +41,10 @@ class ClassOutcome:
         return float(self.right.mean()) if self.right.size else 0.0
 
     @property
-    def stakes(self) -> npt.NDArray[np.float64]:
+    def contributions(self) -> npt.NDArray[np.float64]:
         """[I]: what each image adds to the accuracy, and `MISSED` of what it could add."""
-        stakes: npt.NDArray[np.float64] = np.where(self.right, 1, MISSED) / self.right.size
-        return stakes
+        contributions: npt.NDArray[np.float64] = np.where(self.right, 1, MISSED) / self.right.size
+        return contributions
 
     def resampled(self, counts: Tensor) -> npt.NDArray[np.float64]:
         """[R]: on R sets in which image i counts `counts[r, i]` times; computed where `counts` is."""

@@ -140,7 +140,7 @@ class DetectionOutcome:
         return float(np.mean(aps))
 
     @property
-    def stakes(self) -> _Floats:
+    def contributions(self) -> _Floats:
         """[I]: of the area under the curves what each image's true detections add, and `MISSED` of what others could.
 
         At the least IoU that the metric asks for.
@@ -152,8 +152,8 @@ class DetectionOutcome:
             precision = np.cumsum(true) / np.arange(1, len(true) + 1)
             np.add.at(found, image[true], _envelope(precision)[true] / objects[number])
         possible = (self.matches.objects / np.maximum(objects, 1)).sum(1)
-        stakes: _Floats = (found + MISSED * (possible - found)) / present
-        return stakes
+        contributions: _Floats = (found + MISSED * (possible - found)) / present
+        return contributions
 
     def resampled(self, counts: Tensor) -> _Floats:
         """[R]: on R sets in which image i counts `counts[r, i]` times; the area under the curve, whatever `points`.

@@ -75,7 +75,7 @@ class Measure(ABC):
         """All figures, as `map` reports them, from what `look` said of all pictures."""
 
     @abstractmethod
-    def taught_by(self, teacher: Network) -> Measure:
+    def supervised_by(self, teacher: Network) -> Measure:
         """The same pictures, and as truth what `teacher` finds in them."""
 
     @abstractmethod
@@ -147,7 +147,7 @@ class DetectionMeasure(Measure):
         truths = (*self.split.truths, *self.split.difficult) if self.labels else ()
         return digest_of(self.split.images, (truth.tobytes() for truth in truths))
 
-    def taught_by(self, teacher: Network) -> Measure:
+    def supervised_by(self, teacher: Network) -> Measure:
         sure = [each.detections.over(DISPLAY_THRESH) for each in self.found(teacher)]
         truths = tuple(np.column_stack([each.classes, each.boxes]).astype(np.float32) for each in sure)
         if not any(len(truth) for truth in truths):
@@ -199,7 +199,7 @@ class ClassMeasure(Measure):
         classes = self.split.classes if self.labels else ()
         return digest_of(self.split.images, (str(number).encode() for number in classes))
 
-    def taught_by(self, teacher: Network) -> Measure:
+    def supervised_by(self, teacher: Network) -> Measure:
         best = tuple(int(np.argmax(scores)) for scores in self.found(teacher))
         measure = ClassMeasure(self.graph, replace(self.split, classes=best), self.pictures, self.metric)
         measure.labels = False
@@ -309,7 +309,7 @@ def load_measure(
     else:
         nothing = ClassSplit(split.names, split.images, (-1,) * len(split.images))
         measure = ClassMeasure(graph, nothing, pictures, metric)
-    return measure if teacher is None else measure.taught_by(teacher)
+    return measure if teacher is None else measure.supervised_by(teacher)
 
 
 def _as_dict(result: MapResult, names: Sequence[str], metric: str) -> dict[str, Any]:

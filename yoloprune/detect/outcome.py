@@ -29,7 +29,7 @@ class Outcome(Protocol):
         """The figure that steers pruning, on every image once."""
 
     @property
-    def stakes(self) -> NDArray[np.float64]:
+    def contributions(self) -> NDArray[np.float64]:
         """[I]: what each image adds to the accuracy, and `MISSED` of what it could add but doesn't."""
 
     def resampled(self, counts: Tensor) -> NDArray[np.float64]:

@@ -109,7 +109,7 @@ class Pictures:
 def batch_for(graph: Graph, device: str | torch.device) -> int:
     """How many pictures are best run at a time: a power of two up to 64."""
     _, h, w = graph.net.input
-    fitting = PIXELS // (h * w) if torch.device(device).type == "cpu" else ALIVE // (4 * graph.alive)
+    fitting = PIXELS // (h * w) if torch.device(device).type == "cpu" else ALIVE // (4 * graph.peak_activations)
     return 1 << min(max(fitting, 1).bit_length() - 1, 6)
 
 

@@ -38,7 +38,7 @@ def zero_shares(network: Network, batches: Iterable[Tensor], layers: Iterable[in
 def head_changes(
     network: Network, channels: Channels, batches: Iterable[Tensor], layers: Iterable[int], seed: int = 0
 ) -> NDArray[np.float64]:
-    """For each atom [atoms] the squared change of what enters the heads if it goes, to first order.
+    """For each unit [units] the squared change of what enters the heads if it goes, to first order.
 
     Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", eq. 8: the square of the sum of g z over
     a group of values z with gradients g. They take g from a loss with labels. Here it is of the heads' inputs h times
@@ -48,9 +48,9 @@ def head_changes(
     """
     network.requires_grad_(False)
     graph = network.graph
-    wanted = [index for index in sorted(set(layers)) if not graph.behind([index]).isdisjoint(graph.entering)]
+    wanted = [index for index in sorted(set(layers)) if not graph.descendants([index]).isdisjoint(graph.head_inputs)]
     generator = torch.Generator().manual_seed(seed)
-    total = np.zeros(channels.atoms)
+    total = np.zeros(channels.units)
     rounds = 0
     if not wanted:
         return total
@@ -64,7 +64,7 @@ def head_changes(
             hooks.callback(network.layers[index].register_forward_hook(listen).remove)
         for batch in batches:
             for one in torch.split(batch, 1):
-                heads = list(network(one, graph.entering).values())
+                heads = list(network(one, graph.head_inputs).values())
                 for _ in range(PROBES):
                     asked = torch.zeros(())
                     for h in heads:
@@ -73,7 +73,7 @@ def head_changes(
                     grads = torch.autograd.grad(
                         asked, [outputs[index] for index in wanted], retain_graph=True, allow_unused=True
                     )
-                    change = np.zeros(channels.atoms)
+                    change = np.zeros(channels.units)
                     for index, grad in zip(wanted, grads, strict=True):
                         if grad is not None:
                             share = (grad * outputs[index].detach()).sum((0, 2, 3)).double().cpu().numpy()

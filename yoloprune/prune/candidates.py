@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
+from yoloprune.prune.allocate import Allocation, Allocator, LagrangianAllocator, ThresholdAllocator, removed_share
 from yoloprune.prune.branches import Branch
-from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.cost import Costs, Price
 from yoloprune.prune.plan import Limits
 from yoloprune.prune.sensitivity import Curve, Sensitivity
-from yoloprune.prune.trade import Choice, Market, Thresholds, Way, removed_share
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Candidate:
     """What is known of a network before its groups are cut."""
 
     channels: Channels
-    keep: KeepAtoms
+    keep: KeepMask
     """What is left after the rounds so far."""
     sensitivity: Sensitivity
     costs: Costs
@@ -48,15 +48,15 @@ def carried_curves(sensitivity: Sensitivity, old: Channels, new: Channels) -> tu
         for index in set(range(len(old.outputs))) - old.removed - new.removed
         for before, after in zip(old.outputs[index], new.outputs[index], strict=True)
     }
-    groups = {frozenset(group.atoms.tolist()): group for group in new.groups}
-    members = {group.label: group.atoms for group in old.groups}
+    groups = {frozenset(group.units.tolist()): group for group in new.groups}
+    members = {group.label: group.units for group in old.groups}
     curves = []
     for curve in sensitivity.curves:
-        atoms = [moved.get(int(atom), -1) for atom in members[curve.label][list(curve.order)]]
-        group = groups.get(frozenset(atoms))
+        units = [moved.get(int(unit), -1) for unit in members[curve.label][list(curve.order)]]
+        group = groups.get(frozenset(units))
         if group is not None:
-            place = {int(atom): position for position, atom in enumerate(group.atoms)}
-            curves.append(replace(curve, producers=group.producers, order=tuple(place[atom] for atom in atoms)))
+            place = {int(unit): position for position, unit in enumerate(group.units)}
+            curves.append(replace(curve, producers=group.producers, order=tuple(place[unit] for unit in units)))
     return tuple(curves)
 
 
@@ -75,41 +75,43 @@ def nested(
         yield whole.without(graph, price, order[:count], sum(added[each] + doubt for each in order[:count]))
 
 
-def way_of(candidate: Candidate, limits: Limits, rule: str) -> Way:
+def allocator_of(candidate: Candidate, limits: Limits, rule: str) -> Allocator:
     """How a candidate's groups are cut: they trade, or with rule prefix go to one threshold."""
     known = (candidate.sensitivity, candidate.channels, limits, candidate.costs)
-    return Thresholds(*known, rule) if rule == "prefix" else Market(*known)
+    return ThresholdAllocator(*known, rule) if rule == "prefix" else LagrangianAllocator(*known)
 
 
 def best_for_ratio(
     candidates: Sequence[Candidate], limits: Limits, rule: str, ratio: float
-) -> tuple[Candidate, Choice]:
-    """The candidate that reaches the ratio at the least loss, and its choice."""
+) -> tuple[Candidate, Allocation]:
+    """The candidate that reaches the ratio at the least loss, and its allocation."""
     if len(candidates) == 1:
-        return candidates[0], way_of(candidates[0], limits, rule).for_ratio(ratio)
-    found: list[tuple[float, Candidate, Choice]] = []
+        return candidates[0], allocator_of(candidates[0], limits, rule).for_ratio(ratio)
+    found: list[tuple[float, Candidate, Allocation]] = []
     refused: list[InputError] = []
     for candidate in candidates:
-        market = Market(candidate.sensitivity, candidate.channels, limits, candidate.costs)
+        allocator = LagrangianAllocator(candidate.sensitivity, candidate.channels, limits, candidate.costs)
         try:
-            choice = market.for_ratio(ratio)
+            allocation = allocator.for_ratio(ratio)
         except InputError as error:
             refused.append(error)
             continue
-        found.append((candidate.added + market.loss(choice), candidate, choice))
+        found.append((candidate.added + allocator.loss(allocation), candidate, allocation))
     if not found:
         raise refused[-1]
-    _, best, choice = min(found, key=lambda each: each[0])
-    return best, choice
+    _, best, allocation = min(found, key=lambda each: each[0])
+    return best, allocation
 
 
-def best_for_total(candidates: Sequence[Candidate], limits: Limits, rule: str, total: float) -> tuple[Candidate, Way]:
-    """The candidate that saves most where the losses sum up to `total`, and its way."""
+def best_for_total(
+    candidates: Sequence[Candidate], limits: Limits, rule: str, total: float
+) -> tuple[Candidate, Allocator]:
+    """The candidate that saves most where the losses sum up to `total`, and its allocator."""
 
-    def removed(of: tuple[Candidate, Way]) -> float:
-        candidate, way = of
+    def removed(of: tuple[Candidate, Allocator]) -> float:
+        candidate, allocator = of
         known = (candidate.sensitivity, candidate.channels)
-        return removed_share(*known, candidate.costs, way.at(total - candidate.added))
+        return removed_share(*known, candidate.costs, allocator.at(total - candidate.added))
 
-    ways = [(each, way_of(each, limits, rule)) for each in candidates if each.added <= total]
-    return ways[0] if len(ways) == 1 else max(ways, key=removed)
+    allocators = [(each, allocator_of(each, limits, rule)) for each in candidates if each.added <= total]
+    return allocators[0] if len(allocators) == 1 else max(allocators, key=removed)

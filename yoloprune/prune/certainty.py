@@ -72,6 +72,6 @@ def _rounded_up(count: float) -> int:
 
 def _deciding(sensitivity: Sensitivity, curve: Curve, loss: float) -> Iterator[Point]:
     whole = [point for point in curve.points if point.share == 1]
-    held = sensitivity.holds(curve, loss)
+    held = sensitivity.prunable_within(curve, loss)
     yield from (point for point in whole if point.dropped == held)
     yield from [point for point in whole if point.dropped > held and sensitivity.loss(point) > loss][:1]

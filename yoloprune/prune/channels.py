@@ -1,7 +1,7 @@
-"""Which channels live and die together: ids, atoms, groups.
+"""Which channels live and die together: ids, units, groups.
 
 Every channel that a layer makes gets an id. Layers say in their channel rule which ids flow through and which are tied;
-a class of tied ids is an atom. Atoms with the same producers form a group, whose sparsity is dropped over all atoms.
+a class of tied ids is a unit. Units with the same producers form a group, whose sparsity is dropped over all units.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from yoloprune.darknet.layers.base import Ids, Keep
 from yoloprune.darknet.model import Graph
 from yoloprune.prune.branches import Branch
 
-KeepAtoms = NDArray[np.bool_]
-"""For each atom of a network, whether it stays [atoms]."""
+KeepMask = NDArray[np.bool_]
+"""For each unit of a network, whether it stays [units]."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Atoms with the same producers; each can go alone."""
+    """Units with the same producers; each can go alone."""
 
     producers: tuple[int, ...]
-    """Layers that make these channels; one filter of each goes with an atom (or several, tied)."""
-    atoms: NDArray[np.int64]
-    """Numbers of the atoms, in the order of their first channel."""
+    """Layers that make these channels; one filter of each goes with a unit (or several, tied)."""
+    units: NDArray[np.int64]
+    """Numbers of the units, in the order of their first channel."""
 
     @property
     def label(self) -> str:
@@ -37,24 +37,24 @@ class Group:
 
 @dataclass(frozen=True)
 class Channels:
-    """A graph's channels by atom."""
+    """A graph's channels by unit."""
 
     outputs: tuple[NDArray[np.int64], ...]
-    """For each layer, the atom of each output channel [C]."""
+    """For each layer, the unit of each output channel [C]."""
     inputs: tuple[tuple[NDArray[np.int64], ...], ...]
-    """For each layer and each of its sources, the atom of each channel [C]."""
+    """For each layer and each of its sources, the unit of each channel [C]."""
     groups: tuple[Group, ...]
-    """In the order of their first producer; frozen atoms are in none."""
-    atoms: int
+    """In the order of their first producer; frozen units are in none."""
+    units: int
     """How many there are, frozen ones included."""
     branches: tuple[Branch, ...] = ()
-    """Residual branches that are gone; the atoms that their layers make are in no group and never kept."""
+    """Residual branches that are gone; the units that their layers make are in no group and never kept."""
     gone: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """Those atoms."""
+    """Those units."""
 
-    def all_kept(self) -> KeepAtoms:
+    def all_kept(self) -> KeepMask:
         """Nothing pruned but the branches that are gone."""
-        keep = np.ones(self.atoms, np.bool_)
+        keep = np.ones(self.units, np.bool_)
         keep[self.gone] = False
         return keep
 
@@ -63,24 +63,24 @@ class Channels:
         """Layers that a slim network lacks: the branches that are gone, and their sums."""
         return frozenset(index for branch in self.branches for index in (*branch.inside, branch.sum))
 
-    def carried(self, keep: KeepAtoms, other: Channels) -> KeepAtoms:
+    def carried(self, keep: KeepMask, other: Channels) -> KeepMask:
         """A keep-set of these channels in terms of another trace of the same graph."""
         result = other.all_kept()
         for index in set(range(len(self.outputs))) - other.removed - self.removed:
             result[other.outputs[index][~keep[self.outputs[index]]]] = False
         return result
 
-    def kept_inputs(self, layer: int, keep: KeepAtoms) -> tuple[Keep, ...]:
+    def kept_inputs(self, layer: int, keep: KeepMask) -> tuple[Keep, ...]:
         """Which channels of each source of a layer stay."""
-        return tuple(keep[atoms] for atoms in self.inputs[layer])
+        return tuple(keep[units] for units in self.inputs[layer])
 
-    def kept_outputs(self, layer: int, keep: KeepAtoms) -> Keep:
+    def kept_outputs(self, layer: int, keep: KeepMask) -> Keep:
         """Which channels of a layer's output stay."""
         return keep[self.outputs[layer]]
 
 
-class _Book:
-    """Union-find over channel ids, with producers and frozen marks (the ChannelBook that layers write into)."""
+class _ChannelGraph:
+    """Union-find over channel ids, with producers and frozen marks (the ChannelGraph that layers write into)."""
 
     def __init__(self) -> None:
         self.parent: list[int] = []
@@ -93,7 +93,7 @@ class _Book:
         self.producer.extend([producer] * count)
         return np.arange(start, start + count)
 
-    def tie(self, *ids: Ids) -> None:
+    def couple(self, *ids: Ids) -> None:
         first, *others = ids
         for other in others:
             for a, b in zip(first, other, strict=True):
@@ -118,31 +118,31 @@ def trace(graph: Graph, without: Sequence[Branch] = ()) -> Channels:
     """
     streams = {branch.sum: branch.stream for branch in without}
     inside = {index for branch in without for index in branch.inside}
-    book = _Book()
-    ids: dict[int, Ids] = {-1: book.new(graph.net.input.c, -1)}
-    book.freeze(ids[-1])
+    channel_graph = _ChannelGraph()
+    ids: dict[int, Ids] = {-1: channel_graph.new(graph.net.input.c, -1)}
+    channel_graph.freeze(ids[-1])
     for layer in graph.layers:
         if layer.index in inside:
-            ids[layer.index] = book.new(layer.out.c, layer.index)
+            ids[layer.index] = channel_graph.new(layer.out.c, layer.index)
         elif layer.index in streams:
             ids[layer.index] = ids[streams[layer.index]]
         else:
-            ids[layer.index] = layer.channels(book, [ids[source] for source in layer.sources])
+            ids[layer.index] = layer.channels(channel_graph, [ids[source] for source in layer.sources])
     for index in graph.outputs:
-        book.freeze(ids[index])
+        channel_graph.freeze(ids[index])
 
-    roots = np.array([book.root(channel) for channel in range(len(book.parent))], np.int64)
-    names, atom_of = np.unique(roots, return_inverse=True)  # a root is its class' first id: atoms come in that order
+    roots = np.array([channel_graph.root(channel) for channel in range(len(channel_graph.parent))], np.int64)
+    names, unit_of = np.unique(roots, return_inverse=True)  # a root is its class' first id: units come in that order
     producers: list[set[int]] = [set() for _ in names]
-    for atom, producer in zip(atom_of, book.producer, strict=True):
-        producers[atom].add(producer)
-    frozen = {int(atom_of[channel]) for channel in book.frozen}
-    gone = {int(atom) for index in inside for atom in atom_of[ids[index]]}
+    for unit, producer in zip(unit_of, channel_graph.producer, strict=True):
+        producers[unit].add(producer)
+    frozen = {int(unit_of[channel]) for channel in channel_graph.frozen}
+    gone = {int(unit) for index in inside for unit in unit_of[ids[index]]}
     return Channels(
-        outputs=tuple(atom_of[ids[layer.index]] for layer in graph.layers),
-        inputs=tuple(tuple(atom_of[ids[source]] for source in layer.sources) for layer in graph.layers),
+        outputs=tuple(unit_of[ids[layer.index]] for layer in graph.layers),
+        inputs=tuple(tuple(unit_of[ids[source]] for source in layer.sources) for layer in graph.layers),
         groups=_grouped(producers, frozen | gone),
-        atoms=len(names),
+        units=len(names),
         branches=tuple(without),
         gone=np.array(sorted(gone), np.int64),
     )
@@ -150,7 +150,7 @@ def trace(graph: Graph, without: Sequence[Branch] = ()) -> Channels:
 
 def _grouped(producers: Sequence[set[int]], frozen: set[int]) -> tuple[Group, ...]:
     members: dict[tuple[int, ...], list[int]] = {}
-    for atom, made_by in enumerate(producers):
-        if atom not in frozen:
-            members.setdefault(tuple(sorted(made_by)), []).append(atom)
-    return tuple(Group(made_by, np.array(atoms, np.int64)) for made_by, atoms in sorted(members.items()))
+    for unit, made_by in enumerate(producers):
+        if unit not in frozen:
+            members.setdefault(tuple(sorted(made_by)), []).append(unit)
+    return tuple(Group(made_by, np.array(units, np.int64)) for made_by, units in sorted(members.items()))

@@ -32,10 +32,10 @@ from yoloprune.darknet.layers.convolution import Affine
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays, Weights
-from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.moments import Collector, Consumer, Moments, Trial, affordable, consumers, matrix
+from yoloprune.prune.channels import Channels, KeepMask
+from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs, touched_by
+from yoloprune.prune.moments import Collector, Consumer, HeldOut, Moments, affordable, consumers, matrix
 from yoloprune.prune.slim import mask
-from yoloprune.prune.walk import MEMORY, Walk, touched_by
 
 RIDGES: Final = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-9)
 """From where little but the constant moves to what is enough for dead and repeated channels."""
@@ -57,7 +57,7 @@ class Fit:
     constant: Tensor
     """[groups, N/groups] float64, to add to every output."""
 
-    def residuals(self, trial: Trial) -> Iterator[Tensor]:
+    def residuals(self, trial: HeldOut) -> Iterator[Tensor]:
         """What is missing at places [groups, N/groups, M], picture by picture."""
         for columns, wanted in zip(trial.columns, trial.wanted, strict=True):
             yield wanted - self.weight @ columns.double() - self.constant[:, :, None]
@@ -136,13 +136,13 @@ def _solved(a: Tensor, b: Tensor, ridge: float) -> Tensor:
     return torch.zeros_like(b) if failed.any() else torch.cholesky_solve(b, factor)
 
 
-def fitted(model: Model, consumer: Consumer, moments: Moments, keep: KeepAtoms) -> Fit:
+def fitted(model: Model, consumer: Consumer, moments: Moments, keep: KeepMask) -> Fit:
     """A consumer's new weights; from moments without targets, those that give what the old ones did.
 
     Mixed: every unpruned channel is fitted by those that stay, at any place of the kernel alike, and its weights go to
     them. That is kept only if pictures that were not fitted on lose less by it than by the plain cut.
     """
-    kept = keep[consumer.atoms[0]]
+    kept = keep[consumer.units[0]]
     weight = matrix(model, consumer).to(moments.grams.device)
     if not consumer.mixed:
         return refit(weight, moments, kept)
@@ -164,7 +164,7 @@ def fitted(model: Model, consumer: Consumer, moments: Moments, keep: KeepAtoms) 
 def compensate_alone(
     model: Model,
     channels: Channels,
-    keep: KeepAtoms,
+    keep: KeepMask,
     wanted: Mapping[int, Consumer],
     moments: Mapping[int, Moments],
 ) -> Model:
@@ -189,7 +189,7 @@ def compensate_alone(
 def compensate(
     model: Model,
     channels: Channels,
-    keep: KeepAtoms,
+    keep: KeepMask,
     batches: Iterable[Tensor],
     *,
     device: str | torch.device = "cpu",
@@ -202,7 +202,7 @@ def compensate(
     masked = mask(model, channels, keep)
     original, pruned = build(model, device), build(masked, device)
     touched = touched_by(model, masked)
-    walk = Walk((original, pruned), batches, touched, memory)
+    walk = LayerwiseInputs((original, pruned), batches, touched, memory)
     changed: dict[int, Arrays] = {}
     for layer, exact in consumers(model.graph, channels).items():
         for consumer in affordable([exact]).values():

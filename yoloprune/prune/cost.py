@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from yoloprune.darknet.alone import read_alone, text_alone
 from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.model import Graph
-from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.channels import Channels, KeepMask
 
 Price = Callable[[int, tuple[int, ...], int], float]
 """Cost of a layer that reads so many channels of each source and gives so many. Asked often: it should remember."""
@@ -42,7 +42,7 @@ PRICES: Final[Mapping[str, Callable[[Graph], Price]]] = {"bflops": flops, "param
 class Costs:
     """Sums a price over a network's layers."""
 
-    def __init__(self, graph: Graph, channels: Channels, price: Price, left: KeepAtoms | None = None) -> None:
+    def __init__(self, graph: Graph, channels: Channels, price: Price, left: KeepMask | None = None) -> None:
         """left: what earlier rounds left; the rest counts as gone in any keep-set."""
         self._left = channels.all_kept() if left is None else left
         self.channels, self._price = channels, price
@@ -53,20 +53,20 @@ class Costs:
         self._layers = [layer.index for layer in graph.layers if layer.index not in channels.removed]
         self._touched: dict[str, tuple[int, ...]] = {}
 
-    def total(self, keep: KeepAtoms) -> float:
+    def total(self, keep: KeepMask) -> float:
         """Of the network slimmed to `keep`."""
         return float(self._sums(self._layers, keep[None])[0])
 
     def around(self, label: str, keeps: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Of the layers that a group's channels are made in, pass through or are read by.
 
-        keeps: [n, atoms], keep-sets whose costs [n] are wanted.
+        keeps: [n, units], keep-sets whose costs [n] are wanted.
         """
         if label not in self._touched:
             group = next(group for group in self.channels.groups if group.label == label)
-            atoms = set(group.atoms.tolist())
+            units = set(group.units.tolist())
             self._touched[label] = tuple(
-                index for index in self._layers if any(not atoms.isdisjoint(ids.tolist()) for ids in self._ids(index))
+                index for index in self._layers if any(not units.isdisjoint(ids.tolist()) for ids in self._ids(index))
             )
         return self._sums(self._touched[label], keeps)
 

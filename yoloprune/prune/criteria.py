@@ -1,4 +1,4 @@
-"""Which atoms of a group go first: one small interface, `--criterion` picks."""
+"""Which units of a group go first: one small interface, `--criterion` picks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays
 from yoloprune.errors import InputError
 from yoloprune.prune.activity import head_changes, zero_shares
-from yoloprune.prune.channels import Channels, Group, KeepAtoms
+from yoloprune.prune.channels import Channels, Group, KeepMask
 from yoloprune.prune.elimination import elimination_order
 from yoloprune.prune.moments import Consumer, Moments
 from yoloprune.prune.thinet import thinet_order
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CalibrationStatistics:
     """What a criterion may look at."""
 
     model: Model
     channels: Channels
-    keep: KeepAtoms
-    """Atoms that are still there."""
+    keep: KeepMask
+    """Units that are still there."""
     consumers: Mapping[int, Consumer]
     find_moments: Callable[[], Mapping[int, Moments]] = dict
     """Gives those of the consumers' inputs on calibration pictures; called once, when they are needed."""
@@ -55,58 +55,58 @@ class Evidence:
 
     @cached_property
     def head_changes(self) -> NDArray[np.float64]:
-        """How much the heads would miss each atom, to first order (activity.py)."""
+        """How much the heads would miss each unit, to first order (activity.py)."""
         return head_changes(build(self.model, self.device), self.channels, self._on_device(), self.makers)
 
     def _on_device(self) -> Iterator[Tensor]:
         return (batch.to(self.device) for batch in self.batches)
 
 
-Criterion = Callable[[Evidence, Group], tuple[int, ...]]
+Criterion = Callable[[CalibrationStatistics, Group], tuple[int, ...]]
 """Positions in the group in the order they go; those that are gone already come first."""
 
 
-def elimination(evidence: Evidence, group: Group) -> tuple[int, ...]:
+def elimination(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
     """What the consumers miss least once refitted (elimination.py): the default; weight sum where no moments tell."""
-    _need_pictures(evidence, "elimination")
-    if not _moments_tell(evidence, group):
-        return weight_sum(evidence, group)
-    return elimination_order(evidence.model, group, evidence.keep, evidence.consumers, evidence.moments)
+    _need_pictures(statistics, "elimination")
+    if not _moments_tell(statistics, group):
+        return weight_sum(statistics, group)
+    return elimination_order(statistics.model, group, statistics.keep, statistics.consumers, statistics.moments)
 
 
-def thinet(evidence: Evidence, group: Group) -> tuple[int, ...]:
+def thinet(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
     """What the consumers miss least if nothing is refitted (thinet.py); weight sum where no moments tell."""
-    _need_pictures(evidence, "thinet")
-    if not _moments_tell(evidence, group):
-        return weight_sum(evidence, group)
-    return thinet_order(evidence.model, group, evidence.keep, evidence.consumers, evidence.moments)
+    _need_pictures(statistics, "thinet")
+    if not _moments_tell(statistics, group):
+        return weight_sum(statistics, group)
+    return thinet_order(statistics.model, group, statistics.keep, statistics.consumers, statistics.moments)
 
 
-def apoz(evidence: Evidence, group: Group) -> tuple[int, ...]:
-    """What is most often 0 or below (Hu et al. 2016, "Network Trimming", eq. 1), added up over an atom's filters."""
-    _need_pictures(evidence, "apoz")
-    return _ascending(evidence, group, lambda producer: 1 - evidence.silence[producer])
+def apoz(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
+    """What is most often 0 or below (Hu et al. 2016, "Network Trimming", eq. 1), added up over a unit's filters."""
+    _need_pictures(statistics, "apoz")
+    return _ascending(statistics, group, lambda producer: 1 - statistics.silence[producer])
 
 
-def taylor(evidence: Evidence, group: Group) -> tuple[int, ...]:
+def taylor(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
     """What changes the heads least to first order (Molchanov et al. 2019, eq. 8, without labels: activity.py)."""
-    _need_pictures(evidence, "taylor")
-    return _by_importance(evidence, group, evidence.head_changes[group.atoms])
+    _need_pictures(statistics, "taylor")
+    return _by_importance(statistics, group, statistics.head_changes[group.units])
 
 
-def weight_sum(evidence: Evidence, group: Group) -> tuple[int, ...]:
+def weight_sum(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
     """Least sum of absolute weights of its filters (Li et al. 2017, "Pruning Filters for Efficient ConvNets", 3.1)."""
-    return _ascending(evidence, group, lambda producer: _filter_sums(_arrays(evidence, producer)))
+    return _ascending(statistics, group, lambda producer: _filter_sums(_arrays(statistics, producer)))
 
 
-def norm_scale(evidence: Evidence, group: Group) -> tuple[int, ...]:
+def norm_scale(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
     """Least absolute scale in batch norm (Liu et al. 2017, "Network Slimming", 3.2); filters without: as weight sum."""
 
     def scales(producer: int) -> NDArray[np.floating]:
-        arrays = _arrays(evidence, producer)
+        arrays = _arrays(statistics, producer)
         return np.abs(arrays["scale"]) if "scale" in arrays else _filter_sums(arrays)
 
-    return _ascending(evidence, group, scales)
+    return _ascending(statistics, group, scales)
 
 
 CRITERIA: Final[Mapping[str, Criterion]] = {
@@ -129,21 +129,21 @@ def default_criterion(refits: bool) -> str:
     return "elimination" if refits else "l1"
 
 
-def _need_pictures(evidence: Evidence, name: str) -> None:
-    if not (evidence.batches or evidence.moments):
+def _need_pictures(statistics: CalibrationStatistics, name: str) -> None:
+    if not (statistics.batches or statistics.moments):
         raise InputError(f"--criterion {name}: expected calibration pictures, found --calibrate 0")
 
 
-def _moments_tell(evidence: Evidence, group: Group) -> bool:
+def _moments_tell(statistics: CalibrationStatistics, group: Group) -> bool:
     """False if all of the group's consumers are too large for moments, or there are none."""
-    read_by = [each for each in evidence.consumers.values() if np.isin(group.atoms, each.atoms).any()]
-    return any(each.layer in evidence.moments for each in read_by)
+    read_by = [each for each in statistics.consumers.values() if np.isin(group.units, each.units).any()]
+    return any(each.layer in statistics.moments for each in read_by)
 
 
-def _arrays(evidence: Evidence, producer: int) -> Arrays:
+def _arrays(statistics: CalibrationStatistics, producer: int) -> Arrays:
     """What a layer computes with: its own arrays, or those of the layer that it shares them with."""
-    shares = evidence.model.graph.layers[producer].shares
-    return evidence.model.weights.layers[producer if shares is None else shares]
+    shares = statistics.model.graph.layers[producer].shares
+    return statistics.model.weights.layers[producer if shares is None else shares]
 
 
 def _filter_sums(arrays: Arrays) -> NDArray[np.float32]:
@@ -151,19 +151,21 @@ def _filter_sums(arrays: Arrays) -> NDArray[np.float32]:
     return sums
 
 
-def _ascending(evidence: Evidence, group: Group, of_filters: Callable[[int], NDArray[np.floating]]) -> tuple[int, ...]:
-    """By what an atom's filters add up to; each producer's values are divided by their mean, so that none drowns."""
-    position = np.full(evidence.channels.atoms, -1)
-    position[group.atoms] = np.arange(len(group.atoms))
-    importance = np.zeros(len(group.atoms))
+def _ascending(
+    statistics: CalibrationStatistics, group: Group, of_filters: Callable[[int], NDArray[np.floating]]
+) -> tuple[int, ...]:
+    """By what a unit's filters add up to; each producer's values are divided by their mean, so that none drowns."""
+    position = np.full(statistics.channels.units, -1)
+    position[group.units] = np.arange(len(group.units))
+    importance = np.zeros(len(group.units))
     for producer in group.producers:
         values = of_filters(producer).astype(np.float64)
-        where = position[evidence.channels.outputs[producer]]
+        where = position[statistics.channels.outputs[producer]]
         share = values / max(float(values.mean()), np.finfo(np.float64).tiny)
         np.add.at(importance, where[where >= 0], share[where >= 0])
-    return _by_importance(evidence, group, importance)
+    return _by_importance(statistics, group, importance)
 
 
-def _by_importance(evidence: Evidence, group: Group, importance: NDArray[np.float64]) -> tuple[int, ...]:
+def _by_importance(statistics: CalibrationStatistics, group: Group, importance: NDArray[np.float64]) -> tuple[int, ...]:
     """The least first, after those that are gone."""
-    return tuple(map(int, np.lexsort((importance, evidence.keep[group.atoms]))))
+    return tuple(map(int, np.lexsort((importance, statistics.keep[group.units]))))

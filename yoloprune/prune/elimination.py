@@ -1,7 +1,7 @@
 """Which channels go first when the consumers are refitted after each: greedy backward elimination.
 
 Optimal Brain Surgeon (Hassibi and Stork 1993, eq. 5) by whole channels: with H the inverse of a consumer's second
-moments, dropping the columns J costs w_J (H_JJ)^-1 w_J^T once all other columns are refitted. Drop the atom that costs
+moments, dropping the columns J costs w_J (H_JJ)^-1 w_J^T once all other columns are refitted. Drop the unit that costs
 least over all of its consumers, refit, update H, repeat.
 """
 
@@ -18,21 +18,21 @@ from torch import Tensor
 
 from yoloprune.darknet.layers.norm import inverse_deviation
 from yoloprune.darknet.model import Model
-from yoloprune.prune.channels import Group, KeepAtoms
+from yoloprune.prune.channels import Group, KeepMask
 from yoloprune.prune.moments import Consumer, Moments, matrix
 
 _RIDGE: Final = 1e-4
 """Share of a column's own second moment that is added to it, so that what pictures say too little of isn't trusted."""
 _MOST_STEPS: Final = 128
-"""Groups of twice as many atoms and more lose several at a time, those that cost least then: under 256 steps."""
+"""Groups of twice as many units and more lose several at a time, those that cost least then: under 256 steps."""
 
 
 def elimination_order(
-    model: Model, group: Group, keep: KeepAtoms, consumers: Mapping[int, Consumer], moments: Mapping[int, Moments]
+    model: Model, group: Group, keep: KeepMask, consumers: Mapping[int, Consumer], moments: Mapping[int, Moments]
 ) -> tuple[int, ...]:
     """Positions in the group in the order they go; those gone already (not in `keep`) first."""
-    gone = [int(position) for position in np.flatnonzero(~keep[group.atoms])]
-    left = [int(position) for position in np.flatnonzero(keep[group.atoms])]
+    gone = [int(position) for position in np.flatnonzero(~keep[group.units])]
+    left = [int(position) for position in np.flatnonzero(keep[group.units])]
     parts = [_Part(each) for each in readings(model, group, keep, consumers, moments)]
     order = list(gone)
     at_once = max(1, len(left) // _MOST_STEPS)
@@ -50,30 +50,30 @@ def elimination_order(
 
 @dataclass(frozen=True)
 class Reading:
-    """What a consumer makes of a group's atoms, by columns that are still there."""
+    """What a consumer makes of a group's units, by columns that are still there."""
 
     gram: Tensor
     """Second moments [groups, K+1, K+1]; the last is the constant."""
     weight: Tensor
     """[groups, n, K], each output in shares of the deviation of all that the consumer puts out."""
     columns: list[list[int]]
-    """For each position in the group the columns of its atom."""
+    """For each position in the group the columns of its unit."""
 
 
 def readings(
-    model: Model, group: Group, keep: KeepAtoms, consumers: Mapping[int, Consumer], moments: Mapping[int, Moments]
+    model: Model, group: Group, keep: KeepMask, consumers: Mapping[int, Consumer], moments: Mapping[int, Moments]
 ) -> list[Reading]:
     """Of all consumers of the group that have moments."""
     return [
-        _reading(model, consumer, moments[consumer.layer], group.atoms, keep)
+        _reading(model, consumer, moments[consumer.layer], group.units, keep)
         for consumer in consumers.values()
-        if consumer.layer in moments and np.isin(group.atoms, consumer.atoms).any()
+        if consumer.layer in moments and np.isin(group.units, consumer.units).any()
     ]
 
 
-def _reading(model: Model, consumer: Consumer, moments: Moments, atoms: NDArray[np.int64], keep: KeepAtoms) -> Reading:
+def _reading(model: Model, consumer: Consumer, moments: Moments, units: NDArray[np.int64], keep: KeepMask) -> Reading:
     # Columns that are gone already are out of the equations; the constant (last) stays in.
-    there = np.flatnonzero(keep[consumer.atoms[0]])
+    there = np.flatnonzero(keep[consumer.units[0]])
     rows = torch.from_numpy(np.append(there, consumer.columns))
     gram = moments.gram.cpu()[:, rows][:, :, rows]
     weight = matrix(model, consumer)
@@ -84,16 +84,16 @@ def _reading(model: Model, consumer: Consumer, moments: Moments, atoms: NDArray[
     weight = weight * _importance(model, consumer, gram, weight)
     if weight.shape[1] > weight.shape[2]:
         weight = torch.linalg.qr(weight, mode="r").R  # costs are of W^T W alone, so fewer outputs do
-    # Atoms are tied over the consumer's groups, so a position of `atoms` is at the same columns in each of them.
+    # Units are tied over the consumer's groups, so a position of `units` is at the same columns in each of them.
     columns_of: dict[int, list[int]] = {}
     for number, column in enumerate(there):
-        for by_group in consumer.atoms:
+        for by_group in consumer.units:
             columns_of.setdefault(int(by_group[column]), []).append(number)
-    return Reading(gram, weight, [sorted(set(columns_of.get(int(atom), []))) for atom in atoms])
+    return Reading(gram, weight, [sorted(set(columns_of.get(int(unit), []))) for unit in units])
 
 
 class _Part:
-    """One consumer's share of the cost, kept up to date as atoms go."""
+    """One consumer's share of the cost, kept up to date as units go."""
 
     def __init__(self, reading: Reading) -> None:
         own = reading.gram.diagonal(dim1=1, dim2=2)
@@ -103,7 +103,7 @@ class _Part:
         self.columns = reading.columns
 
     def costs(self, positions: list[int]) -> Tensor:
-        """What each atom would cost now [len(positions)]."""
+        """What each unit would cost now [len(positions)]."""
         result = torch.zeros(len(positions), dtype=torch.float64)
         sizes = np.array([len(self.columns[position]) for position in positions])
         for size in set(sizes.tolist()) - {0}:
@@ -116,7 +116,7 @@ class _Part:
         return result
 
     def drop(self, position: int) -> None:
-        """Refit without this atom."""
+        """Refit without this unit."""
         columns = self.columns[position]
         if not columns:
             return

@@ -49,13 +49,13 @@ class Timings:
         self._readers: dict[str, dict[str, float]] = _load(file) if file.exists() else {}
         self._known = self._readers.setdefault(reader, {})
 
-    def of(self, graphs: Iterable[Graph], watch: Callable[[int, int], None]) -> None:
-        """Time what is not known yet; `watch` hears how many of how many are done."""
+    def of(self, graphs: Iterable[Graph], progress: Callable[[int, int], None]) -> None:
+        """Time what is not known yet; `progress` hears how many of how many are done."""
         missing = [
             (key, graph) for key, graph in {_key(graph): graph for graph in graphs}.items() if key not in self._known
         ]
         for start in range(0, len(missing), _AT_ONCE):
-            watch(start, len(missing))
+            progress(start, len(missing))
             some = missing[start : start + _AT_ONCE]
             seconds = self._timer([graph for _, graph in some])
             self._known.update(zip((key for key, _ in some), map(float, seconds), strict=True))
@@ -89,21 +89,21 @@ class Latency:
         graph: Graph,
         channels: Channels,
         timings: Timings,
-        watch: Callable[[int, int], None] = lambda done, total: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Times what is not known yet of all layers' knots; `watch` hears how far it is."""
+        """Times what is not known yet of all layers' knots; `progress` hears how far it is."""
         self._graph, self._timings = graph, timings
-        frozen = np.ones(channels.atoms, np.bool_)
+        frozen = np.ones(channels.units, np.bool_)
         for group in channels.groups:
-            frozen[group.atoms] = False
+            frozen[group.units] = False
         self._fixed = [
-            (all(frozen[atoms].all() for atoms in channels.inputs[index]), bool(frozen[channels.outputs[index]].all()))
+            (all(frozen[units].all() for units in channels.inputs[index]), bool(frozen[channels.outputs[index]].all()))
             for index in range(len(graph.layers))
         ]
         self.step = self._filters_at_once()
         grids = [_Knots.of(layer, *fixed, self.step) for layer, fixed in zip(graph.layers, self._fixed, strict=True)]
         timings.of(
-            (alone(graph, index, *counts) for index, knots in enumerate(grids) for counts in knots.counts), watch
+            (alone(graph, index, *counts) for index, knots in enumerate(grids) for counts in knots.counts), progress
         )
         self._surfaces = [
             knots.surface([timings[alone(graph, index, *counts)] for counts in knots.counts])

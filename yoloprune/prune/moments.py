@@ -36,12 +36,12 @@ HELD_OUT = 4
 
 @dataclass(frozen=True)
 class Consumer:
-    """A layer that sums over channels, and which atom each of its columns belongs to."""
+    """A layer that sums over channels, and which unit each of its columns belongs to."""
 
     layer: int
     groups: int
-    atoms: NDArray[np.int64]
-    """[groups, D]: the atom of the channel that a column comes from."""
+    units: NDArray[np.int64]
+    """[groups, D]: the unit of the channel that a column comes from."""
     kernel: int
     """Weights of a filter for each channel: k * k, or the places of a flattened map."""
     mixed: bool = False
@@ -50,7 +50,7 @@ class Consumer:
     @property
     def columns(self) -> int:
         """D."""
-        return int(self.atoms.shape[1])
+        return int(self.units.shape[1])
 
     @property
     def bytes(self) -> int:
@@ -60,34 +60,34 @@ class Consumer:
 
     def mixing(self) -> Self:
         """The same with a column for each channel."""
-        return self if self.mixed else replace(self, atoms=self.atoms[:, :: self.kernel], mixed=True)
+        return self if self.mixed else replace(self, units=self.units[:, :: self.kernel], mixed=True)
 
 
 def summed(graph: Graph, channels: Channels) -> dict[int, NDArray[np.int64]]:
-    """Of the layers that sum over channels, the atom of each that they read; a depthwise layer sums over none."""
+    """Of the layers that sum over channels, the unit of each that they read; a depthwise layer sums over none."""
     return {
-        layer.index: atoms
+        layer.index: units
         for layer in graph.layers
         if layer.sums_channels and layer.index not in channels.removed
-        if len(atoms := channels.inputs[layer.index][0]) > layer.groups_summed
+        if len(units := channels.inputs[layer.index][0]) > layer.groups_summed
     }
 
 
 def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
     """All consumers that a cut can touch: those that read channels of a group."""
-    prunable = np.zeros(channels.atoms, np.bool_)
+    prunable = np.zeros(channels.units, np.bool_)
     for group in channels.groups:
-        prunable[group.atoms] = True
+        prunable[group.units] = True
     sharing = graph.sharing
     found = {}
-    for index, atoms in summed(graph, channels).items():
+    for index, units in summed(graph, channels).items():
         layer = graph.layers[index]
         if index in sharing:
             continue  # two layers can't be refitted as one
         shapes = {spec.name: spec.shape for spec in layer.tensors()}
         groups = layer.groups_summed
-        if prunable[atoms].any():
-            by_group = atoms.reshape(groups, -1)
+        if prunable[units].any():
+            by_group = units.reshape(groups, -1)
             kernel = int(np.prod(shapes["weight"][1:])) // by_group.shape[1]
             found[layer.index] = Consumer(layer.index, groups, by_group.repeat(kernel, axis=1), kernel)
     return found
@@ -116,7 +116,7 @@ def matrix(model: Model, consumer: Consumer) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Trial:
+class HeldOut:
     """Places that the fit of a mixed consumer is tried on, a tensor for each picture."""
 
     columns: list[Tensor] = field(default_factory=list)
@@ -137,9 +137,9 @@ class Moments:
     """Sum of z z^T over each fold [FOLDS, groups, D+1, D+1]; the last entry counts the samples."""
     crosses: Tensor
     """Sum of z t^T [FOLDS, groups, D+1, n]; n = 0 without targets."""
-    seen: Trial = field(default_factory=Trial)
+    seen: HeldOut = field(default_factory=HeldOut)
     """Mixed: of pictures that are in the sums ..."""
-    unseen: Trial = field(default_factory=Trial)
+    unseen: HeldOut = field(default_factory=HeldOut)
     """... and of those that are in none."""
 
     @classmethod

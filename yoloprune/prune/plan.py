@@ -14,11 +14,11 @@ from yoloprune.artefacts import load_json, save_json
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
 from yoloprune.prune.branches import branches_named
-from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.sensitivity import RESOLUTION, ROUNDING, Curve, Sensitivity
 
 _SMALL: Final = 16
-"""Atoms from which on a group goes by multiples as they are said."""
+"""Units from which on a group goes by multiples as they are said."""
 _FIRST_TRIAL: Final = 1e-3
 """Tolerable loss that is tried first at the least: from nothing, doubling leads nowhere."""
 
@@ -30,9 +30,9 @@ class Limits:
     exclude: frozenset[int] = frozenset()
     """Layers whose groups stay as they are."""
     multiple: int = 1
-    """Kept atoms of a group are a multiple of this, where it has as many; small groups go finer."""
+    """Kept units of a group are a multiple of this, where it has as many; small groups go finer."""
     min_keep: int = 1
-    """Atoms of a group that stay at the least."""
+    """Units of a group that stay at the least."""
 
     def as_dict(self) -> dict[str, Any]:
         """As plans and rounds say it."""
@@ -44,30 +44,30 @@ class Limits:
         return "; with --multiple 1 more may" if self.multiple > 1 else ""
 
     def step(self, curve: Curve) -> int:
-        """What the kept atoms of a group are a multiple of.
+        """What the kept units of a group are a multiple of.
 
         In a group of fewer than `_SMALL` at most the largest power of two that is no more than half of them: 4 from 8
-        atoms on, 2 from 4 on. By eights such a group would go hardly or not at all.
+        units on, 2 from 4 on. By eights such a group would go hardly or not at all.
         """
-        half = curve.atoms // 2
-        return self.multiple if curve.atoms >= _SMALL else min(self.multiple, 1 << max(half.bit_length() - 1, 0))
+        half = curve.units // 2
+        return self.multiple if curve.units >= _SMALL else min(self.multiple, 1 << max(half.bit_length() - 1, 0))
 
     def most_dropped(self, curve: Curve) -> int:
-        """How many atoms may be gone at the most."""
+        """How many units may be gone at the most."""
         if self.exclude.intersection(curve.producers):
             return curve.gone
-        return max(curve.atoms - max(self.min_keep, 1), curve.gone)
+        return max(curve.units - max(self.min_keep, 1), curve.gone)
 
     def allowed(self, curve: Curve, dropped: int) -> int:
-        """The largest allowed count of dropped atoms that is at most `dropped`."""
-        kept = curve.atoms - min(dropped, self.most_dropped(curve))
+        """The largest allowed count of dropped units that is at most `dropped`."""
+        kept = curve.units - min(dropped, self.most_dropped(curve))
         step = self.step(curve)
-        rounded = min(math.ceil(kept / step) * step, curve.atoms)
-        return max(curve.atoms - rounded, curve.gone)
+        rounded = min(math.ceil(kept / step) * step, curve.units)
+        return max(curve.units - rounded, curve.gone)
 
 
-def bearable(sensitivity: Sensitivity, curve: Curve, threshold: float, rule: str = "interpolated") -> int:
-    """How many atoms a group may lose at a tolerable loss.
+def prunable_count(sensitivity: Sensitivity, curve: Curve, threshold: float, rule: str = "interpolated") -> int:
+    """How many units a group may lose at a tolerable loss.
 
     "interpolated": the largest count that was measured to hold by the rising fit (`Sensitivity.holds`). Where the
     measurements were not made for this threshold and leave a gap wider than RESOLUTION up to the next that loses more,
@@ -81,10 +81,10 @@ def bearable(sensitivity: Sensitivity, curve: Curve, threshold: float, rule: str
                 break
             held.append(point.dropped)
         return held[-1] if sensitivity.baseline - sensitivity.start <= threshold + ROUNDING else curve.gone
-    low = sensitivity.holds(curve, threshold)
+    low = sensitivity.prunable_within(curve, threshold)
     beyond = [point for point in curve.points if point.dropped > low and sensitivity.loss(point) > threshold]
     made_for = any(abs(threshold - loss) <= ROUNDING for loss in sensitivity.losses)
-    if not beyond or made_for or beyond[0].dropped - low <= RESOLUTION * curve.atoms:
+    if not beyond or made_for or beyond[0].dropped - low <= RESOLUTION * curve.units:
         return low
     at_low = {point.dropped: sensitivity.loss(point) for point in curve.points}
     held_loss = at_low.get(low, sensitivity.baseline - sensitivity.start)
@@ -95,15 +95,15 @@ def bearable(sensitivity: Sensitivity, curve: Curve, threshold: float, rule: str
 
 
 def choose(sensitivity: Sensitivity, threshold: float, limits: Limits, rule: str = "interpolated") -> dict[str, int]:
-    """For each group by label, how many atoms are gone at this tolerable loss (each group alone)."""
+    """For each group by label, how many units are gone at this tolerable loss (each group alone)."""
     return {
-        curve.label: limits.allowed(curve, bearable(sensitivity, curve, threshold, rule))
+        curve.label: limits.allowed(curve, prunable_count(sensitivity, curve, threshold, rule))
         for curve in sensitivity.curves
     }
 
 
-def keep_atoms(sensitivity: Sensitivity, channels: Channels, dropped: Mapping[str, int]) -> KeepAtoms:
-    """Keep-set in which each group has lost the first atoms of its order."""
+def keep_mask(sensitivity: Sensitivity, channels: Channels, dropped: Mapping[str, int]) -> KeepMask:
+    """Keep-set in which each group has lost the first units of its order."""
     keep = channels.all_kept()
     for curve in sensitivity.curves:
         keep = curve.keep(channels, keep, dropped[curve.label])
@@ -143,7 +143,7 @@ class Plan:
     cfg: str
     """SHA-256 of the original .cfg."""
     removed: Mapping[str, tuple[int, ...]]
-    """For each group by label, positions of the dropped atoms."""
+    """For each group by label, positions of the dropped units."""
     filters: Mapping[int, tuple[int, ...]]
     """For each layer that makes channels, the filters that are dropped."""
     chosen_by: Mapping[str, Any]
@@ -155,13 +155,13 @@ class Plan:
 
     @classmethod
     def of(
-        cls, cfg: str, channels: Channels, keep: KeepAtoms, chosen_by: Mapping[str, Any], accuracy: Mapping[str, float]
+        cls, cfg: str, channels: Channels, keep: KeepMask, chosen_by: Mapping[str, Any], accuracy: Mapping[str, float]
     ) -> Self:
         """From a keep-set."""
         makers = sorted({producer for group in channels.groups for producer in group.producers})
         return cls(
             cfg=cfg,
-            removed={group.label: _positions(~keep[group.atoms]) for group in channels.groups},
+            removed={group.label: _positions(~keep[group.units]) for group in channels.groups},
             filters={layer: _positions(~channels.kept_outputs(layer, keep)) for layer in makers},
             chosen_by=dict(chosen_by),
             accuracy=dict(accuracy),
@@ -172,16 +172,16 @@ class Plan:
         """The channels that the plan counts: those of the graph without its branches."""
         return trace(graph, branches_named(graph, self.branches))
 
-    def keep(self, channels: Channels) -> KeepAtoms:
+    def keep(self, channels: Channels) -> KeepMask:
         """The keep-set. InputError if the plan is not for these channels."""
         keep = channels.all_kept()
         sizes = {group.label: group for group in channels.groups}
         for label, positions in self.removed.items():
             group = sizes.get(label)
-            if group is None or any(not 0 <= position < len(group.atoms) for position in positions):
+            if group is None or any(not 0 <= position < len(group.units) for position in positions):
                 raise InputError(f"plan.json: group {label} does not fit this cfg")
-            keep[group.atoms[list(positions)]] = False
-            if not keep[group.atoms].any():
+            keep[group.units[list(positions)]] = False
+            if not keep[group.units].any():
                 raise InputError(f"plan.json: nothing is left of group {label}")
         return keep
 

@@ -22,9 +22,9 @@ from yoloprune.darknet.layers.norm import fold, inverse_deviation
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays, Weights
-from yoloprune.prune.channels import Channels, KeepAtoms
-from yoloprune.prune.slim import mask, mesh
-from yoloprune.prune.walk import MEMORY, Walk, touched_by
+from yoloprune.prune.channels import Channels, KeepMask
+from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs, touched_by
+from yoloprune.prune.slim import mask, slice_index
 
 LEAST_VARIANCE: Final = 0.01
 """Restated variances below the old ones are at least this, a thousand times the small number under the root: readers
@@ -34,7 +34,7 @@ add different ones (1e-5, 1e-6), and would compute different things."""
 def recalibrate(
     model: Model,
     channels: Channels,
-    keep: KeepAtoms,
+    keep: KeepMask,
     batches: Iterable[Tensor],
     *,
     device: str | torch.device = "cpu",
@@ -47,7 +47,7 @@ def recalibrate(
     """
     masked = mask(model, channels, keep)
     network = build(masked, device)
-    walk = Walk([network], batches, touched_by(model, masked), memory)
+    walk = LayerwiseInputs([network], batches, touched_by(model, masked), memory)
     disturbed = _disturbed(model, masked, channels, keep)
     for layer, module in zip(model.graph.layers, network.layers, strict=True):
         if not (isinstance(module, Affine) and module.normalized and layer.index in disturbed):
@@ -67,7 +67,7 @@ def restate(
     model: Model,
     pruned: Model,
     channels: Channels,
-    keep: KeepAtoms,
+    keep: KeepMask,
     batches: Iterable[Tensor],
     *,
     device: str | torch.device = "cpu",
@@ -139,13 +139,13 @@ class _Sums:
         return mean, (self.squares - self.count * mean**2).clamp(min=0) / max(self.count - 1, 1)
 
 
-def _disturbed(model: Model, masked: Model, channels: Channels, keep: KeepAtoms) -> set[int]:
+def _disturbed(model: Model, masked: Model, channels: Channels, keep: KeepMask) -> set[int]:
     """Layers in which something that stays has other weights or other inputs than before the cut."""
     changed = []
     for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
         every = [np.ones(shape.c, np.bool_) for shape in layer.source_shapes]
-        left = layer.narrow(every, channels.kept_outputs(layer.index, keep))
-        at = {spec.name: mesh(spec, left) for spec in layer.tensors()}
+        left = layer.slices(every, channels.kept_outputs(layer.index, keep))
+        at = {spec.name: slice_index(spec, left) for spec in layer.tensors()}
         if not all(np.array_equal(old[name][at[name]], new[name][at[name]]) for name in old):
             changed.append(layer.index)
-    return model.graph.behind(changed)
+    return model.graph.descendants(changed)

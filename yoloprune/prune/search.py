@@ -1,10 +1,10 @@
-"""Where a loss curve is worth measuring: predicted from how far what the heads say drifts, confirmed by measurement.
+"""Where a loss curve is worth measuring: predicted from the error at the outputs, confirmed by measurement.
 
 A cut disturbs what the heads say. How much accuracy that costs depends on the network and the pictures, less on which
-group was cut: over the groups of a network, loss against drift is one curve, about a power law, with each group's own
-deviation around it and the measurement's noise (docs/method.md shows it). Drift needs no labels, a few pictures tell
-it, and it grows smoothly with the cut. So before a count of a group is measured its drift is looked at, and accuracy is
-measured only where a decision hangs on it.
+group was cut: over the groups of a network, loss against output error is one curve, about a power law, with each
+group's own deviation around it and the measurement's noise (docs/method.md shows it). The output error needs no labels,
+a few pictures tell it, and it grows smoothly with the cut. So before a count of a group is measured its output error is
+looked at, and accuracy is measured only where a decision hangs on it.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from yoloprune.prune.sensitivity import RESOLUTION, Curve, Point, Sensitivity, g
 STEPS: Final = (*(step / 20 for step in range(1, 20)), 0.975)
 """Sparsities that may be measured."""
 LOOKED_FIRST: Final = 0.95
-"""Sparsity at which a group's drift is looked at first."""
+"""Sparsity at which a group's output error is looked at first."""
 TRIES: Final = 3
 """Measurements that may just miss a loss before less precise knowledge has to do."""
 CAUTION: Final = 0.8
 """A count is tried for a loss of which it is expected to take this share at the most: a miss costs a measurement."""
 _GUESS: Final = (0.03, 0.02, 0.3)
-"""Before any measurement: a drift, the share of all accuracy that it costs, the share of a measurement this counts."""
+"""Before any measurement: an error, the share of all accuracy that it costs, the share of a measurement this counts."""
 _POWERS: Final = np.arange(0.35, 1.61, 0.05)[:, None]
-"""Of drift, that loss may grow with ..."""
+"""Of output error, that loss may grow with ..."""
 _POWER: Final = (0.75, 0.1)
 """... and what is expected of it, with its standard deviation."""
 _SATURATED: Final = 0.6
-"""Beyond this drift little is left to lose."""
+"""Beyond this output error little is left to lose."""
 _NOISE: Final = 0.03
 """Standard deviation of an accuracy measured on one picture, over cuts that differ little; falls with their root."""
 _OWN: Final = 0.3
-"""Standard deviation over groups of what they lose, as a share of what is expected of their drifts ..."""
+"""Standard deviation over groups of what they lose, as a share of what is expected of their output errors ..."""
 _ALIKE: Final = 1.0
-"""... and how far apart drifts are, as natural logarithms, over which a group stays alike in that."""
-_SMALL_DRIFT: Final = 0.3
-"""Up to here a mean proportion of loss to drift says something."""
+"""... and how far apart output errors are, as natural logarithms, over which a group stays alike in that."""
+_SMALL_ERROR: Final = 0.3
+"""Up to here a mean proportion of loss to output error says something."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """Loss against the network that is cut: scale times drift^power."""
+    """Loss against the network that is cut: scale times output error^power."""
 
     scale: float
     power: float
@@ -58,11 +58,11 @@ class Expectation:
 
         Curves behind `last` are left out, so that what is measured next does not depend on when a run was interrupted.
         """
-        drift, lost, share = _GUESS
-        known = [(drift, lost * sensitivity.baseline, share), *_measured(sensitivity, last)]
-        drifts, losses, shares = np.array([each for each in known if each[0] <= _SATURATED]).T
-        grown = np.maximum(drifts, 1e-9) ** _POWERS  # [P, M]
-        scale = np.full((len(_POWERS), 1), lost * sensitivity.baseline / drift)
+        output_error, lost, share = _GUESS
+        known = [(output_error, lost * sensitivity.baseline, share), *_measured(sensitivity, last)]
+        output_errors, losses, shares = np.array([each for each in known if each[0] <= _SATURATED]).T
+        grown = np.maximum(output_errors, 1e-9) ** _POWERS  # [P, M]
+        scale = np.full((len(_POWERS), 1), lost * sensitivity.baseline / output_error)
         for _ in range(5):  # how far a measurement may be off depends on what is expected of it
             variance = _noise(sensitivity) ** 2 / shares + (_OWN * scale * grown) ** 2
             scale = ((losses * grown / variance).sum(1) / (grown**2 / variance).sum(1)).clip(min=1e-3)[:, None]
@@ -71,9 +71,9 @@ class Expectation:
         best = int(np.argmin(misfit + ((_POWERS[:, 0] - mean) / deviation) ** 2))
         return cls(float(scale[best, 0]), float(_POWERS[best, 0]))
 
-    def at(self, drift: float) -> float:
+    def at(self, output_error: float) -> float:
         """The loss to expect."""
-        return float(self.scale * max(drift, 0.0) ** self.power)
+        return float(self.scale * max(output_error, 0.0) ** self.power)
 
 
 def _noise(sensitivity: Sensitivity) -> float:
@@ -82,12 +82,14 @@ def _noise(sensitivity: Sensitivity) -> float:
 
 
 def _measured(sensitivity: Sensitivity, last: Curve | None = None) -> list[tuple[float, float, float]]:
-    """Drift, loss against the network that is cut, and share of the pictures, of all points up to the curve `last`."""
+    """The output error, loss against the network that is cut, and share of the pictures, of all points up to the curve
+    `last`.
+    """
     measured = []
     for curve in sensitivity.curves:
-        if curve.screen:
+        if curve.proxy:
             measured += [
-                (drift_at(curve, point.dropped), sensitivity.start - point.accuracy, point.share)
+                (output_error_at(curve, point.dropped), sensitivity.start - point.accuracy, point.share)
                 for point in curve.points
             ]
         if last is not None and curve.label == last.label:
@@ -95,26 +97,26 @@ def _measured(sensitivity: Sensitivity, last: Curve | None = None) -> list[tuple
     return measured
 
 
-def loss_per_drift(sensitivity: Sensitivity) -> float:
-    """What a small drift costs for each of its units, over all groups; more than 0."""
-    drift, lost, _ = _GUESS
-    small = [(drift, lost * sensitivity.baseline)]
-    small += [(drift, loss) for drift, loss, _ in _measured(sensitivity) if drift <= _SMALL_DRIFT]
-    drifts, losses = map(sum, zip(*small, strict=True))
-    return max(losses / drifts, 1e-9)
+def loss_per_output_error(sensitivity: Sensitivity) -> float:
+    """What a small output error costs for each of its units, over all groups; more than 0."""
+    output_error, lost, _ = _GUESS
+    small = [(output_error, lost * sensitivity.baseline)]
+    small += [(output_error, loss) for output_error, loss, _ in _measured(sensitivity) if output_error <= _SMALL_ERROR]
+    output_errors, losses = map(sum, zip(*small, strict=True))
+    return max(losses / output_errors, 1e-9)
 
 
-def drift_at(curve: Curve, dropped: int) -> float:
-    """A group's drift at any count: log-linear between what was looked at, through 0 at what is gone already."""
-    counts = np.array([curve.gone, *(count for count, _ in curve.screen)], np.float64)
-    drifts = np.array([0.0, *(drift for _, drift in curve.screen)])
+def output_error_at(curve: Curve, dropped: int) -> float:
+    """A group's output error at any count: log-linear between what was looked at, through 0 at what is gone already."""
+    counts = np.array([curve.gone, *(count for count, _ in curve.proxy)], np.float64)
+    output_errors = np.array([0.0, *(output_error for _, output_error in curve.proxy)])
     if dropped <= counts[1]:
-        return float(drifts[1] * (dropped - counts[0]) / max(counts[1] - counts[0], 1))
-    return math.exp(float(np.interp(dropped, counts[1:], np.log(np.maximum(drifts[1:], 1e-12)))))
+        return float(output_errors[1] * (dropped - counts[0]) / max(counts[1] - counts[0], 1))
+    return math.exp(float(np.interp(dropped, counts[1:], np.log(np.maximum(output_errors[1:], 1e-12)))))
 
 
 def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | None:
-    """The count of `curve` to measure next, so that what may go at each of `losses` is known, and the loss it is for.
+    """The count of `curve` to measure next, so that what prunable at each of `losses` is known, and the loss it is for.
 
     Larger losses come first, each with the largest count that is expected to hold. It is known when nothing further
     than `RESOLUTION` beyond what was measured to hold, and before what was measured to fail, is expected to;
@@ -128,7 +130,7 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | No
         low, high = _bracket(sensitivity, curve, loss)
         missed = [point for point in curve.points if point.dropped > low and loss < sensitivity.loss(point) <= larger]
         larger = loss
-        if (len(missed) >= TRIES and low > curve.gone) or high - low <= RESOLUTION * curve.atoms:
+        if (len(missed) >= TRIES and low > curve.gone) or high - low <= RESOLUTION * curve.units:
             continue
         # A measurement that was given up for a smaller loss says too little here.
         known = {point.dropped for point in curve.points if point.share == 1 or sensitivity.loss(point) > loss}
@@ -136,7 +138,7 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | No
         hopeful = [count for count in between if expected[count] <= CAUTION * loss]
         if not hopeful and not _measured(sensitivity, curve):
             hopeful = between[:1]  # a guess alone rules nothing out
-        if hopeful and (low == curve.gone or hopeful[-1] - low > RESOLUTION * curve.atoms):
+        if hopeful and (low == curve.gone or hopeful[-1] - low > RESOLUTION * curve.units):
             # Where the expectation has failed twice, halving what is left is never much worse than following it again.
             return (min(hopeful[-1], between[len(between) // 2]) if len(missed) > 1 else hopeful[-1]), loss
     return None
@@ -145,9 +147,9 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | No
 def expected_losses(sensitivity: Sensitivity, curve: Curve, counts: Sequence[int]) -> NDArray[np.float64]:
     """[counts]: what a group is expected to lose at these counts against the original network; it never falls.
 
-    The common curve times 1 + r, where r over the logarithm of the drift is a Gaussian process with mean 0, standard
-    deviation _OWN and length _ALIKE, given what this group was measured to lose (Rasmussen and Williams 2006, "Gaussian
-    Processes for Machine Learning", eq. 2.25).
+    The common curve times 1 + r, where r over the logarithm of the output error is a Gaussian process with mean 0,
+    standard deviation _OWN and length _ALIKE, given what this group was measured to lose (Rasmussen and Williams 2006,
+    "Gaussian Processes for Machine Learning", eq. 2.25).
     """
     if not counts:
         return np.zeros(0)
@@ -155,8 +157,10 @@ def expected_losses(sensitivity: Sensitivity, curve: Curve, counts: Sequence[int
     noise = _noise(sensitivity)
 
     def of(dropped: Iterable[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        drifts = [max(drift_at(curve, count), 1e-9) for count in dropped]
-        return np.log(drifts), np.array([max(common.at(drift), noise / 2) for drift in drifts])
+        output_errors = [max(output_error_at(curve, count), 1e-9) for count in dropped]
+        return np.log(output_errors), np.array(
+            [max(common.at(output_error), noise / 2) for output_error in output_errors]
+        )
 
     def alike(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
         covariance: NDArray[np.float64] = _OWN**2 * np.exp(-0.5 * ((one[:, None] - other) / _ALIKE) ** 2)
@@ -174,54 +178,56 @@ def expected_losses(sensitivity: Sensitivity, curve: Curve, counts: Sequence[int
 
 def _bracket(sensitivity: Sensitivity, curve: Curve, loss: float) -> tuple[int, int]:
     """The largest count that holds at `loss`, and the smallest one beyond that was measured to lose more."""
-    low = sensitivity.holds(curve, loss)
+    low = sensitivity.prunable_within(curve, loss)
     over = [point.dropped for point in curve.points if point.dropped > low and sensitivity.loss(point) > loss]
-    return low, min(over, default=curve.atoms)
+    return low, min(over, default=curve.units)
 
 
 class Measurer(Protocol):
-    """Who cuts a group and looks (trials.py)."""
+    """Who cuts a group and looks (group_evaluator.py)."""
 
-    def drift(self, curve: Curve, dropped: int) -> float:
+    def output_error(self, curve: Curve, dropped: int) -> float:
         """How far a cut disturbs what the heads say. What it looks at need not be looked at again by `point`."""
 
     def point(self, curve: Curve, dropped: int, most: float = math.inf) -> Point:
         """A measurement; it may be given up where there is little hope that no more than `most` is lost."""
 
 
-def analyse(sensitivity: Sensitivity, trials: Measurer, on_change: Callable[[Sensitivity, Curve], None]) -> Sensitivity:
+def analyse(
+    sensitivity: Sensitivity, evaluator: Measurer, on_change: Callable[[Sensitivity, Curve], None]
+) -> Sensitivity:
     """Measure what is missing of every curve, each group alone: on the grid, or where the losses need it.
 
     `on_change` hears of every new measurement and may save: what is there is not measured again, and what is measured
     next follows from what is there alone.
     """
     for label in [curve.label for curve in sensitivity.curves]:
-        for curve in _growing(sensitivity, label, trials):
+        for curve in _growing(sensitivity, label, evaluator):
             sensitivity = sensitivity.with_curve(curve)
             on_change(sensitivity, curve)
     return sensitivity
 
 
-def _growing(sensitivity: Sensitivity, label: str, trials: Measurer) -> Iterator[Curve]:
+def _growing(sensitivity: Sensitivity, label: str, evaluator: Measurer) -> Iterator[Curve]:
     """A curve, more of it each time, until it is whole."""
     curve = next(each for each in sensitivity.curves if each.label == label)
     for dropped in grid_counts(curve, sensitivity.sparsities):
         if all(point.dropped != dropped for point in curve.points):
-            curve = curve.with_point(trials.point(curve, dropped))
+            curve = curve.with_point(evaluator.point(curve, dropped))
             yield curve
     possible = grid_counts(curve, STEPS) if sensitivity.losses else ()
-    if possible and not curve.screen:
-        first = min(possible, key=lambda count: abs(count - LOOKED_FIRST * curve.atoms))
-        curve = _looked_at(curve, first, trials)
+    if possible and not curve.proxy:
+        first = min(possible, key=lambda count: abs(count - LOOKED_FIRST * curve.units))
+        curve = _looked_at(curve, first, evaluator)
         yield curve
     while possible and (following := next_count(sensitivity.with_curve(curve), curve)) is not None:
         dropped, loss = following
-        if any(dropped == count for count, _ in curve.screen):
-            curve = curve.with_point(trials.point(curve, dropped, loss))
+        if any(dropped == count for count, _ in curve.proxy):
+            curve = curve.with_point(evaluator.point(curve, dropped, loss))
         else:
-            curve = _looked_at(curve, dropped, trials)
+            curve = _looked_at(curve, dropped, evaluator)
         yield curve
 
 
-def _looked_at(curve: Curve, dropped: int, trials: Measurer) -> Curve:
-    return replace(curve, screen=tuple(sorted((*curve.screen, (dropped, trials.drift(curve, dropped))))))
+def _looked_at(curve: Curve, dropped: int, evaluator: Measurer) -> Curve:
+    return replace(curve, proxy=tuple(sorted((*curve.proxy, (dropped, evaluator.output_error(curve, dropped))))))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from yoloprune.artefacts import load_json, save_json, typed
 from yoloprune.errors import InputError
-from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.channels import Channels, KeepMask
 
 LOSSES: Final = (0.005, 0.01, 0.02, 0.05)
 """Losses of accuracy for which curves are measured unless the user names others."""
@@ -40,7 +40,7 @@ class Setup:
     """Measured images."""
     criterion: str
     compensation: str
-    """What made up for cuts, one of `cutter.COMPENSATIONS`."""
+    """What made up for cuts, one of `pruner.COMPENSATIONS`."""
     calibrate: int = 0
     """Calibration pictures that were looked at ..."""
     calibration: str = ""
@@ -52,7 +52,7 @@ class Point:
     """One measurement."""
 
     dropped: int
-    """Atoms of the group that are gone, in all."""
+    """Units of the group that are gone, in all."""
     accuracy: float
     """Where only a share of the pictures was looked at, the others count as found like before the cut."""
     interval: tuple[float, float] | None = None
@@ -71,14 +71,14 @@ class Curve:
     """One group's measurements, by growing `dropped`."""
 
     producers: tuple[int, ...]
-    atoms: int
+    units: int
     order: tuple[int, ...]
     """Positions in the group in the order they go; those gone before come first."""
     gone: int
     """How many were gone before."""
     points: tuple[Point, ...] = ()
-    screen: tuple[tuple[int, float], ...] = ()
-    """For some counts of dropped atoms, the drift of what the heads say (search.py)."""
+    proxy: tuple[tuple[int, float], ...] = ()
+    """For some counts of dropped units, the output error of what the heads say (search.py)."""
 
     @property
     def label(self) -> str:
@@ -90,11 +90,11 @@ class Curve:
         others = (each for each in self.points if each.dropped != point.dropped)
         return replace(self, points=tuple(sorted((*others, point), key=lambda each: each.dropped)))
 
-    def keep(self, channels: Channels, keep: KeepAtoms, dropped: int) -> KeepAtoms:
-        """`keep` with the first `dropped` atoms of the order gone."""
+    def keep(self, channels: Channels, keep: KeepMask, dropped: int) -> KeepMask:
+        """`keep` with the first `dropped` units of the order gone."""
         group = next(group for group in channels.groups if group.producers == self.producers)
         result = keep.copy()
-        result[group.atoms[list(self.order[:dropped])]] = False
+        result[group.units[list(self.order[:dropped])]] = False
         return result
 
 
@@ -117,8 +117,8 @@ class Sensitivity:
         """Accuracy lost against the original network; below 0 for a gain."""
         return self.baseline - point.accuracy
 
-    def holds(self, curve: Curve, loss: float) -> int:
-        """The largest count of dropped atoms that was measured to lose at most `loss`, all the way by the rising fit.
+    def prunable_within(self, curve: Curve, loss: float) -> int:
+        """The largest count of dropped units that was measured to lose at most `loss`, all the way by the rising fit.
 
         On all pictures, that is: what others left out might lose, nobody knows.
         A single lucky measurement among bad ones is not followed, a single bad one among good ones does not stop.
@@ -130,8 +130,8 @@ class Sensitivity:
         return int(counts[good].max(initial=curve.gone))
 
     def margin(self, curve: Curve, loss: float) -> float | None:
-        """Half the width of the interval of what a group loses as far as it may go at `loss`; None if it may not go."""
-        held = self.holds(curve, loss)
+        """Half the width of the interval of what a group loses where it is prunable at `loss`; None where it isn't."""
+        held = self.prunable_within(curve, loss)
         widths = (each.width for each in curve.points if each.dropped == held)
         return next((width / 2 for width in widths if width is not None), None)
 
@@ -171,15 +171,15 @@ class Sensitivity:
             _check(path, f"curves[{at}]", curve)
         return known
 
-    def check_groups(self, channels: Channels, keep: KeepAtoms, path: Path) -> None:
+    def check_groups(self, channels: Channels, keep: KeepMask, path: Path) -> None:
         """InputError unless each curve is of a group of its own, with what is gone of it so far first in its order."""
-        groups = {group.label: group.atoms for group in channels.groups}
+        groups = {group.label: group.units for group in channels.groups}
         known = f"groups among {', '.join(groups)}, each once"
         for at, curve in enumerate(self.curves):
             _expect(path, f"curves[{at}].producers", curve.producers, curve.label in groups, known)
-            atoms = groups.pop(curve.label)
-            gone = np.flatnonzero(~keep[atoms]).tolist()
-            _expect(path, f"curves[{at}].atoms", curve.atoms, curve.atoms == len(atoms), str(len(atoms)))
+            units = groups.pop(curve.label)
+            gone = np.flatnonzero(~keep[units]).tolist()
+            _expect(path, f"curves[{at}].units", curve.units, curve.units == len(units), str(len(units)))
             _expect(path, f"curves[{at}].gone", curve.gone, curve.gone == len(gone), str(len(gone)))
             first = sorted(curve.order[: curve.gone]) == gone
             _expect(path, f"curves[{at}].order", curve.order, first, f"{gone} first, which are gone")
@@ -192,27 +192,27 @@ def _expect(path: Path, key: str, found: object, right: bool, expected: str) -> 
 
 def _check(path: Path, key: str, curve: Curve) -> None:
     """InputError unless a curve is one that can be measured on, whatever its group is."""
-    order, most = curve.order, curve.atoms - 1
+    order, most = curve.order, curve.units - 1
     _expect(path, f"{key}.order", order, sorted(order) == list(range(len(order))), "positions from 0 on, each once")
-    _expect(path, f"{key}.atoms", curve.atoms, curve.atoms == len(order) > 0, f"{len(order)}, as in its order")
+    _expect(path, f"{key}.units", curve.units, curve.units == len(order) > 0, f"{len(order)}, as in its order")
     _expect(path, f"{key}.gone", curve.gone, 0 <= curve.gone <= most, f"0..{most}")
     measured = [point.dropped for point in curve.points]
-    looked_at = [count for count, _ in curve.screen]
-    for name, counts in (("points", measured), ("screen", looked_at)):
+    looked_at = [count for count, _ in curve.proxy]
+    for name, counts in (("points", measured), ("proxy", looked_at)):
         rising = counts == sorted(set(counts)) and all(curve.gone < count <= most for count in counts)
         _expect(path, f"{key}.{name}", counts, rising, f"rising counts within {curve.gone + 1}..{most}")
     for at, point in enumerate(curve.points):
         where, (low, high) = f"{key}.points[{at}]", point.interval or (0.0, 0.0)
         _expect(path, f"{where}.share", point.share, 0 < point.share <= 1, "a share over 0, 1 at the most")
         _expect(path, f"{where}.interval", point.interval, low <= high, "the lower loss first")
-    drifts = [drift for _, drift in curve.screen]
-    _expect(path, f"{key}.screen", drifts, min(drifts, default=0) >= 0, "drifts of 0 or more")
+    output_errors = [output_error for _, output_error in curve.proxy]
+    _expect(path, f"{key}.proxy", output_errors, min(output_errors, default=0) >= 0, "output_errors of 0 or more")
 
 
 def grid_counts(curve: Curve, sparsities: Sequence[float]) -> tuple[int, ...]:
-    """How many atoms are gone at these sparsities: more than before, and at least one stays."""
-    counts = {round(sparsity * curve.atoms) for sparsity in sparsities}
-    return tuple(sorted(count for count in counts if curve.gone < count < curve.atoms))
+    """How many units are gone at these sparsities: more than before, and at least one stays."""
+    counts = {round(sparsity * curve.units) for sparsity in sparsities}
+    return tuple(sorted(count for count in counts if curve.gone < count < curve.units))
 
 
 def monotone(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

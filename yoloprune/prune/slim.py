@@ -12,39 +12,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet.layers.base import Keep, Layer, Narrowed, TensorSpec
-from yoloprune.darknet.model import Graph, Model, understand
+from yoloprune.darknet.layers.base import Keep, Layer, Slices, TensorSpec
+from yoloprune.darknet.model import Graph, Model, build_graph
 from yoloprune.darknet.weights import Arrays, Weights
-from yoloprune.prune.channels import Channels, KeepAtoms
+from yoloprune.prune.channels import Channels, KeepMask
 
-Free = tuple[dict[str, NDArray[np.bool_]], ...]
+Mask = tuple[dict[str, NDArray[np.bool_]], ...]
 """For each layer and tensor, which values are not masked."""
 
 
-def narrow(graph: Graph, channels: Channels, keep: KeepAtoms) -> tuple[Narrowed, ...]:
-    """What is left of each layer when only the atoms in `keep` stay."""
+def slices_of(graph: Graph, channels: Channels, keep: KeepMask) -> tuple[Slices, ...]:
+    """What is left of each layer when only the units in `keep` stay."""
     return tuple(
-        layer.narrow(channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
+        layer.slices(channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
         for layer in graph.layers
     )
 
 
-def free(graph: Graph, channels: Channels, keep: KeepAtoms) -> Free:
+def free(graph: Graph, channels: Channels, keep: KeepMask) -> Mask:
     """Boolean arrays shaped as the weights: False where a value is held because its channel is masked."""
     return tuple(_free(layer, channels, keep) for layer in graph.layers)
 
 
-def _free(layer: Layer, channels: Channels, keep: KeepAtoms) -> dict[str, NDArray[np.bool_]]:
-    narrowed = layer.narrow(channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
+def _free(layer: Layer, channels: Channels, keep: KeepMask) -> dict[str, NDArray[np.bool_]]:
+    narrowed = layer.slices(channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
     arrays = {}
     for spec in layer.tensors():
         array = np.zeros(spec.shape, np.bool_)
-        array[mesh(spec, narrowed)] = True
+        array[slice_index(spec, narrowed)] = True
         arrays[spec.name] = array
     return arrays
 
 
-def mask(model: Model, channels: Channels, keep: KeepAtoms) -> Model:
+def mask(model: Model, channels: Channels, keep: KeepMask) -> Model:
     """The same graph, dropped channels silenced: their weights, scale and bias 0, mean 0, variance 1, unread by all."""
     layers: list[Arrays] = []
     for layer, arrays in zip(model.graph.layers, model.weights.layers, strict=True):
@@ -62,21 +62,21 @@ def mask(model: Model, channels: Channels, keep: KeepAtoms) -> Model:
     return model.with_weights(Weights(model.weights.header, tuple(layers)))
 
 
-def slim_graph(graph: Graph, channels: Channels, keep: KeepAtoms) -> Graph:
+def slim_graph(graph: Graph, channels: Channels, keep: KeepMask) -> Graph:
     """The graph without the dropped channels and branches.
 
     Its cfg has new `filters`, `groups`, `output`; where layers went, the others name their sources by new indexes.
     """
-    everything = narrow(graph, channels, np.ones_like(keep))
+    everything = slices_of(graph, channels, np.ones_like(keep))
     rewired = _rewired(graph, channels)
     changes: dict[int, dict[str, str]] = {}
-    for layer, before, after in zip(graph.layers, everything, narrow(graph, channels, keep), strict=True):
+    for layer, before, after in zip(graph.layers, everything, slices_of(graph, channels, keep), strict=True):
         changed = {key: str(value) for key, value in after.values.items() if value != before.values[key]}
         changed |= rewired.get(layer.index, {})
         if changed and layer.index not in channels.removed:
             changes[layer.index + 1] = changed
     cfg = cfg_file.without_sections(cfg_file.edit(graph.cfg, changes), [index + 1 for index in channels.removed])
-    slimmed = understand(cfg, graph.dialect)
+    slimmed = build_graph(cfg, graph.dialect)
     sources = _sources(graph, channels)
     for old, layer in zip(kept_layers(graph, channels), slimmed.layers, strict=True):
         expected = int(channels.kept_outputs(old, keep).sum())
@@ -87,14 +87,16 @@ def slim_graph(graph: Graph, channels: Channels, keep: KeepAtoms) -> Graph:
     return slimmed
 
 
-def slim(model: Model, channels: Channels, keep: KeepAtoms) -> Model:
+def slim(model: Model, channels: Channels, keep: KeepMask) -> Model:
     """The network without the dropped channels and branches."""
     layers: list[Arrays] = []
-    narrowed = narrow(model.graph, channels, keep)
+    narrowed = slices_of(model.graph, channels, keep)
     for index in kept_layers(model.graph, channels):
         arrays, left = model.weights.layers[index], narrowed[index]
         specs = {spec.name: spec for spec in model.graph.layers[index].tensors()}
-        layers.append({name: np.ascontiguousarray(array[mesh(specs[name], left)]) for name, array in arrays.items()})
+        layers.append(
+            {name: np.ascontiguousarray(array[slice_index(specs[name], left)]) for name, array in arrays.items()}
+        )
     return Model(slim_graph(model.graph, channels, keep), Weights(model.weights.header, tuple(layers)))
 
 
@@ -131,8 +133,8 @@ def _rewired(graph: Graph, channels: Channels) -> dict[int, dict[str, str]]:
     return changes
 
 
-def mesh(spec: TensorSpec, narrowed: Narrowed) -> tuple[NDArray[np.intp], ...]:
-    """Open mesh that picks what stays of a tensor; all of it where its layer says nothing."""
+def slice_index(spec: TensorSpec, narrowed: Slices) -> tuple[NDArray[np.intp], ...]:
+    """Open slice_index that picks what stays of a tensor; all of it where its layer says nothing."""
     kept: Sequence[Keep | None] = narrowed.index.get(spec.name, (None,) * len(spec.shape))
     axes = [
         np.arange(size) if keep is None else np.flatnonzero(keep) for keep, size in zip(kept, spec.shape, strict=True)

@@ -14,20 +14,11 @@ import torch
 from yoloprune.choices import CALIBRATE, REFIT
 from yoloprune.detect.measure import Measure, digest_of, network_for_measuring
 from yoloprune.errors import InputError
+from yoloprune.progress import OnProgress, Progress, silent
+from yoloprune.prune.group_evaluator import GroupEvaluator
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import Curve, Sensitivity, Setup
-from yoloprune.prune.trials import Trials
-from yoloprune.steps.job import (
-    Job,
-    Step,
-    Watch,
-    check_readable,
-    job_of,
-    original_figures,
-    original_findings,
-    start_job,
-    unwatched,
-)
+from yoloprune.steps.job import Job, check_readable, job_of, original_figures, original_findings, start_job
 from yoloprune.steps.method import Method
 from yoloprune.train.processes import Processes, joined
 from yoloprune.workspace import DEFAULT, Settings
@@ -57,7 +48,7 @@ def ana(
     device: str = "cpu",
     seed: int = 0,
     force: bool = False,
-    watch: Watch = unwatched,
+    progress: OnProgress = silent,
 ) -> Sensitivity:
     """Measure how far every channel group may go, each alone, at each of `losses` (default: LOSSES).
 
@@ -78,7 +69,7 @@ def ana(
         device=device,
         seed=seed,
         force=force,
-        watch=watch,
+        progress=progress,
     )
 
 
@@ -92,7 +83,7 @@ def analyse_job(
     device: str = "cpu",
     seed: int = 0,
     force: bool = False,
-    watch: Watch = unwatched,
+    progress: OnProgress = silent,
 ) -> Sensitivity:
     """`ana` on a workspace's newest weights, for its next round. An analysis that is there is only added to.
 
@@ -103,7 +94,7 @@ def analyse_job(
     if not all(0 < each < 1 for each in (*(losses or ()), *(sparsities or ()))):
         raise InputError(f"expected losses and sparsities between 0 and 1, found {losses or sparsities}")
     with joined(device) as place:
-        analysis = _Analysis(job, method, place, seed, watch)
+        analysis = _Analysis(job, method, place, seed, progress)
         analysis.begin(losses, sparsities, also, force=force)
         return analysis.run()
 
@@ -111,15 +102,15 @@ def analyse_job(
 class _Analysis:
     """An analysis of a job's newest weights. Of several processes, k of N measures groups k, k+N ..."""
 
-    def __init__(self, job: Job, method: Method, device: str, seed: int, watch: Watch) -> None:
+    def __init__(self, job: Job, method: Method, device: str, seed: int, progress: OnProgress) -> None:
         self.job, self.method, self.device = job, method, device
-        self.seed, self.watch = seed, watch
+        self.seed, self.progress = seed, progress
         self.processes = Processes()
         self.measure = job.measure(device)
-        check_readable(self.measure.pictures.paths, job.model.graph, watch)
+        check_readable(self.measure.pictures.paths, job.model.graph, progress)
         self.file = job.workspace.sensitivity_file(job.next_round)
         self.setup = setup_of(job, self.measure, method)
-        self.cutter = method.cutter(job, device)
+        self.pruner = method.pruner(job, device)
 
     @cached_property
     def original(self) -> list[Any]:
@@ -149,11 +140,11 @@ class _Analysis:
                 self.job = job_of(original_figures(self.job, accuracy, self.measure))
             known = None if force else self._known()
             if self.method.calibrate:
-                self.watch(Step("ana", 0, 1, f"looking at {self.method.calibrate} calibration pictures"))
-            if self.method.compensation == REFIT and self.cutter.not_refitted:
-                layers = ", ".join(map(str, self.cutter.not_refitted))
-                self.watch(Step("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
-        curves = self._first_curves() if self.processes.agreed(first and known is None) else ()
+                self.progress(Progress("ana", 0, 1, f"looking at {self.method.calibrate} calibration pictures"))
+            if self.method.compensation == REFIT and self.pruner.not_refitted:
+                layers = ", ".join(map(str, self.pruner.not_refitted))
+                self.progress(Progress("cut plainly", 0, 1, f"layers {layers}, too large to refit within memory"))
+        curves = self._first_curves() if self.processes.broadcast(first and known is None) else ()
         if first:
             if known is None:
                 assert self.job.workspace.original is not None
@@ -164,18 +155,18 @@ class _Analysis:
             known.asked_for(losses, sparsities, also).save(self.file)
             for part in self._parts():
                 part.unlink()
-        self.processes.wait()
+        self.processes.barrier()
 
     def _first_curves(self) -> tuple[Curve, ...]:
         """Curves without points; the orders of groups k, k+N ... are this process's work."""
-        groups = self.cutter.cuttable
-        orders = torch.zeros(len(groups), max((len(group.atoms) for group in groups), default=0), dtype=torch.int64)
+        groups = self.pruner.cuttable
+        orders = torch.zeros(len(groups), max((len(group.units) for group in groups), default=0), dtype=torch.int64)
         for number in range(self.processes.rank, len(groups), self.processes.count):
-            order = self.cutter.order(self.method.criterion, groups[number])
+            order = self.pruner.order(self.method.criterion, groups[number])
             orders[number, : len(order)] = torch.tensor(order)
-        orders = self.processes.total(orders.to(self.device)).cpu()
+        orders = self.processes.all_reduce(orders.to(self.device)).cpu()
         return tuple(
-            self.cutter.curve(group, tuple(order[: len(group.atoms)].tolist()))
+            self.pruner.curve(group, tuple(order[: len(group.units)].tolist()))
             for group, order in zip(groups, orders, strict=True)
         )
 
@@ -188,7 +179,7 @@ class _Analysis:
         latest, groups = mine, len(mine.curves)
         started = saved = time.monotonic()
         first: int | None = None  # group of this session: earlier ones took no time of it
-        self.watch(Step("ana", 0, groups, f"{len(whole.curves)} groups, {len(self.measure.pictures)} pictures"))
+        self.progress(Progress("ana", 0, groups, f"{len(whole.curves)} groups, {len(self.measure.pictures)} pictures"))
 
         def on_change(so_far: Sensitivity, curve: Curve) -> None:
             nonlocal latest, saved, first
@@ -199,24 +190,24 @@ class _Analysis:
             done = [each.label for each in so_far.curves].index(curve.label)
             first = done if first is None else first
             left = (time.monotonic() - started) / (done - first + 0.5) * (groups - done - 0.5) / 60
-            self.watch(Step("ana", done, groups, f"{_latest(so_far, curve)}, about {left:.1f} min left"))
+            self.progress(Progress("ana", done, groups, f"{_latest(so_far, curve)}, about {left:.1f} min left"))
 
-        trials = Trials(self.cutter, self.measure, lambda: self.uncut, lambda: self.original, self.seed)
+        evaluator = GroupEvaluator(self.pruner, self.measure, lambda: self.uncut, lambda: self.original, self.seed)
         try:
-            analyse(mine, trials, on_change)
+            analyse(mine, evaluator, on_change)
         finally:
             latest.save(file)
-        self.watch(Step("ana", groups, groups))
+        self.progress(Progress("ana", groups, groups))
         if processes.count == 1:
             return latest
-        processes.wait()
+        processes.barrier()
         if processes.rank == 0:
             merged = self._known()
             assert merged is not None
             merged.save(self.file)
             for part in self._parts():
                 part.unlink()
-        processes.wait()
+        processes.barrier()
         return resumable(self.file, self.setup, self.job)
 
     def _known(self) -> Sensitivity | None:
@@ -236,7 +227,7 @@ class _Analysis:
 def _latest(sensitivity: Sensitivity, curve: Curve) -> str:
     if not curve.points:
         return f"group {curve.label}"
-    shown = ", ".join(f"{p.dropped / curve.atoms:.0%}: {sensitivity.loss(p):+.4f}" for p in curve.points)
+    shown = ", ".join(f"{p.dropped / curve.units:.0%}: {sensitivity.loss(p):+.4f}" for p in curve.points)
     return f"group {curve.label} loses {shown}"
 
 

@@ -11,14 +11,17 @@ import numpy as np
 from yoloprune.artefacts import load_json, save_json
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.errors import InputError
+from yoloprune.progress import OnProgress, Progress
 from yoloprune.prune.branches import Branch, branches
-from yoloprune.prune.channels import KeepAtoms, trace
+from yoloprune.prune.channels import KeepMask, trace
 from yoloprune.prune.sensitivity import Setup
-from yoloprune.steps.job import Job, Step, Watch
+from yoloprune.steps.job import Job
 from yoloprune.steps.method import Method
 
 
-def branch_accuracies(job: Job, setup: Setup, method: Method, device: str, watch: Watch) -> Mapping[Branch, float]:
+def branch_accuracies(
+    job: Job, setup: Setup, method: Method, device: str, progress: OnProgress
+) -> Mapping[Branch, float]:
     """The accuracy without each branch that is still there, alone; compensated as a cut of channels.
 
     Kept in the round's `branches.json`; what was measured with the same setup is not measured again.
@@ -37,10 +40,10 @@ def branch_accuracies(job: Job, setup: Setup, method: Method, device: str, watch
     pictures = cache(lambda: method.pictures(job, device))
     for done, branch in enumerate(found):
         if branch.sum not in known:
-            watch(Step("branches", done, len(found), f"without {branch.inside[0]}..{branch.sum}"))
+            progress(Progress("branches", done, len(found), f"without {branch.inside[0]}..{branch.sum}"))
             one = without(job, (branch,))
-            cutter = replace(method.cutter(one, device), keep=everything(one), pictures=pictures)
-            known[branch.sum] = measure.accuracy(network_for_measuring(cutter.together(one.keep), device))
+            pruner = replace(method.pruner(one, device), keep=everything(one), pictures=pictures)
+            known[branch.sum] = measure.accuracy(network_for_measuring(pruner.together(one.keep), device))
             save_json(file, "branches", {"setup": vars(setup), "accuracies": known})
     return {branch: known[branch.sum] for branch in found}
 
@@ -51,6 +54,6 @@ def without(job: Job, gone: tuple[Branch, ...]) -> Job:
     return replace(job, channels=channels, keep=job.channels.carried(job.keep, channels))
 
 
-def everything(job: Job) -> KeepAtoms:
-    """What a cutter takes for there, so that it also refits where only a branch goes."""
-    return np.ones(job.channels.atoms, np.bool_)
+def everything(job: Job) -> KeepMask:
+    """What a pruner takes for there, so that it also refits where only a branch goes."""
+    return np.ones(job.channels.units, np.bool_)

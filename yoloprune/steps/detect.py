@@ -22,7 +22,8 @@ from yoloprune.detect.image import ENDINGS, encoded, is_written, network_input, 
 from yoloprune.detect.measure import decoded, fit_for, suppressed
 from yoloprune.detect.overlap import NmsKind
 from yoloprune.errors import InputError
-from yoloprune.steps.job import Step, Watch, check_readable, data_candidates, expect_one_of, unwatched
+from yoloprune.progress import OnProgress, Progress, silent
+from yoloprune.steps.job import check_readable, data_candidates, expect_one_of
 
 _LIST: Final = ".txt"
 
@@ -53,7 +54,7 @@ def detect(
     device: str = "cpu",
     force: bool = False,
     dry_run: bool = False,
-    watch: Watch = unwatched,
+    progress: OnProgress = silent,
 ) -> tuple[tuple[str, ...], list[Found]]:
     """Write a copy with boxes of each image to the folder `out`; the class names and what was found.
 
@@ -70,7 +71,7 @@ def detect(
         raise InputError("expected a detector, found a network without detection heads", file=cfg)
     expect_one_of("--nms", nms, get_args(NmsKind))
     names = class_names(graph, cfg, data)
-    check_readable(images, graph, watch)
+    check_readable(images, graph, progress)
     network, fit, (c, h, w) = build(model, device), fit_for(graph, letterbox), graph.net.input
     thresh = graph.dialect.display_thresh if thresh is None else thresh
     found: list[Found] = []
@@ -85,7 +86,7 @@ def detect(
             if drafts is not None:
                 canvas = pixels if c == 3 else read_pixels(image)
                 (drafts / picture.name).write_bytes(encoded(draw(canvas, boxes, names), picture))
-            watch(Step("detect", len(found), len(images)))
+            progress(Progress("detect", len(found), len(images)))
     return names, found
 
 

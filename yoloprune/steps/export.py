@@ -14,7 +14,7 @@ from yoloprune.darknet.cfg import Cfg
 from yoloprune.darknet.compat import READERS, Reader, WeightsFile, lost_values, reader_named
 from yoloprune.darknet.compat.adapt import adapted
 from yoloprune.darknet.fold import folded
-from yoloprune.darknet.model import Model, hazards, plain, understand
+from yoloprune.darknet.model import Model, build_graph, hazards, plain
 from yoloprune.darknet.weights import Header, Weights
 from yoloprune.errors import InputError, warn
 from yoloprune.prune.slim import slim
@@ -62,7 +62,7 @@ def export(
         slimmed = folded(slimmed)
     odd = plain(slimmed.graph)
     legal = cfg_file.legal(odd) if wanted is None else adapted(odd, wanted)
-    graph = understand(legal, slimmed.graph.dialect)
+    graph = build_graph(legal, slimmed.graph.dialect)
     found = hazards(graph.layers) if wanted is None else []
     if found:
         raise InputError(f"the slim network is not safe in every Darknet: {found[0]}", file=workspace)

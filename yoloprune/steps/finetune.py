@@ -9,14 +9,15 @@ from pathlib import Path
 
 from yoloprune.darknet import weights as weights_file
 from yoloprune.errors import InputError
+from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.slim import free
-from yoloprune.steps.job import Step, Watch, check_readable, job_of, open_job, unwatched
+from yoloprune.steps.job import check_readable, job_of, open_job
 from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images, warn_of_no_gain
-from yoloprune.train.lesson import Lesson
 from yoloprune.train.loop import train
 from yoloprune.train.processes import joined
 from yoloprune.train.ranks import rank_of
 from yoloprune.train.recipe import Recipe
+from yoloprune.train.supervision import Supervision
 from yoloprune.workspace import DEFAULT, Figures
 
 MEASUREMENTS = 10
@@ -57,7 +58,7 @@ def finetune(
     workers: int = 2,
     force: bool = False,
     dry_run: bool = False,
-    watch: Watch = unwatched,
+    progress: OnProgress = silent,
 ) -> Finetuned:
     """Train the last round's pruned weights on the train list, dropped channels held at their masks.
 
@@ -81,7 +82,7 @@ def finetune(
         raise InputError(f"--freeze: expected layers of 0..{len(graph.layers) - 1}, and not all of them")
     images = train_images(job.data, graph, labels=labels)
     teacher = job.original if distill else None
-    lesson = Lesson(teacher, labels)
+    supervision = Supervision(teacher, labels)
     letterbox = job.workspace.settings.letterbox
 
     def recipe_for(updates: int) -> Recipe:
@@ -103,16 +104,16 @@ def finetune(
     best = job.workspace.finetuned_file(last.number)
     folder = job.workspace.training_folder(last.number)
     final = folder / "last.weights"
-    announce(watch, graph, recipe, device)
+    announce(progress, graph, recipe, device)
     taught = (
         "by labels" if teacher is None else "by labels and the unpruned network" if labels else "by the unpruned one"
     )
     text = f"{recipe.iterations} iterations of {recipe.images} pictures, taught {taught}"
-    watch(Step("finetune", 0, recipe.iterations, text))
+    progress(Progress("finetune", 0, recipe.iterations, text))
     if dry_run:
         return Finetuned(last.pruned, last.pruned, best, final, 0, written=False)
     measure = job.measure(device)
-    check_readable([*images.images, *measure.pictures.paths], graph, watch)
+    check_readable([*images.images, *measure.pictures.paths], graph, progress)
     if force and not rank_of():
         job.workspace.make_way(last.number)
     with joined(device) as place:
@@ -123,14 +124,14 @@ def finetune(
             folder=folder,
             seed=seed,
             masks=free(graph, job.channels, job.keep),
-            lesson=lesson,
+            supervision=supervision,
             evaluate=measure.accuracy,
             measured=measured_by(measure),
             start=last.pruned.accuracy,
             resume=True,
             device=place,
             workers=workers,
-            progress=follower(watch, "finetune"),
+            progress=follower(progress, "finetune"),
         )
     if rank_of():
         return Finetuned(last.pruned, last.pruned, best, final, 0, written=False)

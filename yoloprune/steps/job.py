@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,27 +16,11 @@ from yoloprune.darknet.network import build
 from yoloprune.detect.intact import check_pictures
 from yoloprune.detect.measure import Measure, default_metric, digest_of, load_measure, steering_key
 from yoloprune.errors import InputError
-from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.progress import OnProgress, Progress, silent
+from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.plan import Plan
 from yoloprune.prune.slim import slim_graph
 from yoloprune.workspace import Figures, Settings, Workspace
-
-
-@dataclass(frozen=True)
-class Step:
-    """How far a step is."""
-
-    stage: str
-    done: int
-    total: int
-    text: str = ""
-
-
-Watch = Callable[[Step], None]
-
-
-def unwatched(step: Step) -> None:
-    """Nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +33,7 @@ class Job:
     weights_sha: str
     """SHA-256 of those weights."""
     channels: Channels
-    keep: KeepAtoms
+    keep: KeepMask
     """What is left after the rounds so far."""
     data: DataFile
 
@@ -76,7 +60,7 @@ class Job:
         """The network that the job started with."""
         return _original(self.workspace)
 
-    def figures(self, accuracy: float, keep: KeepAtoms) -> Figures:
+    def figures(self, accuracy: float, keep: KeepMask) -> Figures:
         """Accuracy and the sizes of the network that is slimmed to `keep`."""
         graph = slim_graph(self.model.graph, self.channels, keep)
         settings = self.workspace.settings
@@ -155,9 +139,9 @@ def expect_one_of(option: str, found: object, known: Sequence[object]) -> None:
         raise InputError(f"{option}: expected one of {', '.join(map(str, known))}, found {found}")
 
 
-def check_readable(images: Iterable[Path], graph: Graph, watch: Watch = unwatched) -> None:
+def check_readable(images: Iterable[Path], graph: Graph, progress: OnProgress = silent) -> None:
     """InputError that names every picture that can't be decoded; told of before work that would end there."""
-    check_pictures(tuple(images), graph.net.input.c, lambda done, total: watch(Step("pictures", done, total)))
+    check_pictures(tuple(images), graph.net.input.c, lambda done, total: progress(Progress("pictures", done, total)))
 
 
 def original_findings(job: Job, measure: Measure, device: str = "cpu") -> list[Any]:

@@ -8,15 +8,19 @@ from typing import Final
 from yoloprune.artefacts import typed
 from yoloprune.choices import MULTIPLE
 from yoloprune.errors import InputError
+from yoloprune.progress import OnProgress, Progress
 from yoloprune.prune.plan import Limits
-from yoloprune.steps.job import Step, Watch
 from yoloprune.workspace import Workspace
 
 _USUAL: Final = Limits(multiple=MULTIPLE)
 
 
 def limits_for(
-    workspace: Workspace, exclude: Collection[int] | None, multiple: int | None, min_keep: int | None, watch: Watch
+    workspace: Workspace,
+    exclude: Collection[int] | None,
+    multiple: int | None,
+    min_keep: int | None,
+    progress: OnProgress,
 ) -> Limits:
     """What is left out (None) is as the last round was cut, else as usual; what that round says is told in a line.
 
@@ -39,7 +43,7 @@ def limits_for(
         remembered.append(f"--min-keep {before.min_keep}")
     if remembered:
         number = workspace.last.number
-        watch(Step("limits", 0, 1, f"{' '.join(remembered)}, as in round {number}; the options change that"))
+        progress(Progress("limits", 0, 1, f"{' '.join(remembered)}, as in round {number}; the options change that"))
     return limits
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from yoloprune.choices import BEARABLE, NOTHING
+from yoloprune.choices import NOTHING, REFERENCE_LOSS
 from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.layers.base import Layer, Shape
@@ -19,10 +19,11 @@ from yoloprune.detect.evaluate import Points
 from yoloprune.detect.measure import load_measure, network_for_measuring
 from yoloprune.detect.overlap import NmsKind
 from yoloprune.errors import InputError
+from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.cost import Costs, flops
-from yoloprune.prune.plan import bearable
+from yoloprune.prune.plan import prunable_count
 from yoloprune.prune.sensitivity import Sensitivity, grid_counts
-from yoloprune.steps.job import Job, Step, Watch, check_readable, expect_one_of, find_data, job_of, unwatched
+from yoloprune.steps.job import Job, check_readable, expect_one_of, find_data, job_of
 from yoloprune.steps.method import Method
 from yoloprune.workspace import DEFAULT, Input, Settings, Workspace
 
@@ -80,7 +81,7 @@ def accuracy(
     points: int | None = None,
     nms: str | None = None,
     device: str = "cpu",
-    watch: Watch = unwatched,
+    progress: OnProgress = silent,
 ) -> Mapping[str, Any]:
     """A network's accuracy on the valid list, as `Measure.summary` gives it.
 
@@ -97,11 +98,11 @@ def accuracy(
     measure = load_measure(
         model.graph, file, metric=metric, letterbox=letterbox, limit=images, device=device, **options
     )
-    check_readable(measure.pictures.paths, model.graph, watch)
+    check_readable(measure.pictures.paths, model.graph, progress)
     found: list[Any] = []
     for batch in measure.run(network_for_measuring(model, device)):
         found += batch
-        watch(Step("map", len(found), len(measure.pictures)))
+        progress(Progress("map", len(found), len(measure.pictures)))
     return measure.summary(found)
 
 
@@ -124,17 +125,17 @@ def forecast(
     measure.accuracy(network)
     once = time.monotonic() - started
     plain = Method.of(None, 0, NOTHING)
-    curves = plain.cutter(job).first_curves(plain.criterion)  # any criterion: same counts
+    curves = plain.pruner(job).first_curves(plain.criterion)  # any criterion: same counts
     points = sum(len(grid_counts(curve, sparsities)) if sparsities else _TYPICAL for curve in curves)
     return Forecast(len(curves), points, len(measure.pictures), once * points)
 
 
-def gains(job: Job, sensitivity: Sensitivity, loss: float = BEARABLE) -> dict[str, float]:
+def gains(job: Job, sensitivity: Sensitivity, loss: float = REFERENCE_LOSS) -> dict[str, float]:
     """For each group, the share of the original's BFLOPs that goes if it alone is cut as far as it bears `loss`."""
     costs = _bflops(job)
     now = costs.total(job.keep)
     cuts = {
-        curve.label: curve.keep(job.channels, job.keep, bearable(sensitivity, curve, loss))
+        curve.label: curve.keep(job.channels, job.keep, prunable_count(sensitivity, curve, loss))
         for curve in sensitivity.curves
     }
     return {label: (now - costs.total(keep)) / costs.whole for label, keep in cuts.items()}
@@ -149,7 +150,7 @@ def frontier(job: Job, sensitivity: Sensitivity) -> list[tuple[float, float]]:
     for loss in [loss for loss in losses if now <= loss <= _MOST_LOST]:
         keep = job.keep
         for curve in sensitivity.curves:
-            keep = curve.keep(job.channels, keep, sensitivity.holds(curve, loss))
+            keep = curve.keep(job.channels, keep, sensitivity.prunable_within(curve, loss))
         result.append((loss, 1 - costs.total(keep) / costs.whole))
     return result
 

@@ -15,7 +15,7 @@ from yoloprune.detect.measure import fit_for
 from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError
 from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.steps.job import Job
 
@@ -86,6 +86,6 @@ class Method:
         fit = fit_for(graph, job.workspace.settings.letterbox)
         return [batch.inputs for batch in Pictures(self.paths(job), graph, fit, device)]
 
-    def cutter(self, job: Job, device: str = "cpu") -> Cutter:
+    def pruner(self, job: Job, device: str = "cpu") -> Pruner:
         """Cuts of a job's network; plain ones without pictures."""
-        return Cutter(job.model, job.channels, job.keep, lambda: self.pictures(job, device), self.compensation, device)
+        return Pruner(job.model, job.channels, job.keep, lambda: self.pictures(job, device), self.compensation, device)

@@ -12,10 +12,11 @@ from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
+from yoloprune.progress import OnProgress, Progress
 from yoloprune.prune.cost import PRICES, Price
 from yoloprune.prune.latency import Latency, Timings
 from yoloprune.readers import READERS
-from yoloprune.steps.job import Job, Step, Watch
+from yoloprune.steps.job import Job
 
 
 def check_objective(objective: str, reader: str | None) -> None:
@@ -28,7 +29,7 @@ def check_objective(objective: str, reader: str | None) -> None:
         raise InputError(f"--reader is for --objective {LATENCY}")
 
 
-def price_for(job: Job, objective: str, reader: str | None, watch: Watch) -> Price:
+def price_for(job: Job, objective: str, reader: str | None, progress: OnProgress) -> Price:
     """What the layers of the job's network cost; for time, those are timed that were not yet in this workspace."""
     graph = job.model.graph
     if objective != LATENCY:
@@ -45,7 +46,10 @@ def price_for(job: Job, objective: str, reader: str | None, watch: Watch) -> Pri
     timings = Timings(job.workspace.folder / "latency.json", f"{name}, one thread", seconds)
     return cache(
         Latency(
-            graph, job.channels, timings, lambda done, total: watch(Step("timing", done, total, f"layers in {name}"))
+            graph,
+            job.channels,
+            timings,
+            lambda done, total: progress(Progress("timing", done, total, f"layers in {name}")),
         )
     )
 

@@ -13,19 +13,20 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.errors import InputError
+from yoloprune.progress import OnProgress, Progress, silent
+from yoloprune.prune.allocate import Allocation, ThresholdAllocator, added_loss, doubt, drop_useless_pruning
 from yoloprune.prune.branches import Branch
 from yoloprune.prune.candidates import Candidate, best_for_ratio, best_for_total, carried_curves, nested
 from yoloprune.prune.certainty import cautions
-from yoloprune.prune.channels import Channels, KeepAtoms, trace
+from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.cost import Costs, Price
-from yoloprune.prune.cutter import Cutter
-from yoloprune.prune.plan import Limits, Plan, keep_atoms, loss_for_total
+from yoloprune.prune.plan import Limits, Plan, keep_mask, loss_for_total
+from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.sensitivity import ROUNDING, Sensitivity
-from yoloprune.prune.trade import Choice, Thresholds, added_loss, doubt, economical
 from yoloprune.steps.ana import analyse_job
 from yoloprune.steps.branches import branch_accuracies, everything
 from yoloprune.steps.goal import Goal
-from yoloprune.steps.job import Job, Step, Watch, job_of, unwatched
+from yoloprune.steps.job import Job, job_of
 from yoloprune.steps.limits import limits_for
 from yoloprune.steps.method import Method
 from yoloprune.steps.objective import check_objective, price_for
@@ -46,7 +47,7 @@ class Pruned:
     threshold: float
     """What each group alone was allowed to lose against the original; the most that one does by ratio or total loss."""
     channels: Channels
-    keep: KeepAtoms
+    keep: KeepMask
     """What is left, in the original's channels."""
     plan: Path
     weights: Path
@@ -82,7 +83,7 @@ def prune(
     device: str = "cpu",
     force: bool = False,
     dry_run: bool = False,
-    watch: Watch = unwatched,
+    progress: OnProgress = silent,
 ) -> Pruned:
     """Choose each group's sparsity, cut all groups together, measure, and write `plan.json` and masked weights.
 
@@ -99,7 +100,7 @@ def prune(
     _check_rule(rule, goal, drop_branches=drop_branches)
     check_objective(objective, reader)
     known = Workspace.load(workspace)
-    limits = limits_for(known, exclude, multiple, min_keep, watch)
+    limits = limits_for(known, exclude, multiple, min_keep, progress)
     job = _open_for_cut(known, force=force)
     method = Method.as_before(job, criterion, calibrate, compensation)
     _check_layers(job, limits.exclude)
@@ -108,21 +109,21 @@ def prune(
         raise InputError("lacks the original network's accuracy; run yoloprune ana", file=workspace)
     goal = goal.scaled(original.accuracy) if relative else goal
     also = [goal.threshold] if goal.threshold else []
-    sensitivity = _analysis(job, method, reuse_analysis, also, device, watch)
-    price = price_for(job, objective, reader, watch)
+    sensitivity = _analysis(job, method, reuse_analysis, also, device, progress)
+    price = price_for(job, objective, reader, progress)
     whole = Candidate(job.channels, job.keep, sensitivity, Costs(job.model.graph, job.channels, price, job.keep))
     candidates = [whole]
     if drop_branches:
-        accuracies = branch_accuracies(job, sensitivity.setup, method, device, watch)
+        accuracies = branch_accuracies(job, sensitivity.setup, method, device, progress)
         offered = {each: accuracies[each] for each in accuracies if limits.exclude.isdisjoint(each.inside)}
         candidates = _with_branches_gone(whole, job.model.graph, price, offered, goal.threshold)
-    cuts, choice = _chosen(job, candidates, goal, limits, rule, partial(method.cutter, device=device), watch)
-    watch(Step("prune", 0, 1, "refitting and measuring"))
-    cut = cuts.at(choice)
+    cuts, allocation = _chosen(job, candidates, goal, limits, rule, partial(method.pruner, device=device), progress)
+    progress(Progress("prune", 0, 1, "refitting and measuring"))
+    cut = cuts.at(allocation)
     if cut.keep.sum() == job.keep.sum() and cuts.job.channels.branches == job.channels.branches:
         raise _nothing_goes(goal, 1 - cuts.candidate.costs.total(job.keep) / cuts.candidate.costs.whole, limits)
     chosen_by = {
-        "threshold": _largest(cuts.candidate.sensitivity, choice) if goal.threshold is None else goal.threshold,
+        "threshold": _largest(cuts.candidate.sensitivity, allocation) if goal.threshold is None else goal.threshold,
         "ratio": ratio,
         "total_loss": total_loss,
         "rule": rule,
@@ -133,7 +134,7 @@ def prune(
         **vars(method),
     }
     pruned = _written(cuts.job, cut, chosen_by, original, _before(job, original, sensitivity), dry_run=dry_run)
-    watch(Step("prune", 1, 1))
+    progress(Progress("prune", 1, 1))
     return replace(pruned, cautions=cautions(sensitivity, [goal.loss] if goal.loss else []))
 
 
@@ -157,35 +158,35 @@ def _chosen(
     goal: Goal,
     limits: Limits,
     rule: str,
-    cutter: Callable[[Job], Cutter],
-    watch: Watch,
-) -> tuple[_Cuts, Choice]:
-    """The candidate that meets the goal best, ready to be cut, and how many atoms of each of its groups go."""
-    choice: Choice
+    pruner: Callable[[Job], Pruner],
+    progress: OnProgress,
+) -> tuple[_Cuts, Allocation]:
+    """The candidate that meets the goal best, ready to be cut, and how many units of each of its groups go."""
+    allocation: Allocation
     if goal.threshold is not None:
         (best,) = candidates
-        choice = Thresholds(best.sensitivity, best.channels, limits, best.costs, rule).at(goal.threshold)
+        allocation = ThresholdAllocator(best.sensitivity, best.channels, limits, best.costs, rule).at(goal.threshold)
     elif goal.ratio is not None:
-        best, choice = best_for_ratio(candidates, limits, rule, goal.ratio)
+        best, allocation = best_for_ratio(candidates, limits, rule, goal.ratio)
     else:
         assert goal.total_loss is not None
-        best, way = best_for_total(candidates, limits, rule, goal.total_loss)
+        best, allocator = best_for_total(candidates, limits, rule, goal.total_loss)
     best_job = replace(job, channels=best.channels, keep=best.keep)
-    cuts = _Cuts(best_job, best, limits, cutter(best_job))
+    cuts = _Cuts(best_job, best, limits, pruner(best_job))
     if goal.total_loss is not None:
         original = job.workspace.original
         assert original is not None  # as prune has asked
 
         def joint_loss(trial: float) -> float:
-            watch(Step("prune", 0, 1, f"all together at {trial:.4f}"))
-            return original.accuracy - cuts.at(way.at(trial)).accuracy
+            progress(Progress("prune", 0, 1, f"all together at {trial:.4f}"))
+            return original.accuracy - cuts.at(allocator.at(trial)).accuracy
 
-        loss = loss_for_total(joint_loss, goal.total_loss, way.most())
+        loss = loss_for_total(joint_loss, goal.total_loss, allocator.most())
         if loss is None:
             lost = f"loses at most {goal.total_loss:g} in all"
             raise NothingGoesError(f"no cut was found that {lost}{limits.advice}")
-        choice = way.at(loss)
-    return cuts, choice
+        allocation = allocator.at(loss)
+    return cuts, allocation
 
 
 def _written(
@@ -229,7 +230,9 @@ def _check_layers(job: Job, exclude: Collection[int]) -> None:
             raise InputError(f"--exclude: layer {layer} makes no prunable channels (expected some of {listed})")
 
 
-def _analysis(job: Job, method: Method, reuse: bool, also: Sequence[float], device: str, watch: Watch) -> Sensitivity:
+def _analysis(
+    job: Job, method: Method, reuse: bool, also: Sequence[float], device: str, progress: OnProgress
+) -> Sensitivity:
     """The round's own curves, measured as far as they are missing; or the newest of the rounds before."""
     rounds = range(job.next_round - 1, 0, -1) if reuse else ()
     for number in rounds:
@@ -240,7 +243,7 @@ def _analysis(job: Job, method: Method, reuse: bool, also: Sequence[float], devi
             before = plan.channels(job.model.graph) if plan else trace(job.model.graph)
             earlier.check_groups(before, plan.keep(before) if plan else before.all_kept(), file)
             return replace(earlier, curves=carried_curves(earlier, before, job.channels))
-    return analyse_job(job, method, also=also, device=device, watch=watch)
+    return analyse_job(job, method, also=also, device=device, progress=progress)
 
 
 def _with_branches_gone(
@@ -259,7 +262,7 @@ def _with_branches_gone(
 class _Cut:
     """All groups cut together."""
 
-    keep: KeepAtoms
+    keep: KeepMask
     model: Model
     accuracy: float
 
@@ -267,29 +270,29 @@ class _Cut:
 class _Cuts:
     """Joint cuts, each refitted and measured once."""
 
-    def __init__(self, job: Job, candidate: Candidate, limits: Limits, cutter: Cutter) -> None:
+    def __init__(self, job: Job, candidate: Candidate, limits: Limits, pruner: Pruner) -> None:
         self.job, self.candidate, self.limits = job, candidate, limits
-        self.cutter = replace(cutter, keep=everything(job), pictures=lambda: cutter.batches)
+        self.pruner = replace(pruner, keep=everything(job), pictures=lambda: pruner.batches)
         self._measured: dict[bytes, _Cut] = {}
 
-    def at(self, choice: Choice) -> _Cut:
-        """The cut of a choice, less what saves nothing; the network as it is where nothing goes."""
+    def at(self, allocation: Allocation) -> _Cut:
+        """The cut of a allocation, less what saves nothing; the network as it is where nothing goes."""
         sensitivity, channels = self.candidate.sensitivity, self.job.channels
-        useful = economical(sensitivity, channels, self.limits, self.candidate.costs, choice)
-        keep = keep_atoms(sensitivity, channels, useful) & self.job.keep
+        useful = drop_useless_pruning(sensitivity, channels, self.limits, self.candidate.costs, allocation)
+        keep = keep_mask(sensitivity, channels, useful) & self.job.keep
         known = self._measured.get(keep.tobytes())
         if known is None:
-            model = self.cutter.together(keep)
-            known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.cutter.device)))
+            model = self.pruner.together(keep)
+            known = _Cut(keep, model, self._measure.accuracy(network_for_measuring(model, self.pruner.device)))
             self._measured[keep.tobytes()] = known
         return known
 
     @cached_property
     def _measure(self) -> Measure:
-        return self.job.measure(str(self.cutter.device))
+        return self.job.measure(str(self.pruner.device))
 
 
-def _largest(sensitivity: Sensitivity, choice: Choice) -> float:
+def _largest(sensitivity: Sensitivity, allocation: Allocation) -> float:
     """The most that one of the groups loses against the original, as its curve has it."""
-    added = (float(added_loss(sensitivity, curve, [choice[curve.label]])[0]) for curve in sensitivity.curves)
+    added = (float(added_loss(sensitivity, curve, [allocation[curve.label]])[0]) for curve in sensitivity.curves)
     return sensitivity.baseline - sensitivity.start + max(added, default=0.0)

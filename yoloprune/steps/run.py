@@ -10,11 +10,12 @@ from typing import Any
 from yoloprune.artefacts import ready
 from yoloprune.choices import CALIBRATE, EPOCHS, REFIT
 from yoloprune.errors import InputError
+from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.sensitivity import ROUNDING
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import check_epochs, finetune
 from yoloprune.steps.goal import check_loss
-from yoloprune.steps.job import Step, Watch, check_readable, original_figures, original_findings, start_job, unwatched
+from yoloprune.steps.job import check_readable, original_figures, original_findings, start_job
 from yoloprune.steps.limits import limits_for
 from yoloprune.steps.method import Method
 from yoloprune.steps.objective import check_objective
@@ -67,7 +68,7 @@ def run(
     seed: int = 0,
     workers: int = 2,
     force: bool = False,
-    watch: Watch = unwatched,
+    progress: OnProgress = silent,
 ) -> RunResult:
     """ana, then `rounds` times prune and finetune, then export to `out`.
 
@@ -83,7 +84,7 @@ def run(
     targets(job, out, force=force)  # refused now, not after hours
     ready(out)
     check_readable(
-        train_images(job.data, job.model.graph).images, job.model.graph, watch
+        train_images(job.data, job.model.graph).images, job.model.graph, progress
     )  # now, not after the analysis
     if job.workspace.original is None:
         measure = job.measure(device)
@@ -93,17 +94,17 @@ def run(
         "objective": objective,
         "reader": reader,
         "drop_branches": drop_branches,
-        **limits_for(known, exclude, multiple, min_keep, watch).as_dict(),
+        **limits_for(known, exclude, multiple, min_keep, progress).as_dict(),
         **vars(Method.of(criterion, calibrate, compensation)),
     }
     _check_same(known, how)
     refused: NothingGoesError | None = None
     cautions: dict[str, None] = {}
     for number, share in enumerate(thresholds, start=1):
-        watch(Step("round", number, rounds))
+        progress(Progress("round", number, rounds))
         if not _reached(Workspace.load(workspace), number, share, relative=relative):
             try:
-                cut = prune(share, relative=relative, **how, workspace=workspace, device=device, watch=watch)
+                cut = prune(share, relative=relative, **how, workspace=workspace, device=device, progress=progress)
             except NothingGoesError as error:
                 refused = error  # a later round may lose more
                 continue
@@ -117,7 +118,7 @@ def run(
                 device=device,
                 seed=seed,
                 workers=workers,
-                watch=watch,
+                progress=progress,
             )
     if refused and not Workspace.load(workspace).rounds:
         raise refused

@@ -14,7 +14,8 @@ from yoloprune.darknet.pretrained import read_pretrained
 from yoloprune.darknet.weights import Header
 from yoloprune.detect.measure import load_measure
 from yoloprune.errors import InputError
-from yoloprune.steps.job import Step, Watch, check_readable, figures_of, find_data, unwatched
+from yoloprune.progress import OnProgress, Progress, silent
+from yoloprune.steps.job import check_readable, figures_of, find_data
 from yoloprune.steps.training import announce, follower, measured_by, mixed_precision, train_images, warn_of_no_gain
 from yoloprune.train.loop import CHART, CHECKPOINT, LOG, train
 from yoloprune.train.processes import joined
@@ -64,7 +65,7 @@ def train_network(
     workers: int = 2,
     force: bool = False,
     dry_run: bool = False,
-    watch: Watch = unwatched,
+    progress: OnProgress = silent,
 ) -> TrainedNetwork:
     """Train as [net] says, for `iterations` updates, 0: its max_batches, and write best and last weights to `out`.
 
@@ -99,7 +100,7 @@ def train_network(
         recipe = replace(recipe, evaluate_start=taken == len(graph.layers))
     learnt = train_images(known, graph)
     measure = load_measure(graph, known, metric=metric, letterbox=letterbox, limit=images, device=device)
-    check_readable([*learnt.images, *measure.pictures.paths], graph, watch)
+    check_readable([*learnt.images, *measure.pictures.paths], graph, progress)
     files = (best, last, out / LOG, out / CHART)
     if dry_run:
         return TrainedNetwork(None, *files, 0, recipe.iterations, taken)
@@ -107,9 +108,11 @@ def train_network(
     if force and not rank_of():
         for file in (best, last, out / CHECKPOINT):
             file.unlink(missing_ok=True)
-    announce(watch, graph, recipe, device)
+    announce(progress, graph, recipe, device)
     start = f"the first {taken} of {len(graph.layers)} layers from {pretrained}" if pretrained else "from scratch"
-    watch(Step("train", 0, recipe.iterations, f"{recipe.iterations} iterations of {recipe.images} pictures, {start}"))
+    progress(
+        Progress("train", 0, recipe.iterations, f"{recipe.iterations} iterations of {recipe.images} pictures, {start}")
+    )
     model = Model(graph, weights)
     with joined(device) as place:
         trained = train(
@@ -123,7 +126,7 @@ def train_network(
             resume=True,
             device=place,
             workers=workers,
-            progress=follower(watch, "train"),
+            progress=follower(progress, "train"),
         )
     if rank_of():
         return TrainedNetwork(None, *files, 0, recipe.iterations, taken)

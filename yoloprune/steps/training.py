@@ -10,9 +10,9 @@ from yoloprune.darknet.data import ClassSplit, DataFile, Split, load_classes, lo
 from yoloprune.darknet.model import Graph
 from yoloprune.detect.measure import Measure
 from yoloprune.errors import warn
-from yoloprune.steps.job import Step, Watch
+from yoloprune.progress import OnProgress, Progress
 from yoloprune.train.loop import Trained
-from yoloprune.train.progress import Progress
+from yoloprune.train.progress import TrainingProgress
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.unsupported import unsupported
 
@@ -37,24 +37,24 @@ def mixed_precision(device: str, asked: bool) -> bool:
     return asked or (device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def announce(watch: Watch, graph: Graph, recipe: Recipe, device: str) -> None:
+def announce(progress: OnProgress, graph: Graph, recipe: Recipe, device: str) -> None:
     """Say in one line what was asked for, or is usual, and does not come."""
     left_out = unsupported(graph)
     if device.startswith("cuda") and not recipe.bfloat16:
         left_out.append("this GPU has no bfloat16: layers compute in float32")
     if left_out:
-        watch(Step("left out", 0, 1, "; ".join(left_out)))
+        progress(Progress("left out", 0, 1, "; ".join(left_out)))
 
 
-def follower(watch: Watch, stage: str) -> Callable[[Progress], None]:
+def follower(progress: OnProgress, stage: str) -> Callable[[TrainingProgress], None]:
     """Tells of every update: loss, its average, rate, best accuracy, images a second, time left."""
 
-    def tell(now: Progress) -> None:
+    def tell(now: TrainingProgress) -> None:
         record = now.record
         best = "" if now.best is None else f", best {now.best:.4f}"
         speed = f"{now.images_per_second:.0f} images/s, {_duration(now.seconds_left)} left"
         text = f"loss {record.loss:.3f}, avg {record.average:.3f}, rate {record.rate:.2g}{best}, {speed}"
-        watch(Step(stage, record.iteration, now.iterations, text))
+        progress(Progress(stage, record.iteration, now.iterations, text))
 
     return tell
 

@@ -73,7 +73,7 @@ def verify(
     refused: dict[str, str] = {}
 
     def compare(name: str, outputs_a: Mapping[int, Floats], outputs_b: Mapping[int, Floats]) -> None:
-        pairs = [(outputs_a[i], outputs_b[j]) for i, j in zip(a.graph.entering, b.graph.entering, strict=True)]
+        pairs = [(outputs_a[i], outputs_b[j]) for i, j in zip(a.graph.head_inputs, b.graph.head_inputs, strict=True)]
         diffs = [(_difference(x, y), float(np.abs(x).max())) for x, y in pairs]
         absolute[name] = max(diff for diff, _ in diffs)
         relative[name] = max(diff / max(largest, 1e-30) for diff, largest in diffs)
@@ -101,13 +101,13 @@ def verify(
 
 
 def _theirs(reader: Reader, inputs: Floats, model: Model, cfg: Path, weights: Path) -> dict[int, Floats]:
-    outputs = reader.head_inputs(cfg, weights, inputs, [layer + 1 for layer in model.graph.entering])
+    outputs = reader.head_inputs(cfg, weights, inputs, [layer + 1 for layer in model.graph.head_inputs])
     return {head - 1: output for head, output in outputs.items()}
 
 
 def _ours(model: Model, inputs: Floats) -> dict[int, Floats]:
     with torch.inference_mode():
-        outputs = build(model)(torch.from_numpy(inputs), want=model.graph.entering)
+        outputs = build(model)(torch.from_numpy(inputs), want=model.graph.head_inputs)
     return {layer: output.numpy() for layer, output in outputs.items()}
 
 

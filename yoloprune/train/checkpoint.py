@@ -15,9 +15,9 @@ from yoloprune.artefacts import atomic_path
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Model
 from yoloprune.errors import InputError
-from yoloprune.train.held import Masks
-from yoloprune.train.lesson import Lesson
+from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.samples import Samples
+from yoloprune.train.supervision import Supervision
 
 _VERSION = 3
 
@@ -66,16 +66,16 @@ def kept(value: Any) -> Any:
     return [kept(each) for each in value] if isinstance(value, list) else value
 
 
-def fingerprint(model: Model, samples: Samples, masks: Masks | None, lesson: Lesson, measured: str) -> str:
+def fingerprint(model: Model, samples: Samples, masks: Mask | None, supervision: Supervision, measured: str) -> str:
     """Hash of all that decides the result: a checkpoint goes on only with the same. measured: see `loop.train`."""
     digest = hashlib.sha256()
     digest.update("".join(model.graph.cfg.lines).encode("utf-8", "surrogateescape"))
     digest.update(weights_file.dump(model.weights, model.graph.layers))
     recipe = replace(samples.recipe, frozen=frozenset())  # a set has no order of its own
     digest.update(repr((model.graph.dialect, recipe, sorted(samples.recipe.frozen), samples.seed)).encode())
-    digest.update(repr((lesson.labels, measured)).encode())
-    if lesson.teacher:
-        digest.update(weights_file.dump(lesson.teacher.weights, lesson.teacher.graph.layers))
+    digest.update(repr((supervision.labels, measured)).encode())
+    if supervision.teacher:
+        digest.update(weights_file.dump(supervision.teacher.weights, supervision.teacher.graph.layers))
     for part in samples.learnt():
         digest.update(part)
     for mask in masks or ():

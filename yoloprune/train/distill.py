@@ -21,15 +21,15 @@ from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.layers.head import DetectionHead, Head, Logistic, Softmax
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
-from yoloprune.train.held import Masks
 from yoloprune.train.losses import inject
+from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.sized import Sized
 
 
 class Teacher:
     """The network that teaches, with the same layers as the one that learns."""
 
-    def __init__(self, model: Model, masks: Masks | None, device: torch.device) -> None:
+    def __init__(self, model: Model, masks: Mask | None, device: torch.device) -> None:
         network = build(model, device).requires_grad_(False)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
         self._sized = Sized(network)
@@ -57,7 +57,7 @@ class Teacher:
         return costs
 
 
-def _reading_pruned(model: Model, masks: Masks | None, device: torch.device) -> dict[int, Tensor]:
+def _reading_pruned(model: Model, masks: Mask | None, device: torch.device) -> dict[int, Tensor]:
     """For each layer of which some, and not all, weights of a filter that stays are held: its filters that stay [N]."""
     found = {}
     for layer, mask in zip(model.graph.layers, masks or (), strict=False):

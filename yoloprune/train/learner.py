@@ -17,13 +17,13 @@ from yoloprune.train.average import Average
 from yoloprune.train.batches import network_input
 from yoloprune.train.checkpoint import Snapshot, kept
 from yoloprune.train.distill import Teacher
-from yoloprune.train.held import Held, Masks
-from yoloprune.train.lesson import Lesson
+from yoloprune.train.mask_enforcer import Mask, MaskEnforcer
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.processes import Processes, Statistics
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.sized import Sized
-from yoloprune.train.step import Objective, finite, not_finite
+from yoloprune.train.supervision import Supervision
+from yoloprune.train.training_loss import TrainingLoss, finite, not_finite
 
 
 class Learner:
@@ -34,20 +34,20 @@ class Learner:
         model: Model,
         recipe: Recipe,
         seed: int,
-        masks: Masks | None,
-        lesson: Lesson,
+        masks: Mask | None,
+        supervision: Supervision,
         device: torch.device,
         processes: Processes,
     ) -> None:
         self._model, self._recipe, self._seed, self.device, self._processes = model, recipe, seed, device, processes
-        self._objective = Objective.of(model.graph)
-        self._labels = lesson.labels
-        self._teacher = Teacher(lesson.teacher, masks, device) if lesson.teacher else None
+        self._objective = TrainingLoss.of(model.graph)
+        self._labels = supervision.labels
+        self._teacher = Teacher(supervision.teacher, masks, device) if supervision.teacher else None
         self._network = Network(model.graph)
         self._network.set_weights(model.weights)
         self._network.to(device)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
-        self._held = Held(self._network, masks)
+        self._held = MaskEnforcer(self._network, masks)
         self._held.restore()
         self._optimizer = Optimizer(self._network, recipe)
         self._prepare()
@@ -94,14 +94,14 @@ class Learner:
         """
         self._optimizer.zero_grad()
         loss, inputs = self._gradients(parts, iteration)
-        value = float(self._processes.total(loss.clone())) / self._recipe.images
+        value = float(self._processes.all_reduce(loss.clone())) / self._recipe.images
         if not math.isfinite(value):
             where = "pictures of another process" if loss.isfinite() else self._end_of_numbers(inputs)
             return value, f"the loss is {value}, first in {where}"
         self._held.silence()
         self._optimizer.step(iteration, rate)
         self._held.restore()
-        if self._processes.total((~finite(self._network)).float()):
+        if self._processes.all_reduce((~finite(self._network)).float()):
             return value, f"weights are no numbers after the update, first in {self._end_of_numbers(inputs)}"
         if self._average:
             self._average.follow(self._network, iteration)

@@ -23,14 +23,14 @@ from yoloprune.train import checkpoint
 from yoloprune.train.batches import batches
 from yoloprune.train.chart import plot_training
 from yoloprune.train.checkpoint import Snapshot, State, kept
-from yoloprune.train.held import Masks
 from yoloprune.train.interrupt import uninterrupted
 from yoloprune.train.learner import Learner
-from yoloprune.train.lesson import Lesson
+from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.processes import Processes
-from yoloprune.train.progress import Progress, Record, records_of, stale, write_log
+from yoloprune.train.progress import Record, TrainingProgress, records_of, stale, write_log
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.samples import Samples
+from yoloprune.train.supervision import Supervision
 
 CHECKPOINT = "last.pt"
 LOG = "log.csv"
@@ -40,7 +40,7 @@ ROLLBACKS = 3
 _BLOWN_UP = 10.0
 """A state whose averaged loss is more than so many times that of the last good one is none to go back to."""
 _CACHE_BYTES = 1 << 30
-_LABELS = Lesson()
+_LABELS = Supervision()
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def train(
     *,
     folder: Path,
     seed: int,
-    masks: Masks | None = None,
-    lesson: Lesson = _LABELS,
+    masks: Mask | None = None,
+    supervision: Supervision = _LABELS,
     evaluate: Callable[[Network], float] | None = None,
     measured: str = "",
     start: float | None = None,
@@ -74,13 +74,13 @@ def train(
     device: str = "cpu",
     workers: int = 2,
     cache_bytes: int = _CACHE_BYTES,
-    progress: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> Trained:
     """Train a network by `recipe`; `folder` receives the checkpoint last.pt, log.csv and chart.png.
 
-    masks: values that stay as `TensorSpec.masked` says, exactly and all the time. lesson: who teaches. evaluate: higher
-    is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. measured: what
-    `evaluate` measures, and on what; figures of one run are compared, so a checkpoint goes on only with the same.
+    masks: values that stay as `TensorSpec.masked` says, exactly and all the time. supervision: who teaches. evaluate:
+    higher is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. measured:
+    what `evaluate` measures, and on what; figures of one run are compared, so a checkpoint goes on only with the same.
     start: what `evaluate` gives for the weights to begin with, if that is known; they are the best until others are.
     resume: go on from the checkpoint in `folder` if there is one, else it is replaced; on a CPU the result is then, bit
     for bit, that of an undisturbed run. workers: processes that prepare pictures; they change nothing but the speed.
@@ -101,8 +101,8 @@ def train(
     processes = Processes()
     recipe = recipe.for_processes(processes.count)
     samples = Samples.of(images, model.graph, recipe, seed, cache_bytes)
-    learner = Learner(model, recipe, seed, masks, lesson, torch.device(device), processes)
-    fingerprint = checkpoint.fingerprint(model, samples, masks, lesson, measured)
+    learner = Learner(model, recipe, seed, masks, supervision, torch.device(device), processes)
+    fingerprint = checkpoint.fingerprint(model, samples, masks, supervision, measured)
     run = _Run(model, learner, samples, folder, evaluate, fingerprint, progress, processes)
     run.begin(resume, start)
     # Dropout draws from torch's own generator: it is seeded at each mini-batch, and given back as it was.
@@ -122,7 +122,7 @@ def train(
             raise
     run.save()
     run.draw()
-    processes.wait()
+    processes.barrier()
     return run.result()
 
 
@@ -137,7 +137,7 @@ class _Run:
         folder: Path,
         evaluate: Callable[[Network], float] | None,
         fingerprint: str,
-        progress: Callable[[Progress], None],
+        progress: Callable[[TrainingProgress], None],
         processes: Processes,
     ) -> None:
         self.model, self.learner, self.samples, self.recipe = model, learner, samples, samples.recipe
@@ -156,7 +156,7 @@ class _Run:
         patience = self.recipe.patience
         if self.state.iteration >= self.recipe.iterations:
             return True
-        return patience > 0 and self.processes.agreed(self.stale >= patience)
+        return patience > 0 and self.processes.broadcast(self.stale >= patience)
 
     def places(self) -> range:
         """Where this process's mini-batches of the updates to come begin."""
@@ -167,7 +167,7 @@ class _Run:
     def begin(self, resume: bool, start: float | None) -> None:
         """From the checkpoint if it is wanted and there is one; else write one, which shows that the folder works."""
         path = self.folder / CHECKPOINT
-        if self.processes.agreed(resume and path.exists()):
+        if self.processes.broadcast(resume and path.exists()):
             self.state = checkpoint.read(path, self.state.run)
             self.learner.load(self.state)
             self.good = Snapshot(**self.state.good) if self.state.good else self._snapshot()
@@ -195,7 +195,7 @@ class _Run:
         state.iteration = iteration
         if before:  # was good, as the update from there shows
             known = float(history[max(self.good.iteration, 1) - 1, 2])
-            if self.processes.agreed(average <= _BLOWN_UP * known):
+            if self.processes.broadcast(average <= _BLOWN_UP * known):
                 self.good = before
         self.seconds += time.perf_counter() - begun
         self.images += self.recipe.images
@@ -241,7 +241,7 @@ class _Run:
             self.reported = state.iteration
             speed = self.images / self.seconds
             left = (recipe.iterations - state.iteration) * recipe.images / speed
-            self.progress(Progress(self._records(-1)[0], recipe.iterations, speed, left, state.best_metric))
+            self.progress(TrainingProgress(self._records(-1)[0], recipe.iterations, speed, left, state.best_metric))
             if state.iteration % recipe.checkpoint_every == 0:
                 self.save()
 

@@ -84,13 +84,13 @@ class Processes:
         quiet: AbstractContextManager[None] = module.no_sync()
         return quiet
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce(self, value: Tensor) -> Tensor:
         """Sum over the processes."""
         if self.count > 1:
             dist.all_reduce(value)
         return value
 
-    def agreed(self, answer: bool) -> bool:
+    def broadcast(self, answer: bool) -> bool:
         """What the first process says."""
         if self.count == 1:
             return answer
@@ -98,7 +98,7 @@ class Processes:
         dist.broadcast(flag, 0)
         return bool(flag.item())
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all are here."""
         if self.count > 1:
             dist.barrier()
@@ -138,7 +138,7 @@ class Statistics:
             return
         count, rank = self._processes.count, self._processes.rank
         own = torch.cat(self._buffers) - self._kept * self._before
-        moved = self._processes.total(own * self._kept ** (count - 1 - rank))
+        moved = self._processes.all_reduce(own * self._kept ** (count - 1 - rank))
         after = self._kept**count * self._before + moved
         for tensor, values in zip(
             self._buffers, torch.split(after, [len(each) for each in self._buffers]), strict=True

@@ -32,7 +32,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """An update and how fast they come."""
 
     record: Record

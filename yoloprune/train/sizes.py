@@ -9,7 +9,7 @@ import numpy as np
 
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.layers.base import Shape
-from yoloprune.darknet.model import Graph, understand
+from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.errors import InputError
 
 _EVERY = 10
@@ -95,7 +95,7 @@ def resized(graph: Graph, size: Shape) -> Graph:
     if size == graph.net.input:
         return graph
     keys = {"width": str(size.w), "height": str(size.h)}
-    changed = understand(cfg_file.edit(graph.cfg, {0: keys}), graph.dialect)
+    changed = build_graph(cfg_file.edit(graph.cfg, {0: keys}), graph.dialect)
     for layer, other in zip(graph.layers, changed.layers, strict=True):
         if layer.tensors() != other.tensors():
             raise InputError(

@@ -17,7 +17,7 @@ from yoloprune.darknet.compat import READERS, check
 from yoloprune.darknet.compat.adapt import adapted
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.fold import folded
-from yoloprune.darknet.model import Model, understand
+from yoloprune.darknet.model import Model, build_graph
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 from yoloprune.readers import libdarknet, opencv
@@ -155,7 +155,7 @@ def test_every_habit_for_every_reader() -> None:
     before = graph_of(HABITS)
     for reader in READERS.values():
         cfg = adapted(before.cfg, reader)
-        assert understand(cfg, ALEXEYAB).layers == before.layers
+        assert build_graph(cfg, ALEXEYAB).layers == before.layers
         assert {each.severity for each in check(cfg, [reader])} <= {"note", "ignored"}
     assert adapted_text(HABITS, "hank-ai") == (
         "[net]\nwidth=32\nheight=32\nchannels=3\nlearning_rate=0.001\npolicy=poly\n# was=2\n# bare\n"
@@ -205,7 +205,7 @@ def test_stock_cfgs(stock_cfg: Callable[[str], Path], name: str) -> None:
             continue
         assert not [each for each in check(written, [reader]) if each.severity in ("break", "differs")]
         if name != "resnet50":  # which only pjreddie's dialect understands
-            assert understand(written, ALEXEYAB).layers == understand(cfg, ALEXEYAB).layers
+            assert build_graph(written, ALEXEYAB).layers == build_graph(cfg, ALEXEYAB).layers
     expected = {"yolov4-tiny": {"pjreddie"}, "resnet50": {"alexeyab", "hank-ai", "opencv"}}
     mish = {"yolov4-csp-swish": {"pjreddie"}, "cd53paspp-gamma": {"pjreddie"}}
     assert refused == (expected | mish).get(name, set())

@@ -17,7 +17,7 @@ from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.compat import CONVERTERS, READERS, WeightsFile, check, reader_named
 from yoloprune.darknet.compat.adapt import adapted
 from yoloprune.darknet.dialect import ALEXEYAB
-from yoloprune.darknet.model import understand
+from yoloprune.darknet.model import build_graph
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 
@@ -299,7 +299,7 @@ def test_stock_cfgs(stock_cfg: Callable[[str], Path], name: str, takers: set[str
             refusals.append(str(error))
             continue
         taken.add(reader.name)
-        assert understand(written, ALEXEYAB).layers == understand(cfg, ALEXEYAB).layers
+        assert build_graph(written, ALEXEYAB).layers == build_graph(cfg, ALEXEYAB).layers
         assert {each.severity for each in check(written, [reader])} <= {"note", "ignored"}
     assert taken == takers
     assert all("can't be written for" in refusal for refusal in refusals)
@@ -338,7 +338,7 @@ def test_what_converters_want_is_written() -> None:
     text = HABITS + (deep(16) + head() + "[route]\nlayers=-4\n" + head()).replace("scale_x_y=1.0\n", "", 1)
     for reader in (TRT, TORCH):
         written = adapted(cfg_file.parse(text.encode()), reader_named(reader))
-        assert understand(written, ALEXEYAB).layers == graph_of(text).layers
+        assert build_graph(written, ALEXEYAB).layers == graph_of(text).layers
         plain = cfg_file.dump(written).decode()
         assert "[convolutional]\nfilters=16\nsize=3\n# one\npadding=1\nstride=2\nactivation=leaky\npad=1\n" in plain
         assert "pad=1\nsize=3\nactivation=leaky\nstride=1\n" in plain

@@ -15,7 +15,7 @@ from yoloprune.darknet.cnumbers import atoi
 from yoloprune.darknet.compat.facts import Reader, full_name, number
 from yoloprune.darknet.dialect import DIALECTS, Dialect
 from yoloprune.darknet.layers.base import Layer, Shape
-from yoloprune.darknet.model import Graph, understand
+from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.darknet.net import Net
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
@@ -216,14 +216,14 @@ def _beginning(cfg: Cfg, dialect: Dialect) -> tuple[Graph | None, str | None]:
     What a section means depends on those before it only, so the place can be searched by halves.
     """
     try:
-        return understand(cfg, dialect), None
+        return build_graph(cfg, dialect), None
     except InputError as error:
         refusal = str(error)
     graph, low, high = None, 1, len(cfg.sections)
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            graph, low = understand(replace(cfg, sections=cfg.sections[:middle]), dialect), middle
+            graph, low = build_graph(replace(cfg, sections=cfg.sections[:middle]), dialect), middle
         except InputError:
             high = middle
     return graph, refusal

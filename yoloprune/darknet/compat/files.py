@@ -15,7 +15,7 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.compat.base import FileRule, Node, Remark, Subject, WeightsFile
 from yoloprune.darknet.compat.facts import Reader
 from yoloprune.darknet.layers.base import TensorSpec
-from yoloprune.darknet.model import Graph, understand
+from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.errors import InputError
 
 _HEADS: Final = ("yolo", "region")
@@ -208,7 +208,7 @@ def _as_read(reader: Reader, subject: Subject) -> Graph | None:
                 activations[number] = {"activation": "relu"}  # arrays don't depend on it
     try:
         cfg = cfg_file.without(cfg_file.edit(subject.cfg, activations), unread)
-        return understand(cfg, reader.dialect)
+        return build_graph(cfg, reader.dialect)
     except InputError:
         return None
 

@@ -137,7 +137,7 @@ ALEXEYAB: Final = _keys(
         "normalization": "alpha beta kappa size",
         "batchnorm": "",
         "reorg": "stride reverse",
-        "implicit": "mean std filters atoms",
+        "implicit": "mean std filters units",
         "empty": "",
     },
 )

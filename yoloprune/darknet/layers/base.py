@@ -102,7 +102,7 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Narrowed:
+class Slices:
     """What is left of a layer when channels go."""
 
     values: Mapping[str, int] = field(default_factory=dict)
@@ -111,13 +111,13 @@ class Narrowed:
     """For each tensor, per axis, which entries stay (None: all)."""
 
 
-class ChannelBook(Protocol):
-    """Where a layer's channel rule writes down what it knows (prune/channels.py holds the book)."""
+class ChannelGraph(Protocol):
+    """Where a layer's channel rule writes down what it knows (prune/channels.py holds the graph)."""
 
     def new(self, count: int, producer: int) -> Ids:
         """`count` fresh ids made by layer `producer`."""
 
-    def tie(self, *ids: Ids) -> None:
+    def couple(self, *ids: Ids) -> None:
         """Channels at the same position of these arrays live and die together."""
 
     def freeze(self, ids: Ids) -> None:
@@ -204,13 +204,13 @@ class Layer(ABC):
         """Of a result: what its answers are ranked by; of a classifier its classes, [B,C,H,W] -> [B,K]."""
         return output.flatten(1)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Ids of the output channels, given those of each source. Here: they pass through."""
         return inputs[0]
 
-    def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
+    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
         """What is left when these channels of each source and of the output stay. Here: nothing changes."""
-        return Narrowed()
+        return Slices()
 
     def hazard(self, in_shapes: Mapping[int, Shape]) -> str | None:
         """Why a stock reader would compute garbage here although the section is legal, if so.
@@ -336,11 +336,11 @@ def single(context: Context) -> dict[str, Any]:
     }
 
 
-def freeze(book: ChannelBook, ids: Ids, made: Ids | None = None) -> Ids:
+def freeze(graph: ChannelGraph, ids: Ids, made: Ids | None = None) -> Ids:
     """All of these must stay, and what is made of them (here: what is given back)."""
     made = ids if made is None else made
-    book.freeze(ids)
-    book.freeze(made)
+    graph.freeze(ids)
+    graph.freeze(made)
     return made
 
 
@@ -353,13 +353,13 @@ def same_size(options: Options, shapes: Sequence[Shape]) -> None:
 
 __all__ = [
     "REGISTRY",
-    "ChannelBook",
+    "ChannelGraph",
     "Context",
     "Ids",
     "Keep",
     "Layer",
-    "Narrowed",
     "Shape",
+    "Slices",
     "Storage",
     "TensorSpec",
     "Vector",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Self
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, TensorSpec, freeze, register, single
+from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, Layer, Shape, TensorSpec, freeze, register, single
 from yoloprune.darknet.layers.specs import convolution_specs
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
@@ -36,9 +36,9 @@ class Carried(Layer):
         """InputError."""
         raise InputError(f"{self}: networks with this section are read and written, but can't be run")
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """None is taken away on either side."""
-        return freeze(book, inputs[0], book.new(self.made.c, self.index))
+        return freeze(graph, inputs[0], graph.new(self.made.c, self.index))
 
     def described(self) -> Mapping[str, Any]:
         """filters."""

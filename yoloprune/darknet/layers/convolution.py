@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.activations import ACTIVATIONS, MIXING, NOT_IN_CONNECTED, read_activation
 from yoloprune.darknet.layers.base import (
-    ChannelBook,
+    ChannelGraph,
     Context,
     Ids,
     Keep,
     Layer,
-    Narrowed,
     Shape,
+    Slices,
     TensorSpec,
     add_tensors,
     register,
@@ -178,27 +178,27 @@ class Convolutional(Layer):
         """Each input channel makes its own outputs."""
         return self.groups > 1 and self.groups == self.source_shapes[0].c
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """New ids. Depthwise: an input and its outputs are one; grouped: ties keep the groups equal."""
         ids = inputs[0]
-        made = book.new(self.filters, self.index)
+        made = graph.new(self.filters, self.index)
         if self.owner:
-            book.tie(made, inputs[1])
-            book.tie(ids, inputs[2])
+            graph.couple(made, inputs[1])
+            graph.couple(ids, inputs[2])
         if self.xnor:
-            book.freeze(ids)  # a filter's mean is over all of its weights
+            graph.freeze(ids)  # a filter's mean is over all of its weights
         if self.activation in MIXING:
-            book.freeze(made)
+            graph.freeze(made)
         if self.groups > 1:
             by_group = made.reshape(self.groups, -1)
             if self.depthwise:
-                book.tie(ids, *by_group.T)
+                graph.couple(ids, *by_group.T)
             else:
-                book.tie(*ids.reshape(self.groups, -1))
-                book.tie(*by_group)
+                graph.couple(*ids.reshape(self.groups, -1))
+                graph.couple(*by_group)
         return made
 
-    def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
+    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
         """Fewer filters; depthwise: fewer groups too."""
         keep = inputs[0]
         values = {"filters": int(output.sum())}
@@ -210,7 +210,7 @@ class Convolutional(Layer):
         index: dict[str, tuple[Keep | None, ...]] = {spec.name: (output,) for spec in self.tensors()}
         if index:
             index["weight"] = (output, within, None, None)
-        return Narrowed(values, index)
+        return Slices(values, index)
 
     @property
     def groups_summed(self) -> int:
@@ -264,17 +264,17 @@ class Connected(Layer):
         """[B,C,H,W] -> [B,N,1,1]."""
         return _Connected(self, dialect)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """New ids."""
-        return book.new(self.outputs, self.index)
+        return graph.new(self.outputs, self.index)
 
-    def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
+    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
         """Fewer outputs; each channel in stands for H*W columns."""
         (shape,) = self.source_shapes
         columns = np.repeat(inputs[0], shape.h * shape.w)
         index: dict[str, tuple[Keep | None, ...]] = {spec.name: (output,) for spec in self.tensors()}
         index["weight"] = (output, columns)
-        return Narrowed({"output": int(output.sum())}, index)
+        return Slices({"output": int(output.sum())}, index)
 
     @property
     def flops(self) -> int:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
 from yoloprune.darknet.layers.base import (
-    ChannelBook,
+    ChannelGraph,
     Context,
     Ids,
     Keep,
     Layer,
-    Narrowed,
     Shape,
+    Slices,
     TensorSpec,
     add_tensors,
     freeze,
@@ -72,9 +72,9 @@ class Contrastive(SameShape):
         """Its loss isn't offered."""
         return False
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """An embedding keeps its size."""
-        return freeze(book, inputs[0])
+        return freeze(graph, inputs[0])
 
 
 @register
@@ -131,9 +131,9 @@ class Batchnorm(SameShape):
         """[B,C,H,W] -> the same."""
         return _Batchnorm(self, dialect)
 
-    def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
+    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
         """The arrays of what stays."""
-        return Narrowed(index={spec.name: (output,) for spec in self.tensors()})
+        return Slices(index={spec.name: (output,) for spec in self.tensors()})
 
 
 class _Batchnorm(nn.Module):
@@ -182,9 +182,9 @@ class Normalization(SameShape):
         """[B,C,H,W] -> the same."""
         return _Normalization(self)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Each channel looks at its neighbours."""
-        return freeze(book, inputs[0])
+        return freeze(graph, inputs[0])
 
 
 class _Normalization(nn.Module):
@@ -220,9 +220,9 @@ class L2norm(SameShape):
         """[B,C,H,W] -> the same."""
         return _L2norm()
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Each channel looks at all."""
-        return freeze(book, inputs[0])
+        return freeze(graph, inputs[0])
 
 
 class _L2norm(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, Vector, register, single
+from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, Layer, Shape, Vector, register, single
 from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
@@ -28,9 +28,9 @@ class Head(Layer):
         """As the input."""
         return self.source_shapes[0]
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """All must stay."""
-        book.freeze(inputs[0])
+        graph.freeze(inputs[0])
         return inputs[0]
 
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
 from yoloprune.darknet.layers.base import (
-    ChannelBook,
+    ChannelGraph,
     Context,
     Ids,
     Keep,
     Layer,
-    Narrowed,
     Shape,
+    Slices,
     TensorSpec,
     add_tensors,
     register,
@@ -78,12 +78,12 @@ class Route(Layer):
         """[B,C_i,H,W] ... -> [B,C,H,W]."""
         return _Route(self)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Concatenation; with groups, the parts of an input are tied so that they stay equal."""
         taken = []
         for ids in inputs:
             parts = ids.reshape(self.groups, -1)
-            book.tie(*parts)
+            graph.couple(*parts)
             taken.append(parts[self.group_id])
         return np.concatenate(taken)
 
@@ -137,13 +137,13 @@ class ScaleChannels(Layer):
         """[B,C,1,1], [B,C,H,W] -> [B,C,H,W]."""
         return _Scale(ACTIVATIONS[self.activation])
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Numbers and channels are tied; a single map that scales all of them must stay."""
         scale, ids = inputs
         if self.scale_wh:
-            book.freeze(scale)
+            graph.freeze(scale)
         else:
-            book.tie(scale, ids)
+            graph.couple(scale, ids)
         return ids
 
     def described(self) -> Mapping[str, Any]:
@@ -197,9 +197,9 @@ class Sam(Layer):
         """[B,C,H,W], [B,C,H,W] -> [B,C,H,W]."""
         return _Scale(ACTIVATIONS[self.activation])
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """What is multiplied is tied."""
-        book.tie(*inputs)
+        graph.couple(*inputs)
         return inputs[0]
 
 
@@ -209,7 +209,7 @@ class Implicit(Layer):
     """Its own weights, whatever the image (Darknet: representation_layer.c)."""
 
     filters: int
-    atoms: int
+    units: int
     mean: float
     std: float
 
@@ -222,32 +222,32 @@ class Implicit(Layer):
         return cls(
             **single(context),
             filters=options.integer("filters", 128, 1),
-            atoms=options.integer("atoms", 1, 1),
+            units=options.integer("units", 1, 1),
             mean=options.number("mean", 0.0),
             std=options.number("std", 0.2, 0),
         )
 
     @property
     def out(self) -> Shape:
-        """[filters, atoms, 1]."""
-        return Shape(self.filters, self.atoms, 1)
+        """[filters, units, 1]."""
+        return Shape(self.filters, self.units, 1)
 
     def tensors(self) -> tuple[TensorSpec, ...]:
-        """weight [filters, atoms], at first a uniform draw of that mean and deviation."""
-        shape = (self.filters, self.atoms)
+        """weight [filters, units], at first a uniform draw of that mean and deviation."""
+        shape = (self.filters, self.units)
         return (TensorSpec("weight", shape, start=self.mean, bound=self.std * math.sqrt(3), decay=True),)
 
     def module(self, dialect: Dialect) -> nn.Module:
-        """[B,..] -> [B,filters,atoms,1]."""
+        """[B,..] -> [B,filters,units,1]."""
         return _Implicit(self)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """New ids."""
-        return book.new(self.filters, self.index)
+        return graph.new(self.filters, self.index)
 
-    def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
+    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
         """Fewer filters."""
-        return Narrowed({"filters": int(output.sum())}, {"weight": (output, None)})
+        return Slices({"filters": int(output.sum())}, {"weight": (output, None)})
 
 
 class _Implicit(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
 from yoloprune.darknet.layers.base import (
-    ChannelBook,
+    ChannelGraph,
     Context,
     Ids,
     Layer,
@@ -76,9 +76,9 @@ class Local(Layer):
         """[B,C,H,W] -> [B,N,H',W']."""
         return _Local(self)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """None is taken away on either side."""
-        return freeze(book, inputs[0], book.new(self.filters, self.index))
+        return freeze(graph, inputs[0], graph.new(self.filters, self.index))
 
     def described(self) -> Mapping[str, Any]:
         """filters, size, stride."""

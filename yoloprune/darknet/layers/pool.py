@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import (
-    ChannelBook,
+    ChannelGraph,
     Context,
     Ids,
     Keep,
     Layer,
-    Narrowed,
     Shape,
+    Slices,
     freeze,
     register,
     single,
@@ -129,20 +129,20 @@ class Maxpool(_Windowed):
             return _Deepest(self.depth)
         return _Maxpool(self)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """They pass through; with `maxpool_depth`, those compared are tied, or frozen where the last are fewer."""
         (ids,) = inputs
         if not self.depth:
             return ids
         if len(ids) % self.depth:
-            return freeze(book, ids, book.new(self.depth, self.index))
+            return freeze(graph, ids, graph.new(self.depth, self.index))
         compared = ids.reshape(-1, self.depth)
-        book.tie(*compared)
+        graph.couple(*compared)
         return ids[: self.depth]
 
-    def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
+    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
         """Fewer `out_channels`, where the section has them."""
-        return Narrowed({"out_channels": int(output.sum())} if self.depth else {})
+        return Slices({"out_channels": int(output.sum())} if self.depth else {})
 
 
 class _Maxpool(nn.Module):

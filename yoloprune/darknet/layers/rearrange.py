@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import ChannelBook, Context, Ids, Layer, Shape, Vector, freeze, register, single
+from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, Layer, Shape, Vector, freeze, register, single
 from yoloprune.darknet.options import Options
 
 
@@ -70,13 +70,13 @@ class Reorg3d(_Blocks):
         """[B,C,H,W] -> [B,C',H',W']."""
         return _FromChannels(self.stride) if self.reverse else _ToChannels(self.stride)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Each channel comes s*s times, at a distance of C; reversed, those that make one are tied."""
         (ids,) = inputs
         if not self.reverse:
             return np.tile(ids, self.stride**2)
         parts = ids.reshape(self.stride**2, -1)
-        book.tie(*parts)
+        graph.couple(*parts)
         return ids[: parts.shape[1]]
 
 
@@ -102,9 +102,9 @@ class Reorg(_Blocks):
             return _Extra(self.extra)
         return _FromChannels(self.stride) if self.reverse else _Historical(self.stride)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Nothing can be followed."""
-        return freeze(book, inputs[0], book.new(self.out.c, self.index))
+        return freeze(graph, inputs[0], graph.new(self.out.c, self.index))
 
 
 class _ToChannels(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
 from yoloprune.darknet.layers.base import (
-    ChannelBook,
+    ChannelGraph,
     Context,
     Ids,
     Layer,
@@ -70,9 +70,9 @@ class Recurrent(Layer):
         inputs = self.source_shapes[0].size if name.startswith("u") else self.hidden
         return connected_specs(inputs, self.hidden, self.batch_normalize, f"{name}_")
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """None is taken away on either side."""
-        return freeze(book, inputs[0], book.new(self.outputs, self.index))
+        return freeze(graph, inputs[0], graph.new(self.outputs, self.index))
 
     @property
     def trainable(self) -> bool:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_SHORTCUT, read_activation
 from yoloprune.darknet.layers.base import (
-    ChannelBook,
+    ChannelGraph,
     Context,
     Ids,
     Keep,
     Layer,
-    Narrowed,
     Shape,
+    Slices,
     TensorSpec,
     add_tensors,
     register,
@@ -87,9 +87,9 @@ class Shortcut(Layer):
         shape = (len(self.sources), self.out.c) if self.per_channel else (len(self.sources),)
         return (TensorSpec("weight", shape, start=1.0),) if self.normalization else ()
 
-    def narrow(self, inputs: Sequence[Keep], output: Keep) -> Narrowed:
+    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
         """The weights of what stays."""
-        return Narrowed(index={"weight": (None, output)} if self.per_channel else {})
+        return Slices(index={"weight": (None, output)} if self.per_channel else {})
 
     @property
     def out(self) -> Shape:
@@ -111,12 +111,12 @@ class Shortcut(Layer):
         """[B,C,H,W], [B,C_i,H_i,W_i] ... -> [B,C,H,W]."""
         return _Shortcut(self)
 
-    def channels(self, book: ChannelBook, inputs: Sequence[Ids]) -> Ids:
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """What is added is tied to what it is added to."""
         first = inputs[0]
         for ids in inputs[1:]:
             both = min(len(first), len(ids))
-            book.tie(first[:both], ids[:both])
+            graph.couple(first[:both], ids[:both])
         return first
 
     def hazard(self, in_shapes: Mapping[int, Shape]) -> str | None:

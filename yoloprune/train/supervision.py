@@ -9,7 +9,7 @@ from yoloprune.errors import InputError
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Supervision:
     """The labels, a teacher, or both."""
 
     teacher: Model | None = None

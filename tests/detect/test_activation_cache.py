@@ -15,7 +15,7 @@ from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import build
-from yoloprune.detect.front import Front
+from yoloprune.detect.activation_cache import ActivationCache
 from yoloprune.detect.measure import load_measure
 from yoloprune.detect.pictures import Batch
 from yoloprune.prune.channels import trace
@@ -34,14 +34,14 @@ def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int, kept: set[i
     model = load(cfg, weights, ALEXEYAB) if weights.exists() else random_model(load_graph(cfg, ALEXEYAB), 0)
     measure = load_measure(model.graph, read_data(tmp_path / "set" / "shapes.data"))
     order = np.random.default_rng(0).permutation(12)
-    front = Front(measure.pictures.taking(order.tolist()), build(model), memory)
+    front = ActivationCache(measure.pictures.taking(order.tolist()), build(model), memory)
     channels = trace(model.graph)
     found_kept = set()
     for group in (*channels.groups, channels.groups[2]):
         front.advance(group.producers)
         found_kept.add(front.kept)
         keep = channels.all_kept()
-        keep[group.atoms[: len(group.atoms) // 2]] = False
+        keep[group.units[: len(group.units) // 2]] = False
         variant = build(mask(model, channels, keep))
         first = list(islice(front.outputs(variant), 1))
         ours = [each for found in measure.look(chain(first, front.outputs(variant, behind=1))) for each in found]
@@ -61,7 +61,7 @@ def test_a_head_that_a_cut_does_not_touch_is_not_run_again() -> None:
     model = random_model(graph_of(text + head + "[route]\nlayers=0\n" + head), 1)
     base, variant = build(model), build(model)
     pictures = Fixed(np.random.default_rng(2).random((3, 1, 3, 32, 32), np.float32))
-    front = Front(pictures, base)  # type: ignore[arg-type]  # batches are all it asks for
+    front = ActivationCache(pictures, base)  # type: ignore[arg-type]  # batches are all it asks for
     calls: list[int] = []
     for index, layer in enumerate(variant.layers):
         layer.register_forward_hook(lambda *_, index=index: calls.append(index))

@@ -1,7 +1,8 @@
 """Cuts of single groups, tried on a measure's pictures: how far they disturb the heads, how much accuracy they cost.
 
 A few pictures hold most of what accuracy can be lost: those whose objects are few of their class and were found. They
-are looked at first, so that the drift, and what a measurement has seen of the loss, tell early what the rest will say.
+are looked at first, so that the output error, and what a measurement has seen of the loss, tell early what the rest
+will say.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yoloprune.darknet.network import Network
-from yoloprune.detect.front import Front
+from yoloprune.detect.activation_cache import ActivationCache
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.detect.outcome import Outcome, interval, resamples
 from yoloprune.detect.pictures import Batch
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.sensitivity import Curve, Point
 
 LOOKED_AT: Final = 16
-"""Pictures on which drift is looked at, or a few more to fill a batch."""
+"""Pictures on which output error is looked at, or a few more to fill a batch."""
 _ASK_AT: Final = (0.25, 0.5)
 """Shares of the pictures after which a measurement may be given up."""
 _CHANGE: Final = 0.15
@@ -34,26 +35,26 @@ _CHANGE: Final = 0.15
 _Part = tuple[Batch, Mapping[int, Tensor]]
 
 
-class Trials:
-    """Cuts of a cutter's network, each against the original.
+class GroupEvaluator:
+    """Cuts of a pruner's network, each against the original.
 
-    uncut: gives what the cutter's network finds in each of the measure's pictures; original: likewise the original
-    network, from which losses count (default: the cutter's is the original). Called once, when they are needed.
+    uncut: gives what the pruner's network finds in each of the measure's pictures; original: likewise the original
+    network, from which losses count (default: the pruner's is the original). Called once, when they are needed.
     """
 
     def __init__(
         self,
-        cutter: Cutter,
+        pruner: Pruner,
         measure: Measure,
         uncut: Callable[[], list[Any]],
         original: Callable[[], list[Any]] | None = None,
         seed: int = 0,
     ) -> None:
-        self.cutter, self.measure, self.seed = cutter, measure, seed
+        self.pruner, self.measure, self.seed = pruner, measure, seed
         self._find_uncut, self._find_original = uncut, original
-        self._base = network_for_measuring(cutter.model, cutter.device)
-        self._variant = network_for_measuring(cutter.model, cutter.device)
-        self._held = cutter.model.weights
+        self._base = network_for_measuring(pruner.model, pruner.device)
+        self._variant = network_for_measuring(pruner.model, pruner.device)
+        self._held = pruner.model.weights
         self._begun: tuple[tuple[str, int], list[_Part]] | None = None
 
     @cached_property
@@ -61,7 +62,7 @@ class Trials:
         """Accuracy of the original on all pictures."""
         return self._outcomes[0].accuracy
 
-    def drift(self, curve: Curve, dropped: int) -> float:
+    def output_error(self, curve: Curve, dropped: int) -> float:
         """Sum of squared changes of what the heads rank their answers by, over the sum of its squares."""
         first = self._first(curve, dropped)
         changes = (self._scores(outputs) - b for (_, outputs), b in zip(first, self._before, strict=True))
@@ -70,20 +71,20 @@ class Trials:
     def point(self, curve: Curve, dropped: int, most: float = float("inf")) -> Point:
         """One measurement; given up early where the first pictures leave little hope that it loses at most `most`.
 
-        Pictures that were not looked at count as found like before the cut. What `drift` has just looked at is not
-        computed again.
+        Pictures that were not looked at count as found like before the cut. What `output_error` has just looked at is
+        not computed again.
         """
         first = self._first(curve, dropped)
         found, seen = list(self._uncut), 0
         asks = [share * len(found) for share in _ASK_AT]
-        for part in self.measure.look(chain(first, self._front.outputs(self._variant, len(first)))):
+        for part in self.measure.look(chain(first, self._cache.outputs(self._variant, len(first)))):
             for number, each in zip(self._order[seen : seen + len(part)], part, strict=True):
                 found[number] = each
             seen += len(part)
             if asks and asks[0] <= seen < len(found):
                 asks = [at for at in asks if at > seen]
                 loss = self.baseline - self.measure.outcome(found).accuracy
-                if loss - most > _CHANGE * self._at_stake_behind[seen]:
+                if loss - most > _CHANGE * self._contributions_left[seen]:
                     break
         outcome = self.measure.outcome(found)
         losses = self._resampled - outcome.resampled(self._counts)
@@ -93,9 +94,9 @@ class Trials:
         """What a cut puts out for the first pictures; the variant has its weights from here on."""
         wanted = curve.label, dropped
         if self._begun is None or self._begun[0] != wanted:
-            self._front.advance(self.cutter.readers(curve))
-            keep = curve.keep(self.cutter.channels, self.cutter.keep, dropped)
-            weights = self.cutter.alone(keep).weights
+            self._cache.advance(self.pruner.readers(curve))
+            keep = curve.keep(self.pruner.channels, self.pruner.keep, dropped)
+            weights = self.pruner.alone(keep).weights
             self._variant.set_weights(weights, self._held)
             self._held = weights
             self._begun = wanted, self._beginning(self._variant)
@@ -103,7 +104,7 @@ class Trials:
 
     def _beginning(self, network: Network) -> list[_Part]:
         parts, seen = [], 0
-        for batch, outputs in self._front.outputs(network):
+        for batch, outputs in self._cache.outputs(network):
             parts.append((batch, outputs))
             seen += len(batch.sizes)
             if seen >= LOOKED_AT:
@@ -135,30 +136,30 @@ class Trials:
         return self.measure.outcome(self._find_original()) if self._find_original else before, before
 
     @property
-    def _stakes(self) -> NDArray[np.float64]:
+    def _contributions(self) -> NDArray[np.float64]:
         """What each picture's findings are worth, before the cut."""
-        return self._outcomes[1].stakes
+        return self._outcomes[1].contributions
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
         """Pictures with the most at stake first."""
-        order: NDArray[np.int64] = np.argsort(-self._stakes, kind="stable")
+        order: NDArray[np.int64] = np.argsort(-self._contributions, kind="stable")
         return order
 
     @cached_property
-    def _at_stake_behind(self) -> NDArray[np.float64]:
+    def _contributions_left(self) -> NDArray[np.float64]:
         """[I+1]: root of the sum of squares of what is at stake in the pictures behind the first so many."""
-        squares = np.append(self._stakes[self._order] ** 2, 0.0)
+        squares = np.append(self._contributions[self._order] ** 2, 0.0)
         behind: NDArray[np.float64] = np.sqrt(np.cumsum(squares[::-1])[::-1])
         return behind
 
     @cached_property
-    def _front(self) -> Front:
-        return Front(self.measure.pictures.taking(self._order.tolist()), self._base)
+    def _cache(self) -> ActivationCache:
+        return ActivationCache(self.measure.pictures.taking(self._order.tolist()), self._base)
 
     @cached_property
     def _counts(self) -> Tensor:
-        return resamples(len(self._uncut), self.seed).to(self.cutter.device)
+        return resamples(len(self._uncut), self.seed).to(self.pruner.device)
 
     @cached_property
     def _resampled(self) -> NDArray[np.float64]:

@@ -13,9 +13,9 @@ from torch import Tensor
 from yoloprune.choices import NOTHING, REFIT
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
-from yoloprune.prune.channels import Channels, Group, KeepAtoms
+from yoloprune.prune.channels import Channels, Group, KeepMask
 from yoloprune.prune.compensate import compensate, compensate_alone
-from yoloprune.prune.criteria import CRITERIA, Evidence
+from yoloprune.prune.criteria import CRITERIA, CalibrationStatistics
 from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers, summed
 from yoloprune.prune.recalibrate import recalibrate, restate
 from yoloprune.prune.sensitivity import Curve
@@ -23,13 +23,13 @@ from yoloprune.prune.slim import mask
 
 
 @dataclass(frozen=True)
-class Cutter:
+class Pruner:
     """A network, what is left of it, and how it is cut."""
 
     model: Model
     channels: Channels
-    keep: KeepAtoms
-    """Atoms that are still there."""
+    keep: KeepMask
+    """Units that are still there."""
     pictures: Callable[[], Sequence[Tensor]] = field(default=list)
     """Calibration pictures as network input, batches [B,C,H,W]; called once, when they are needed. None: plain cuts."""
     compensation: str = REFIT
@@ -60,10 +60,10 @@ class Cutter:
         return affordable(self._all_consumers.values())
 
     @cached_property
-    def evidence(self) -> Evidence:
+    def statistics(self) -> CalibrationStatistics:
         """What the pictures tell the criteria."""
         about = (self.model, self.channels, self.keep, self.consumers)
-        return Evidence(*about, self._moments, batches=self.batches, device=self.device)
+        return CalibrationStatistics(*about, self._moments, batches=self.batches, device=self.device)
 
     def _moments(self) -> Mapping[int, Moments]:
         if not self.batches:
@@ -73,34 +73,34 @@ class Cutter:
 
     def order(self, criterion: str, group: Group) -> tuple[int, ...]:
         """Positions in the group in the order they go; those gone already first."""
-        return CRITERIA[criterion](self.evidence, group)
+        return CRITERIA[criterion](self.statistics, group)
 
     def first_curves(self, criterion: str) -> tuple[Curve, ...]:
-        """Curves without points, each with the order in which its atoms go."""
+        """Curves without points, each with the order in which its units go."""
         return tuple(self.curve(group, self.order(criterion, group)) for group in self.cuttable)
 
     @property
     def cuttable(self) -> list[Group]:
-        """Groups of which at least two atoms are left."""
-        return [group for group in self.channels.groups if self.keep[group.atoms].sum() > 1]
+        """Groups of which at least two units are left."""
+        return [group for group in self.channels.groups if self.keep[group.units].sum() > 1]
 
     def curve(self, group: Group, order: tuple[int, ...]) -> Curve:
         """One without points."""
-        return Curve(group.producers, len(group.atoms), order, int((~self.keep[group.atoms]).sum()))
+        return Curve(group.producers, len(group.units), order, int((~self.keep[group.units]).sum()))
 
     def readers(self, curve: Curve) -> list[int]:
         """The layers that a cut of this group changes: what doesn't depend on them stays the same, in kept channels."""
-        atoms = next(group.atoms for group in self.channels.groups if group.producers == curve.producers)
+        units = next(group.units for group in self.channels.groups if group.producers == curve.producers)
         read = summed(self.model.graph, self.channels)
-        return [index for index, each in read.items() if np.isin(each, atoms).any()] or list(curve.producers)
+        return [index for index, each in read.items() if np.isin(each, units).any()] or list(curve.producers)
 
-    def alone(self, keep: KeepAtoms) -> Model:
+    def alone(self, keep: KeepMask) -> Model:
         """The cut of one group; refitted without a look at the pictures."""
         if self.compensation == REFIT and self.batches:
-            return compensate_alone(self.model, self.channels, keep, self.consumers, self.evidence.moments)
+            return compensate_alone(self.model, self.channels, keep, self.consumers, self.statistics.moments)
         return self.together(keep)
 
-    def together(self, keep: KeepAtoms) -> Model:
+    def together(self, keep: KeepMask) -> Model:
         """The cut of several groups at once, front to back."""
         if not self.batches or keep.sum() == self.keep.sum() or self.compensation == NOTHING:
             return mask(self.model, self.channels, keep)

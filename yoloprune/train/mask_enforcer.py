@@ -11,17 +11,17 @@ from torch import Tensor
 
 from yoloprune.darknet.network import Network
 
-Masks = Sequence[Mapping[str, NDArray[np.bool_]]]
+Mask = Sequence[Mapping[str, NDArray[np.bool_]]]
 """For each layer and tensor name, in the tensor's shape: True where the value is free. What is not named is free."""
 
 
-class Held:
+class MaskEnforcer:
     """The held values of a network: gradients there are silenced, so momentum never starts, and values are set back.
 
     Running mean and variance, which move in the forward pass, are held too.
     """
 
-    def __init__(self, network: Network, masks: Masks | None) -> None:
+    def __init__(self, network: Network, masks: Mask | None) -> None:
         self._parameters: list[tuple[Tensor, Tensor, float]] = []
         self._buffers: list[tuple[Tensor, Tensor, float]] = []
         layers = network.graph.layers
@@ -45,6 +45,6 @@ class Held:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Held values to their own value, exactly."""
+        """MaskEnforcer values to their own value, exactly."""
         for tensor, held, value in (*self._parameters, *self._buffers):
             tensor.masked_fill_(held, value)

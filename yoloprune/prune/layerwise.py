@@ -17,7 +17,7 @@ MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept between two layers; beyond that they are computed anew."""
 
 
-class Walk:
+class LayerwiseInputs:
     """What layers of some networks of one graph read, for all pictures, asked for in growing order.
 
     Networks may change on the way, in layers that were not passed yet. Where everything that later layers read of
@@ -61,7 +61,7 @@ class Walk:
 
 def touched_by(model: Model, masked: Model) -> set[int]:
     """Layers whose outputs may differ between two models of one graph."""
-    return model.graph.behind(
+    return model.graph.descendants(
         [
             index
             for index, (old, new) in enumerate(zip(model.weights.layers, masked.weights.layers, strict=True))

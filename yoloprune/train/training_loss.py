@@ -17,7 +17,7 @@ from yoloprune.train.losses import LOSSES, Loss, find_loss, passed
 
 
 @dataclass(frozen=True)
-class Objective:
+class TrainingLoss:
     """The layers of a network that teach it, each with its loss."""
 
     graph: Graph
@@ -25,7 +25,7 @@ class Objective:
     losses: tuple[Loss, ...]
 
     @classmethod
-    def of(cls, graph: Graph) -> Objective:
+    def of(cls, graph: Graph) -> TrainingLoss:
         """InputError if a head can't be trained or there is none."""
         known = tuple(layer for layer in graph.layers if isinstance(layer, Head) or type(layer) in LOSSES)
         if not known:

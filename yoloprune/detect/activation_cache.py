@@ -16,7 +16,7 @@ MEMORY: Final = 2 << 30
 """Bytes of activations that a CPU keeps: of the first pictures, where it isn't enough for all of them."""
 
 
-class Front:
+class ActivationCache:
     """What variants of a network share, for each batch of pictures: all that the layers they differ in don't touch.
 
     Variants must have the base network's values in all layers but those of the last `advance`.
@@ -67,7 +67,7 @@ class Front:
         And of layers that don't depend on any in `changed`, the results and what those that do read.
         """
         graph, start = self.base.graph, min(changed)
-        touched = graph.behind(changed)
+        touched = graph.descendants(changed)
         read = {source for index in touched for source in graph.layers[index].sources}
         results = set(graph.outputs)
         return graph.read_across(start) | (read | results) - touched

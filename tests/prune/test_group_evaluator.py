@@ -1,4 +1,4 @@
-"""Trials of single groups give what cutting and measuring the whole network gives."""
+"""GroupEvaluator of single groups give what cutting and measuring the whole network gives."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
 from yoloprune.darknet.network import Network
+from yoloprune.detect.activation_cache import ActivationCache
 from yoloprune.detect.boxes import Detections
-from yoloprune.detect.front import Front
 from yoloprune.detect.match import claims
 from yoloprune.detect.measure import DetectionMeasure, load_measure, network_for_measuring
 from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channels import trace
-from yoloprune.prune.cutter import Cutter
-from yoloprune.prune.trials import LOOKED_AT, Trials
+from yoloprune.prune.group_evaluator import LOOKED_AT, GroupEvaluator
+from yoloprune.prune.pruner import Pruner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +34,7 @@ NOTHING = claims([NONE], [np.zeros((0, 5), np.float32)], 1)[0]
 
 
 @pytest.fixture(scope="module")
-def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
+def trials(tmp_path_factory: pytest.TempPathFactory) -> GroupEvaluator:
     """The built-in net on 16 drawn pictures, refitted on 16 others."""
     from make_shapes import write as draw_set
 
@@ -46,16 +46,16 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     train = load_split(data, "train", ALEXEYAB, classes=model.graph.classes, labels=False)
     batches = [batch.inputs for batch in Pictures(train.images, model.graph, "stretch")]
     channels = trace(model.graph)
-    cutter = Cutter(model, channels, channels.all_kept(), lambda: batches)
+    pruner = Pruner(model, channels, channels.all_kept(), lambda: batches)
     found = [each for batch in measure.run(network_for_measuring(model)) for each in batch]
-    return Trials(cutter, measure, lambda: found)
+    return GroupEvaluator(pruner, measure, lambda: found)
 
 
-def test_a_point_is_what_the_whole_network_measures(trials: Trials) -> None:
-    for curve in trials.cutter.first_curves("l1"):
-        dropped = curve.atoms // 2
+def test_a_point_is_what_the_whole_network_measures(trials: GroupEvaluator) -> None:
+    for curve in trials.pruner.first_curves("l1"):
+        dropped = curve.units // 2
         point = trials.point(curve, dropped)
-        cut = trials.cutter.alone(curve.keep(trials.cutter.channels, trials.cutter.keep, dropped))
+        cut = trials.pruner.alone(curve.keep(trials.pruner.channels, trials.pruner.keep, dropped))
         # The first reader's own sums run over other zeros, so rounding may move a probability, not a rank.
         assert point.accuracy == pytest.approx(trials.measure.accuracy(network_for_measuring(cut)), abs=2e-3)
         assert point.share == 1
@@ -65,19 +65,19 @@ def test_a_point_is_what_the_whole_network_measures(trials: Trials) -> None:
         assert low - 0.05 <= trials.baseline - point.accuracy <= high + 0.05
 
 
-def test_drift_grows_with_the_cut_from_nothing(trials: Trials) -> None:
-    for curve in trials.cutter.first_curves("l1"):
-        drifts = [trials.drift(curve, round(share * curve.atoms)) for share in (0, 0.3, 0.9)]
-        assert drifts[0] < 1e-8
-        assert drifts[0] < drifts[1] < drifts[2]
-        assert math.isfinite(drifts[2])
+def test_drift_grows_with_the_cut_from_nothing(trials: GroupEvaluator) -> None:
+    for curve in trials.pruner.first_curves("l1"):
+        output_errors = [trials.output_error(curve, round(share * curve.units)) for share in (0, 0.3, 0.9)]
+        assert output_errors[0] < 1e-8
+        assert output_errors[0] < output_errors[1] < output_errors[2]
+        assert math.isfinite(output_errors[2])
 
 
-def test_drift_is_of_what_the_heads_rank_by(trials: Trials) -> None:
+def test_drift_is_of_what_the_heads_rank_by(trials: GroupEvaluator) -> None:
     """Of whole networks, on all pictures: there are as many as are looked at."""
-    curve, cutter = trials.cutter.first_curves("l1")[1], trials.cutter
-    cut = cutter.alone(curve.keep(cutter.channels, cutter.keep, 5))
-    heads = cutter.model.graph.detection_heads
+    curve, pruner = trials.pruner.first_curves("l1")[1], trials.pruner
+    cut = pruner.alone(curve.keep(pruner.channels, pruner.keep, 5))
+    heads = pruner.model.graph.detection_heads
     before, after = (
         torch.cat(
             [
@@ -85,71 +85,71 @@ def test_drift_is_of_what_the_heads_rank_by(trials: Trials) -> None:
                 for outputs in (network(batch.inputs) for batch in trials.measure.pictures)
             ]
         ).double()
-        for network in (network_for_measuring(model).requires_grad_(False) for model in (cutter.model, cut))
+        for network in (network_for_measuring(model).requires_grad_(False) for model in (pruner.model, cut))
     )
     assert len(before) == LOOKED_AT
     expected = float((after - before).square().sum() / before.square().sum())
-    assert trials.drift(curve, 5) == pytest.approx(expected, rel=1e-4)
+    assert trials.output_error(curve, 5) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_cut_network_that_overflows_says_nothing(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    curve, cutter = trials.cutter.first_curves("l1")[1], trials.cutter
-    heads = {head.sources[0] for head in cutter.model.graph.detection_heads}
+def test_a_cut_network_that_overflows_says_nothing(trials: GroupEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    curve, pruner = trials.pruner.first_curves("l1")[1], trials.pruner
+    heads = {head.sources[0] for head in pruner.model.graph.detection_heads}
     spoilt = [
         {name: np.full_like(array, np.nan) for name, array in arrays.items()} if index in heads else arrays
-        for index, arrays in enumerate(cutter.model.weights.layers)
+        for index, arrays in enumerate(pruner.model.weights.layers)
     ]
-    model = cutter.model.with_weights(replace(cutter.model.weights, layers=tuple(spoilt)))
-    monkeypatch.setattr(Cutter, "alone", lambda *_: model)
-    assert trials.drift(curve, curve.atoms - 2) == 1
-    assert trials.point(curve, curve.atoms - 2).accuracy == 0
+    model = pruner.model.with_weights(replace(pruner.model.weights, layers=tuple(spoilt)))
+    monkeypatch.setattr(Pruner, "alone", lambda *_: model)
+    assert trials.output_error(curve, curve.units - 2) == 1
+    assert trials.point(curve, curve.units - 2).accuracy == 0
 
 
-def test_a_hopeless_cut_is_given_up_early_and_said_so(trials: Trials) -> None:
-    curve = max(trials.cutter.first_curves("l1"), key=lambda each: trials.drift(each, each.atoms - 1))
-    whole = trials.point(curve, curve.atoms - 1)
+def test_a_hopeless_cut_is_given_up_early_and_said_so(trials: GroupEvaluator) -> None:
+    curve = max(trials.pruner.first_curves("l1"), key=lambda each: trials.output_error(each, each.units - 1))
+    whole = trials.point(curve, curve.units - 1)
     assert trials.baseline - whole.accuracy > 0.3
-    early = trials.point(curve, curve.atoms - 1, most=0.01)
+    early = trials.point(curve, curve.units - 1, most=0.01)
     assert early.share == 0.25
     assert 0.1 < trials.baseline - early.accuracy < trials.baseline - whole.accuracy
-    assert trials.point(curve, curve.atoms - 1, most=2.0) == whole
+    assert trials.point(curve, curve.units - 1, most=2.0) == whole
 
 
-def test_in_later_rounds_unseen_pictures_count_as_before_this_cut(trials: Trials) -> None:
+def test_in_later_rounds_unseen_pictures_count_as_before_this_cut(trials: GroupEvaluator) -> None:
     """And losses from the original still: here what is cut finds nothing any more."""
-    curve = max(trials.cutter.first_curves("l1"), key=lambda each: trials.drift(each, each.atoms - 1))
-    found = trials.measure.found(network_for_measuring(trials.cutter.model))
-    later = Trials(trials.cutter, trials.measure, lambda: [NOTHING] * len(found), lambda: found)
+    curve = max(trials.pruner.first_curves("l1"), key=lambda each: trials.output_error(each, each.units - 1))
+    found = trials.measure.found(network_for_measuring(trials.pruner.model))
+    later = GroupEvaluator(trials.pruner, trials.measure, lambda: [NOTHING] * len(found), lambda: found)
     assert later.baseline == trials.baseline
-    first, other = (each.point(curve, curve.atoms - 1, most=0.01) for each in (trials, later))
+    first, other = (each.point(curve, curve.units - 1, most=0.01) for each in (trials, later))
     assert other.share == 0.25
     assert other.accuracy < first.accuracy - 0.1
 
 
-def test_what_was_looked_at_is_not_looked_at_again(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    curve, dropped = trials.cutter.first_curves("l1")[1], 3
+def test_what_was_looked_at_is_not_looked_at_again(trials: GroupEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    curve, dropped = trials.pruner.first_curves("l1")[1], 3
     expected = trials.point(curve, dropped)
-    trials.drift(curve, dropped + 1)  # else it is looked at no more
+    trials.output_error(curve, dropped + 1)  # else it is looked at no more
     seen: list[int] = []
-    outputs = Front.outputs
+    outputs = ActivationCache.outputs
 
-    def counted(front: Front, network: Network, behind: int = 0) -> Iterator[Any]:
+    def counted(front: ActivationCache, network: Network, behind: int = 0) -> Iterator[Any]:
         for batch, each in outputs(front, network, behind):
             seen.append(len(batch.sizes))
             yield batch, each
 
-    monkeypatch.setattr(Front, "outputs", counted)
-    trials.drift(curve, dropped)
+    monkeypatch.setattr(ActivationCache, "outputs", counted)
+    trials.output_error(curve, dropped)
     assert trials.point(curve, dropped) == expected
     assert sum(seen) == len(trials.measure.pictures)
 
 
-def test_the_pictures_with_the_most_at_stake_tell_most_of_a_loss(trials: Trials) -> None:
+def test_the_pictures_with_the_most_at_stake_tell_most_of_a_loss(trials: GroupEvaluator) -> None:
     """What the original's findings in a picture add to its accuracy goes if they do, about."""
-    found = trials.measure.found(network_for_measuring(trials.cutter.model))
+    found = trials.measure.found(network_for_measuring(trials.pruner.model))
     outcome = trials.measure.outcome(found)
-    stakes = outcome.stakes
-    assert 0.3 * 1 + 0.7 * outcome.accuracy == pytest.approx(stakes.sum())
+    contributions = outcome.contributions
+    assert 0.3 * 1 + 0.7 * outcome.accuracy == pytest.approx(contributions.sum())
 
     def lost(numbers: list[int]) -> float:
         return (
@@ -159,13 +159,13 @@ def test_the_pictures_with_the_most_at_stake_tell_most_of_a_loss(trials: Trials)
             ).accuracy
         )
 
-    order = np.argsort(-stakes)
+    order = np.argsort(-contributions)
     halves = lost(order[:8].tolist()), lost(order[8:].tolist())
     assert halves[0] > halves[1] > 0
     assert sum(halves) == pytest.approx(outcome.accuracy, rel=0.1)
 
 
-def test_agreement_needs_no_labels(trials: Trials) -> None:
+def test_agreement_needs_no_labels(trials: GroupEvaluator) -> None:
     measure = trials.measure
     assert isinstance(measure, DetectionMeasure)
     blind = DetectionMeasure(
@@ -173,10 +173,10 @@ def test_agreement_needs_no_labels(trials: Trials) -> None:
         replace(measure.split, truths=tuple(np.zeros((0, 5), np.float32) for _ in measure.split.images)),
         measure.pictures,
     )
-    network = network_for_measuring(trials.cutter.model)
-    taught = blind.taught_by(network)
+    network = network_for_measuring(trials.pruner.model)
+    taught = blind.supervised_by(network)
     assert taught.accuracy(network) == pytest.approx(1.0)
     assert taught.steering == "map50_agreement"
-    curve = trials.cutter.first_curves("l1")[2]
-    cut = trials.cutter.alone(curve.keep(trials.cutter.channels, trials.cutter.keep, curve.atoms - 1))
+    curve = trials.pruner.first_curves("l1")[2]
+    cut = trials.pruner.alone(curve.keep(trials.pruner.channels, trials.pruner.keep, curve.units - 1))
     assert 0 < taught.accuracy(network_for_measuring(cut)) < 1

@@ -13,7 +13,7 @@ from yoloprune.choices import NOTHING
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import trace
-from yoloprune.prune.cutter import Cutter
+from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.slim import mask
 
 
@@ -21,14 +21,14 @@ def test_pictures_may_serve_the_criterion_alone() -> None:
     model = random_model(graph_of(net(CONSUMERS["3x3 padded"])), 3)
     channels = trace(model.graph)
     keep = channels.all_kept()
-    keep[channels.groups[0].atoms[:3]] = False
+    keep[channels.groups[0].units[:3]] = False
     batches = pictures(model, 8, 4)
-    cutter = Cutter(model, channels, channels.all_kept(), lambda: batches, NOTHING)
+    pruner = Pruner(model, channels, channels.all_kept(), lambda: batches, NOTHING)
     x = batches[0]
     expected = outputs(mask(model, channels, keep), x)
-    for cut in (cutter.alone(keep), cutter.together(keep)):
+    for cut in (pruner.alone(keep), pruner.together(keep)):
         assert torch.equal(outputs(cut, x), expected)
-    assert sorted(cutter.order("elimination", channels.groups[0])) == list(range(8))
+    assert sorted(pruner.order("elimination", channels.groups[0])) == list(range(8))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -37,15 +37,15 @@ def test_what_does_not_depend_on_the_readers_stays_the_same(seed: int) -> None:
     model = random_model(graph_of(random_cfg(seed)), seed)
     layers = model.graph.layers
     channels = trace(model.graph)
-    cutter = Cutter(model, channels, channels.all_kept())
+    pruner = Pruner(model, channels, channels.all_kept())
     x = torch.from_numpy(np.random.default_rng(seed).random((2, *model.graph.net.input), np.float32)).double()
     every = [layer.index for layer in layers]
     with torch.inference_mode():
         before = build(model).double()(x, every)
-        for curve in cutter.first_curves("l1"):
-            keep = curve.keep(channels, cutter.keep, curve.atoms // 2)
-            after = build(cutter.alone(keep)).double()(x, every)
-            readers, touched = cutter.readers(curve), set[int]()
+        for curve in pruner.first_curves("l1"):
+            keep = curve.keep(channels, pruner.keep, curve.units // 2)
+            after = build(pruner.alone(keep)).double()(x, every)
+            readers, touched = pruner.readers(curve), set[int]()
             for layer in layers:
                 if layer.index in readers or touched.intersection(layer.sources):
                     touched.add(layer.index)

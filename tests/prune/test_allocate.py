@@ -11,13 +11,20 @@ import pytest
 from tests.helpers import graph_of
 from tests.prune.test_plan import curve, of
 from yoloprune.errors import InputError
-from yoloprune.prune import trade
+from yoloprune.prune import allocate
+from yoloprune.prune.allocate import (
+    LagrangianAllocator,
+    ThresholdAllocator,
+    added_loss,
+    drop_useless_pruning,
+    noise,
+    removed_share,
+)
 from yoloprune.prune.channels import trace
 from yoloprune.prune.cost import Costs, flops
-from yoloprune.prune.plan import Limits, keep_atoms, loss_for_total
-from yoloprune.prune.search import drift_at
+from yoloprune.prune.plan import Limits, keep_mask, loss_for_total
+from yoloprune.prune.search import output_error_at
 from yoloprune.prune.sensitivity import monotone
-from yoloprune.prune.trade import Market, Thresholds, added_loss, economical, noise, removed_share
 
 CONV = "[convolutional]\nactivation=leaky\nsize=1\nfilters="
 CFG = f"[net]\nwidth=8\nheight=8\nchannels=3\n{CONV}16\n[maxpool]\nsize=2\nstride=2\n{CONV}16\n{CONV}16\n{CONV}5\n"
@@ -27,15 +34,15 @@ CHANNELS = trace(GRAPH)
 COSTS = Costs(GRAPH, CHANNELS, flops(GRAPH))
 
 
-def curves(*losses: dict[int, float]) -> trade.Sensitivity:
+def curves(*losses: dict[int, float]) -> allocate.Sensitivity:
     """One set of losses for each of the groups."""
-    return of(*(curve(each, atoms=16, producers=(index,)) for index, each in zip((0, 2, 3), losses, strict=True)))
+    return of(*(curve(each, units=16, producers=(index,)) for index, each in zip((0, 2, 3), losses, strict=True)))
 
 
 @pytest.fixture
 def no_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the answers can be worked out by hand."""
-    monkeypatch.setattr(trade, "_DOUBTS", 0.0)
+    monkeypatch.setattr(allocate, "_DOUBTS", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +74,7 @@ def test_monotone_is_the_least_squares_one() -> None:
 
 
 def test_added_loss_counts_from_the_start_and_is_never_a_gain() -> None:
-    behind = of(curve({4: -0.05, 8: 0.03, 12: 0.07}, atoms=16, gone=2), start=0.79)
+    behind = of(curve({4: -0.05, 8: 0.03, 12: 0.07}, units=16, gone=2), start=0.79)
     np.testing.assert_allclose(
         added_loss(behind, behind.curves[0], [2, 4, 6, 8, 12]), [0, 0, 0, 0.02, 0.06], atol=1e-12
     )
@@ -78,14 +85,14 @@ def test_noise() -> None:
     assert noise(curves({8: 0.03, 15: 0.01}, {8: -0.01, 15: 0.0}, {})) == pytest.approx(0.01 * np.sqrt(3 / 4))
 
 
-def best_of_all(sensitivity: trade.Sensitivity, ratio: float) -> float:
+def best_of_all(sensitivity: allocate.Sensitivity, ratio: float) -> float:
     """The least sum of losses over all choices that remove the ratio, by trying each."""
     by_group = [added_loss(sensitivity, each, range(16)) for each in sensitivity.curves]
     best = np.inf
     for counts in product(range(16), repeat=3):
-        choice = {each.label: count for each, count in zip(sensitivity.curves, counts, strict=True)}
+        allocation = {each.label: count for each, count in zip(sensitivity.curves, counts, strict=True)}
         loss = sum(float(losses[count]) for losses, count in zip(by_group, counts, strict=True))
-        if loss < best and removed_share(sensitivity, CHANNELS, COSTS, choice) >= ratio:
+        if loss < best and removed_share(sensitivity, CHANNELS, COSTS, allocation) >= ratio:
             best = loss
     return float(best)
 
@@ -104,29 +111,29 @@ def test_ratio_is_met_at_about_the_least_loss(
     no_doubt: None, losses: tuple[dict[int, float], ...], ratio: float
 ) -> None:
     sensitivity = curves(*losses)
-    choice = Market(sensitivity, CHANNELS, Limits(), COSTS).for_ratio(ratio)
-    found = sum(float(added_loss(sensitivity, each, [choice[each.label]])[0]) for each in sensitivity.curves)
-    assert removed_share(sensitivity, CHANNELS, COSTS, choice) >= ratio
+    allocation = LagrangianAllocator(sensitivity, CHANNELS, Limits(), COSTS).for_ratio(ratio)
+    found = sum(float(added_loss(sensitivity, each, [allocation[each.label]])[0]) for each in sensitivity.curves)
+    assert removed_share(sensitivity, CHANNELS, COSTS, allocation) >= ratio
     assert (
         found <= best_of_all(sensitivity, ratio) * 1.2 + 0.003
     )  # prices only reach corners; the rest is a straight way
-    threshold = Thresholds(sensitivity, CHANNELS, Limits(), COSTS, "interpolated").for_ratio(ratio)
+    threshold = ThresholdAllocator(sensitivity, CHANNELS, Limits(), COSTS, "interpolated").for_ratio(ratio)
     assert found <= sum(float(added_loss(sensitivity, each, [threshold[each.label]])[0]) for each in sensitivity.curves)
 
 
 def test_with_doubt_no_group_is_emptied_for_nothing() -> None:
     flat = curves(*[{5: 0.0, 10: 0.0, 15: 0.0}] * 3)
-    choice = Market(flat, CHANNELS, Limits(), COSTS).for_ratio(0.5)
-    assert max(choice.values()) < 12
-    assert min(choice.values()) > 0
+    allocation = LagrangianAllocator(flat, CHANNELS, Limits(), COSTS).for_ratio(0.5)
+    assert max(allocation.values()) < 12
+    assert min(allocation.values()) > 0
 
 
 def test_thresholds_take_the_smallest_that_reaches_the_ratio() -> None:
     sensitivity = curves({8: 0.05, 15: 0.2}, {8: 0.1, 15: 0.3}, {8: 0.1, 15: 0.3})
-    way = Thresholds(sensitivity, CHANNELS, Limits(), COSTS, "interpolated")
-    choice = way.for_ratio(0.5)
-    assert removed_share(sensitivity, CHANNELS, COSTS, choice) >= 0.5
-    largest = max(float(added_loss(sensitivity, each, [choice[each.label]])[0]) for each in sensitivity.curves)
+    way = ThresholdAllocator(sensitivity, CHANNELS, Limits(), COSTS, "interpolated")
+    allocation = way.for_ratio(0.5)
+    assert removed_share(sensitivity, CHANNELS, COSTS, allocation) >= 0.5
+    largest = max(float(added_loss(sensitivity, each, [allocation[each.label]])[0]) for each in sensitivity.curves)
     assert removed_share(sensitivity, CHANNELS, COSTS, way.at(largest - 1e-3)) < 0.5
 
 
@@ -134,9 +141,9 @@ def test_thresholds_take_the_smallest_that_reaches_the_ratio() -> None:
 def test_a_ratio_that_cannot_be(rule: str) -> None:
     sensitivity = curves({8: 0.0}, {8: 0.0}, {8: 0.0})
     way = (
-        Market(sensitivity, CHANNELS, Limits(), COSTS)
+        LagrangianAllocator(sensitivity, CHANNELS, Limits(), COSTS)
         if rule == "trade"
-        else Thresholds(sensitivity, CHANNELS, Limits(), COSTS, "interpolated")
+        else ThresholdAllocator(sensitivity, CHANNELS, Limits(), COSTS, "interpolated")
     )
     assert 0.6 < removed_share(sensitivity, CHANNELS, COSTS, way.for_ratio(0.6)) + 1e-9 < 0.7
     with pytest.raises(InputError, match=r"at most 0\.6"):
@@ -146,9 +153,9 @@ def test_a_ratio_that_cannot_be(rule: str) -> None:
 def test_limits_hold_in_a_trade() -> None:
     sensitivity = curves(*[{5: 0.001, 10: 0.002, 15: 0.003}] * 3)
     limits = Limits(exclude=frozenset({2}), multiple=4, min_keep=8)
-    choice = Market(sensitivity, CHANNELS, limits, COSTS).for_ratio(0.3)
-    assert choice["2"] == 0
-    assert all(choice[label] in (0, 4, 8) for label in ("0", "3"))
+    allocation = LagrangianAllocator(sensitivity, CHANNELS, limits, COSTS).for_ratio(0.3)
+    assert allocation["2"] == 0
+    assert all(allocation[label] in (0, 4, 8) for label in ("0", "3"))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -156,7 +163,7 @@ def test_total_loss_with_noisy_joint_losses(seed: int) -> None:
     """What is taken was measured to hold, and is near the most that holds without noise."""
     rng = np.random.default_rng(seed)
     sensitivity = curves({8: 0.01, 15: 0.03}, {8: 0.02, 15: 0.05}, {8: 0.01, 15: 0.1})
-    market = Market(sensitivity, CHANNELS, Limits(), COSTS)
+    market = LagrangianAllocator(sensitivity, CHANNELS, Limits(), COSTS)
     measured: dict[float, float] = {}
 
     def true_loss(loss: float) -> float:
@@ -174,7 +181,7 @@ def test_total_loss_with_noisy_joint_losses(seed: int) -> None:
 
 def test_choices_grow_with_the_loss() -> None:
     sensitivity = curves({8: 0.01, 15: 0.03}, {8: 0.02, 15: 0.05}, {8: 0.01, 15: 0.1})
-    market = Market(sensitivity, CHANNELS, Limits(), COSTS)
+    market = LagrangianAllocator(sensitivity, CHANNELS, Limits(), COSTS)
     shares = [removed_share(sensitivity, CHANNELS, COSTS, market.at(loss)) for loss in (0, 0.01, 0.03, 0.1, 1)]
     assert shares[0] == 0
     assert shares == sorted(shares)
@@ -188,23 +195,23 @@ def test_what_saves_nothing_stays() -> None:
 
     costs = Costs(GRAPH, CHANNELS, steps)
     sensitivity = curves({15: 0.0}, {15: 0.0}, {15: 0.0})
-    choice = economical(sensitivity, CHANNELS, Limits(), costs, {"0": 7, "2": 3, "3": 8})
-    assert choice == {"0": 4, "2": 0, "3": 8}
-    keep = keep_atoms(sensitivity, CHANNELS, choice)
-    assert costs.total(keep) == costs.total(keep_atoms(sensitivity, CHANNELS, {"0": 7, "2": 3, "3": 8}))
+    allocation = drop_useless_pruning(sensitivity, CHANNELS, Limits(), costs, {"0": 7, "2": 3, "3": 8})
+    assert allocation == {"0": 4, "2": 0, "3": 8}
+    keep = keep_mask(sensitivity, CHANNELS, allocation)
+    assert costs.total(keep) == costs.total(keep_mask(sensitivity, CHANNELS, {"0": 7, "2": 3, "3": 8}))
     plain = {"0": 7, "2": 3, "3": 8}
-    assert economical(sensitivity, CHANNELS, Limits(), COSTS, plain) == plain
+    assert drop_useless_pruning(sensitivity, CHANNELS, Limits(), COSTS, plain) == plain
 
 
-def test_a_bump_hides_no_atoms_that_may_stay() -> None:
+def test_a_bump_hides_no_units_that_may_stay() -> None:
     """Measured times: a filter more takes longer, and two more take no longer again."""
 
     def bumpy(index: int, inputs: tuple[int, ...], output: int) -> float:
         return {9: 10.4, 10: 10.0, 11: 10.0}.get(output, float(output) if output > 11 else 10.0) if index == 2 else 1.0
 
     sensitivity = curves({15: 0.0}, {15: 0.0}, {15: 0.0})
-    choice = {"0": 0, "2": 8, "3": 0}
-    assert economical(sensitivity, CHANNELS, Limits(), Costs(GRAPH, CHANNELS, bumpy), choice) == {
+    allocation = {"0": 0, "2": 8, "3": 0}
+    assert drop_useless_pruning(sensitivity, CHANNELS, Limits(), Costs(GRAPH, CHANNELS, bumpy), allocation) == {
         "0": 0,
         "2": 5,
         "3": 0,
@@ -213,21 +220,21 @@ def test_a_bump_hides_no_atoms_that_may_stay() -> None:
 
 @pytest.mark.parametrize("ratio", [0.2, 0.5])
 def test_drift_decides_where_it_was_looked_at(ratio: float) -> None:
-    """Measurements that say nothing, and drifts that differ: the least sum of drifts, by trying all choices."""
+    """Measurements that say nothing, and output errors that differ: their least sum, by trying all choices."""
     screens = ([0.001, 0.1, 0.4], [0.01, 0.05, 0.5], [0.002, 0.02, 0.03])
     flat = curves(*[{5: 0.0, 10: 0.0, 15: 0.0}] * 3)
     seen = [
-        replace(each, screen=tuple(zip((5, 10, 15), drifts, strict=True)))
-        for each, drifts in zip(flat.curves, screens, strict=True)
+        replace(each, proxy=tuple(zip((5, 10, 15), output_errors, strict=True)))
+        for each, output_errors in zip(flat.curves, screens, strict=True)
     ]
     sensitivity = replace(flat, curves=tuple(seen))
-    choice = Market(sensitivity, CHANNELS, Limits(), COSTS).for_ratio(ratio)
-    assert removed_share(sensitivity, CHANNELS, COSTS, choice) >= ratio
-    tables = [[drift_at(each, count) for count in range(16)] for each in seen]
+    allocation = LagrangianAllocator(sensitivity, CHANNELS, Limits(), COSTS).for_ratio(ratio)
+    assert removed_share(sensitivity, CHANNELS, COSTS, allocation) >= ratio
+    tables = [[output_error_at(each, count) for count in range(16)] for each in seen]
     least = min(
         sum(table[count] for table, count in zip(tables, counts, strict=True))
         for counts in product(range(16), repeat=3)
         if removed_share(sensitivity, CHANNELS, COSTS, {"0": counts[0], "2": counts[1], "3": counts[2]}) >= ratio
     )
-    found = sum(table[choice[each.label]] for each, table in zip(seen, tables, strict=True))
+    found = sum(table[allocation[each.label]] for each, table in zip(seen, tables, strict=True))
     assert found <= 1.2 * least
