@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
-BOTTOM = {"errors", "artefacts", "choices", "progress"}
+BOTTOM = {"errors", "artefacts", "choices", "progress", "options"}
 STAGE = {*BOTTOM, "darknet", "detect"}
 BELOW_STEPS = {*STAGE, "readers", "drawing", "workspace", "prune", "train"}
 MAY_IMPORT = {
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "choices": set(),
     "progress": set(),
+    "options": {"choices"},
     "artefacts": {"errors"},
     "drawing": BOTTOM,
     "readers": BOTTOM,

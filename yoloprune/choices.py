@@ -6,6 +6,8 @@ from typing import Final
 
 CRITERIA_NAMES: Final = ("elimination", "l1", "bn-scale", "apoz", "taylor", "thinet")
 """What ranks channels (prune/criteria.py)."""
+GRANULARITIES: Final = ("channel",)
+"""What a unit can be (prune/granularity.py)."""
 REFIT: Final = "least squares"
 RECALIBRATE: Final = "batch norm"
 NOTHING: Final = "none"

@@ -1,0 +1,190 @@
+"""Every option once: its name, what it may be, its default, and what help says of it.
+
+Frozen values, made once from the command line or by a caller, handed on whole, and stored in the files of a workspace as
+they are. Loads no PyTorch: the command line starts with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, get_type_hints
+
+from yoloprune.choices import CALIBRATE, CRITERIA_NAMES, GRANULARITIES, MULTIPLE, OBJECTIVES, REFIT, RULES
+
+DIALECT_NAMES: Final = ("alexeyab", "pjreddie")
+_LAYERS: Final = "LAYERS"
+"""Metavar of what is written like 3,5-8."""
+
+
+@dataclass(frozen=True)
+class Help:
+    """What the command line says and asks of an option, beside its name and type."""
+
+    text: str
+    metavar: str = ""
+    """Left out: NAME where there are choices, N for whole numbers, X for others."""
+    flags: tuple[str, ...] = ()
+    """Left out: the field's name with dashes."""
+    least: float | None = None
+    most: float | None = None
+    one_of: tuple[str, ...] = ()
+    """The words that it can be; others are refused."""
+
+
+def help_of(options: type[Any]) -> Mapping[str, Help]:
+    """What is said of each field of a class of options."""
+    hints = get_type_hints(options, include_extras=True)
+    return {name: next(each for each in hint.__metadata__ if isinstance(each, Help)) for name, hint in hints.items()}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is read and measured; it holds for every step of a job."""
+
+    dialect: Annotated[str, Help("Whose Darknet: alexeyab or pjreddie.", one_of=DIALECT_NAMES)] = "alexeyab"
+    letterbox: Annotated[
+        bool | None,
+        Help("Keep a picture's aspect or not; left out, as the cfg and dialect say.", flags=("--letterbox/--stretch",)),
+    ] = None
+    metric: Annotated[
+        str | None, Help("map50, map75, map50-95, top1 or top5; left out, map50 or top1.", metavar="NAME")
+    ] = None
+    images: Annotated[int | None, Help("Measure on the first N pictures of the valid list.", least=1)] = None
+    labels: Annotated[
+        bool,
+        Help("Accuracy by labels, or agreement with what the original network finds.", flags=("--labels/--no-labels",)),
+    ] = True
+    allow_partial: Annotated[bool, Help("WEIGHTS may hold the first layers only; the others start at random.")] = False
+
+
+@dataclass(frozen=True)
+class AnalysisOptions:
+    """What is measured of each group, and how groups are pruned for it."""
+
+    criterion: Annotated[
+        str | None,
+        Help(f"What ranks units: {', '.join(CRITERIA_NAMES)}; left out, the best there is.", one_of=CRITERIA_NAMES),
+    ] = None
+    calibrate: Annotated[int, Help("Train pictures that consumers are refitted on; 0: no refit.", least=0)] = CALIBRATE
+    compensation: Annotated[str, Help("least squares, batch norm or none.")] = REFIT
+    """One of COMPENSATIONS."""
+    tolerances: Annotated[
+        tuple[float, ...] | None,
+        Help(
+            "Losses of accuracy at which is found how far groups are prunable; left out, 0.005 to 0.05.",
+            metavar="LIST",
+        ),
+    ] = None
+    sparsities: Annotated[
+        tuple[float, ...] | None, Help("Instead: measure at all of these, like 0.25,0.5.", metavar="LIST")
+    ] = None
+    granularity: Annotated[str, Help("What a unit is: channel.", one_of=GRANULARITIES)] = "channel"
+    seed: Annotated[int, Help("Of all that is random.", least=0)] = 0
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What pruning may lose or is to save, what bounds it, and how groups are pruned.
+
+    Exactly one of threshold, ratio and total_loss is given. What is None is as in the analysis or the last round.
+    """
+
+    threshold: Annotated[
+        float | None, Help("Accuracy that each group, pruned alone, may lose; 0.01 is a point.", metavar="T")
+    ] = None
+    ratio: Annotated[
+        float | None, Help("Instead: the share of the BFLOPs (or --objective) to remove.", metavar="R")
+    ] = None
+    total_loss: Annotated[
+        float | None, Help("Instead: accuracy that all groups together may lose, measured.", metavar="L")
+    ] = None
+    relative: Annotated[bool, Help("T is a fraction of the original's accuracy.")] = False
+    rule: Annotated[
+        str, Help("interpolated, or prefix: stop at the measurement before a group loses too much.", one_of=RULES)
+    ] = "interpolated"
+    objective: Annotated[str, Help("What pruning is to save: bflops, parameters or latency.", one_of=OBJECTIVES)] = (
+        "bflops"
+    )
+    reader: Annotated[
+        str | None, Help("Whose time: darknet, opencv or ncnn; left out, the first that runs it.", metavar="NAME")
+    ] = None
+    drop_branches: Annotated[bool, Help("Whole residual branches may go too, where little is lost with them.")] = False
+    exclude: Annotated[
+        tuple[int, ...] | None,
+        Help("Layers whose channels all stay, like 3,5-8, or none; left out, as before.", metavar=_LAYERS),
+    ] = None
+    multiple: Annotated[
+        int | None,
+        Help(
+            f"Kept channels of a group are a multiple of N; left out, as before, at first {MULTIPLE}. Groups of fewer "
+            "than 16 channels go by 4 at the most, of fewer than 8 by 2, of fewer than 4 by 1.",
+            least=1,
+        ),
+    ] = None
+    min_keep: Annotated[int | None, Help("Channels of a group that stay at least; left out, as before.", least=1)] = (
+        None
+    )
+    criterion: Annotated[
+        str | None,
+        Help(f"As for ana: {', '.join(CRITERIA_NAMES)}; left out, as ana had it.", one_of=CRITERIA_NAMES),
+    ] = None
+    calibrate: Annotated[int | None, Help("As for ana; left out, as ana had it.", least=0)] = None
+    compensation: Annotated[str | None, Help("As for ana; left out, as ana had it.")] = None
+    reuse_analysis: Annotated[bool, Help("Choose by the curves of the round before.")] = False
+
+
+@dataclass(frozen=True)
+class _LearningOptions:
+    """What every training takes."""
+
+    ema: Annotated[
+        float | None,
+        Help("Share that an average of the weights keeps; left out, the cfg's.", metavar="A", least=0, most=0.99999),
+    ] = None
+    early_stop: Annotated[int, Help("End after N measurements without a better one; 0: don't.", least=0)] = 0
+    bf16: Annotated[bool, Help("Compute layers in bfloat16 on a CPU; a GPU that has it does anyway.")] = False
+    seed: Annotated[int, Help("Of all that is random.", least=0)] = 0
+    workers: Annotated[int, Help("Processes that prepare train pictures; 0: none.", least=0)] = 2
+
+
+@dataclass(frozen=True)
+class FinetuneOptions(_LearningOptions):
+    """How the pruned network is trained. Exactly one of epochs and iterations is given."""
+
+    epochs: Annotated[float | None, Help("Times through the train list.", metavar="N", least=0)] = None
+    iterations: Annotated[int | None, Help("Instead: updates of the weights.", least=1)] = None
+    learning_rate: Annotated[float | None, Help("Left out, a share of the cfg's.", least=0)] = None
+    batch: Annotated[int | None, Help("Pictures of an update; left out, as the cfg says.", least=1)] = None
+    distill: Annotated[bool, Help("Let the unpruned network teach, too: its outputs, and features at cuts.")] = False
+    labels: Annotated[
+        bool, Help("With --distill: let it teach alone; train pictures need no labels.", flags=("--no-labels",))
+    ] = True
+    freeze: Annotated[tuple[int, ...], Help("Layers that stay as they are, like 0-4,8.", metavar=_LAYERS)] = ()
+
+
+@dataclass(frozen=True)
+class TrainOptions(_LearningOptions):
+    """How a network is trained as its cfg says."""
+
+    pretrained: Annotated[Path | None, Help("Weights whose first layers are this network's.", metavar="FILE")] = None
+    pretrained_layers: Annotated[int | None, Help("Take so many; left out, as many as fit.", least=1)] = None
+    iterations: Annotated[int, Help("Updates; 0: the cfg's max_batches.", least=0)] = 0
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """For whom the slim network is written, and what of it."""
+
+    reader: Annotated[
+        str | None,
+        Help(
+            "Who reads it: pjreddie, alexeyab, hank-ai or opencv (left out, all four); ncnn, tensorrt_demos, "
+            "pytorch-yolov4 or opencv5.",
+            metavar="READER",
+            flags=("--for",),
+        ),
+    ] = None
+    fold_bn: Annotated[bool, Help("Batch norm within the weights, so that all readers compute the same.")] = False
+    keep_seen: Annotated[bool, Help("Keep the count of images trained on; else 0, so that training starts.")] = False
