@@ -1,6 +1,6 @@
 """Every option once: its name, what it may be, its default, and what help says of it.
 
-Frozen values, made once from the command line or by a caller, handed on whole, and stored in the files of a workspace as
+Frozen values, made once from the command line or by a caller, handed on whole, and stored in a workspace as
 they are. Loads no PyTorch: the command line starts with it.
 """
 
