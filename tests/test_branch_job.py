@@ -9,17 +9,15 @@ import pytest
 
 from tests.drawn import Bench, bench
 from tests.helpers import graph_of, random_model
+from tests.jobs import ana, export, prune
 from yoloprune.artefacts import load_json
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
 from yoloprune.errors import InputError
+from yoloprune.options import FinetuneOptions
 from yoloprune.prune.plan import Plan
-from yoloprune.prune.slim import mask
-from yoloprune.steps.ana import ana
-from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.prune import prune
 from yoloprune.steps.verify import verify
 from yoloprune.workspace import Workspace
 
@@ -49,15 +47,15 @@ def test_branches_go_and_files_agree(made: Bench, tmp_path: Path) -> None:
     cut = prune(
         0.0, drop_branches=True, objective="latency", reader="opencv", exclude=[0], calibrate=4, workspace=space
     )
-    assert [branch.sum for branch in cut.channels.branches] == [4, 7]
+    assert [branch.sum for branch in cut.branches] == [4, 7]
     assert Plan.load(cut.plan).branches == (4, 7)
     accuracies = load_json(space / "round-1" / "branches.json", "branches")["accuracies"]
     assert set(accuracies) == {"4", "7"}
     assert load_json(space / "latency.json", "latency")["readers"]["opencv, one thread"]
-    trained = finetune(iterations=2, batch=4, workspace=space)
+    trained = finetune(FinetuneOptions(iterations=2, batch=4), workspace=space)
     assert trained.after.bflops == cut.after.bflops < cut.before.bflops
     masked = load(made.cfg, Workspace.load(space).finetuned_file(1), ALEXEYAB)
-    held = mask(masked, cut.channels, cut.keep)
+    held = cut.units.mask().apply(masked)
     for layer, again in zip(masked.weights.layers, held.weights.layers, strict=True):
         assert all(np.array_equal(layer[name], again[name]) for name in layer)
     exported = export(tmp_path / "slim", workspace=space)
@@ -65,7 +63,7 @@ def test_branches_go_and_files_agree(made: Bench, tmp_path: Path) -> None:
     found = verify(made.cfg, Workspace.load(space).finetuned_file(1), exported.cfg, exported.weights)
     assert found.within, found
     again_cut = prune(0.0, drop_branches=True, calibrate=4, workspace=space)
-    assert again_cut.channels.branches == cut.channels.branches
+    assert again_cut.branches == cut.branches
     assert again_cut.after.bflops < trained.after.bflops
 
 
@@ -73,7 +71,7 @@ def test_an_excluded_layer_keeps_its_branch(made: Bench, tmp_path: Path) -> None
     space = tmp_path / "space"
     ana(made.cfg, made.weights, made.data, workspace=space, images=4, calibrate=0, sparsities=(0.5,))
     cut = prune(0.0, drop_branches=True, exclude=[2], calibrate=0, workspace=space)
-    assert [branch.sum for branch in cut.channels.branches] == [7]
+    assert [branch.sum for branch in cut.branches] == [7]
 
 
 def test_branches_compete_by_ratio_and_total_loss(made: Bench, tmp_path: Path) -> None:
@@ -85,7 +83,7 @@ def test_branches_compete_by_ratio_and_total_loss(made: Bench, tmp_path: Path) -
     assert 1 - without.after.bflops / without.original.bflops >= 0.6
     total = prune(total_loss=0.1, drop_branches=True, calibrate=4, workspace=space, force=True)
     assert total.joint_loss <= 0.1
-    assert total.channels.branches
+    assert total.branches
     with pytest.raises(InputError, match="--drop-branches with --ratio"):
         prune(ratio=0.6, drop_branches=True, rule="prefix", workspace=space, force=True)
 

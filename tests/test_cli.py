@@ -135,9 +135,9 @@ def test_cuts_without_a_refit(own: Bench, flag: str, criterion: str, expected: t
     answer("prune", "--threshold", 0.99)
     for number in (1, 2):
         folder = Path(f"yoloprune-workspace/round-{number}")
-        found = json.loads((folder / "sensitivity.json").read_text())["setup"]
+        found = json.loads((folder / "sensitivity.json").read_text())["options"]
         assert (found["criterion"], (found["compensation"], found["calibrate"])) == (criterion, expected)
-        chosen = json.loads((folder / "plan.json").read_text())["chosen_by"]
+        chosen = json.loads((folder / "plan.json").read_text())["options"]
         assert (chosen["criterion"], (chosen["compensation"], chosen["calibrate"])) == (criterion, expected)
 
 
@@ -255,14 +255,14 @@ def test_run_does_all_rounds(own: Bench) -> None:
     done = call("run", *own.inputs, *steps, "-o", "slim", "-w", "space", "--json", "answer.json")
     found = json.loads(Path("answer.json").read_text())
     lost = [found["before"]["map50_present"] - each["pruned"]["map50_present"] for each in found["rounds"]]
-    over = [loss > each["chosen_by"]["threshold"] for loss, each in zip(lost, found["rounds"], strict=True)]
+    over = [loss > each["options"]["threshold"] for loss, each in zip(lost, found["rounds"], strict=True)]
     assert [f"round {number}: many small" in done.stderr for number in range(1, len(over) + 1)] == over
     assert found["after"]["bflops"] < found["before"]["bflops"]
     assert sorted(Path(file).name for file in found["files"].values()) == [
         "tiny-slim.cfg", "tiny-slim.names", "tiny-slim.weights",
     ]  # fmt: skip
     rounds = answer("status", "-w", "space")["rounds"]
-    assert [each["chosen_by"]["threshold"] for each in rounds] in ([0.25, 0.5], [0.25])
+    assert [each["options"]["threshold"] for each in rounds] in ([0.25, 0.5], [0.25])
     assert rounds[-1]["finetuned"] == found["after"]
     before = fingerprint(Path.cwd())
     assert "slim.cfg: exists already" in call("run", *own.inputs, *steps, "-o", "slim", "-w", "other", status=2).stderr
@@ -558,7 +558,7 @@ def test_prune_warns_where_losses_add_up(own: Bench, monkeypatch: pytest.MonkeyP
     def dear(*args: Any, **options: Any) -> Pruned:
         done = real(*args, **options)
         less = Figures("map50_present", 0.5, 0.5, 50, 220)
-        return Pruned(original, original, less, 0.01, done.channels, done.keep, done.plan, done.weights, False)
+        return Pruned(original, original, less, 0.01, done.units, done.plan, done.weights, False)
 
     monkeypatch.setattr(prune_step, "prune", dear)
     result = call("prune", "--threshold", 0.99, *FEW, "--dry-run")
@@ -575,7 +575,7 @@ def test_total_loss_is_the_joint_loss_as_measured(own: Bench) -> None:
     assert result["after"]["bflops"] < result["before"]["bflops"]
     lost = result["before"]["map50_present"] - result["after"]["map50_present"]
     assert lost == pytest.approx(result["joint_loss"])
-    assert Workspace.load(Path("yoloprune-workspace")).last.chosen_by["total_loss"] == 0.1
+    assert Workspace.load(Path("yoloprune-workspace")).last.options.total_loss == 0.1
 
 
 def test_a_device_without_the_memory_says_so_in_a_line(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from yoloprune.console import screen_of
 from yoloprune.errors import InputWarning, warn
+from yoloprune.report.answers import Answer
 
 
 def test_each_warning_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,7 +17,7 @@ def test_each_warning_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) 
         for line in (3, 4, 3):
             warn("odd", file="a.cfg", line=line)
         screen.warn("a.cfg:4: odd")
-        screen.answer({}, "done")
+        screen.show(Answer({}, ("done",)))
     seen = capsys.readouterr()
     assert seen.err == "yoloprune: warning: a.cfg:3: odd\nyoloprune: warning: a.cfg:4: odd\n"
     assert seen.out == "done\n"

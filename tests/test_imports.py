@@ -9,30 +9,32 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
-BOTTOM = {"errors", "artefacts", "choices", "progress", "options"}
+BOTTOM = {"errors", "artefacts", "choices", "progress", "options", "shown"}
 STAGE = {*BOTTOM, "darknet", "detect"}
-BELOW_STEPS = {*STAGE, "readers", "drawing", "workspace", "prune", "train"}
+BELOW_STEPS = {*STAGE, "compat", "readers", "drawing", "workspace", "prune", "train"}
 MAY_IMPORT = {
     "allocator": set(),
     "errors": set(),
     "choices": set(),
     "progress": set(),
+    "shown": set(),
     "options": {"choices"},
     "artefacts": {"errors"},
     "drawing": BOTTOM,
     "readers": BOTTOM,
     "darknet": BOTTOM,
+    "compat": {*BOTTOM, "darknet"},
     "detect": {*BOTTOM, "darknet"},
     "prune": STAGE,
     "train": {*STAGE, "drawing"},
     "workspace": BOTTOM,
     "steps": BELOW_STEPS,
     "report": {*BELOW_STEPS, "steps"},
-    "plots": {*BELOW_STEPS, "steps"},
-    "console": {*BELOW_STEPS, "steps"},
-    "cli": {*BELOW_STEPS, "allocator", "steps", "report", "plots", "console"},
-    "__main__": {*BELOW_STEPS, "allocator", "steps", "report", "plots", "console", "cli"},
-    "__init__": set(),
+    "console": {*BELOW_STEPS, "steps", "report"},
+    "api": {*BELOW_STEPS, "steps", "report", "console"},
+    "cli": {*BELOW_STEPS, "allocator", "steps", "report", "console"},
+    "__main__": {*BELOW_STEPS, "allocator", "steps", "report", "console", "cli"},
+    "__init__": {*BELOW_STEPS, "steps", "report", "console", "api"},
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""
 SECTION_TYPES = {

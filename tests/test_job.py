@@ -10,16 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.jobs import ana, export, prune
 from yoloprune.artefacts import sha256
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
-from yoloprune.prune.channels import trace
+from yoloprune.options import FinetuneOptions
 from yoloprune.prune.plan import Plan
-from yoloprune.prune.slim import mask
-from yoloprune.steps.ana import ana
-from yoloprune.steps.export import Exported, export
+from yoloprune.steps.export import Exported
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.prune import prune
 from yoloprune.steps.verify import verify
 from yoloprune.workspace import Workspace
 
@@ -33,7 +31,7 @@ def four_steps(cfg: Path, weights: Path, data: Path, folder: Path, **finetuning:
     ana(cfg, weights, data, workspace=workspace, images=16, calibrate=16, sparsities=(0.25, 0.5))
     cut = prune(0.005, workspace=workspace, calibrate=16, reuse_analysis=False)
     assert cut.after.bflops < 0.95 * cut.before.bflops
-    trained = finetune(iterations=2, batch=8, workspace=workspace)
+    trained = finetune(FinetuneOptions(iterations=2, batch=8), workspace=workspace)
     assert trained.after.bflops == cut.after.bflops
     exported = export(folder / "slim", workspace=workspace)
     assert {path: sha256(path) for path in before} == before
@@ -48,8 +46,7 @@ def check_everywhere(cfg: Path, folder: Path, exported: Exported) -> None:
     assert result.within, result
     assert result.skipped.keys() <= {"ncnn"}
     masked = load(cfg, finetuned, ALEXEYAB)
-    channels = trace(masked.graph)
-    again = mask(masked, channels, Plan.load(workspace.plan_file(1)).keep(channels))
+    again = Plan.load(workspace.plan_file(1)).units(masked.graph, workspace.plan_file(1)).mask().apply(masked)
     for kept, held in zip(masked.weights.layers, again.weights.layers, strict=True):
         assert all(np.array_equal(kept[name], held[name]) for name in kept)
     slim = load(exported.cfg, exported.weights, ALEXEYAB)

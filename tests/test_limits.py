@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from tests.drawn import bench
+from tests.jobs import ana, prune
 from yoloprune.errors import InputError
+from yoloprune.options import FinetuneOptions
 from yoloprune.progress import Progress
-from yoloprune.steps.ana import ana
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.prune import NothingGoesError, Pruned, prune
+from yoloprune.steps.joint import NothingGoesError
+from yoloprune.steps.prune import Pruned
 from yoloprune.workspace import Workspace
 
 ALL = 0.99
@@ -40,14 +42,14 @@ def cut(space: Path, **options: Any) -> tuple[Pruned, str]:
 
 
 def kept(done: Pruned) -> dict[str, int]:
-    return {group.label: int(done.keep[group.units].sum()) for group in done.channels.groups}
+    return {group.label: int(done.units.kept(group).sum()) for group in done.units.groups}
 
 
 def test_by_default_kept_counts_are_multiples(space: Path) -> None:
     done, said = cut(space)
     assert kept(done) == {"0+1": 4, "2": 4, "4": 4}  # 8, 12 and 12 channels
     assert said == ""
-    finetune(iterations=1, workspace=space)
+    finetune(FinetuneOptions(iterations=1), workspace=space)
     free, said = cut(space, multiple=1)
     assert kept(free) == {"0+1": 1, "2": 1, "4": 1}
     assert said == ""
@@ -56,8 +58,8 @@ def test_by_default_kept_counts_are_multiples(space: Path) -> None:
 def test_limits_are_remembered_and_can_be_changed(space: Path) -> None:
     first, _ = cut(space, exclude=[4], multiple=3, min_keep=5)
     assert kept(first) == {"0+1": 6, "2": 6, "4": 12}
-    assert Workspace.load(space).last.chosen_by["exclude"] == [4]
-    finetune(iterations=1, workspace=space)
+    assert Workspace.load(space).last.options.exclude == (4,)
+    finetune(FinetuneOptions(iterations=1), workspace=space)
     with pytest.raises(NothingGoesError, match="with --multiple 1 more may"):
         cut(space)
     less, said = cut(space, multiple=1)
@@ -77,7 +79,7 @@ def test_limits_edited_by_hand_are_refused(space: Path) -> None:
     file = space / "workspace.json"
     content = json.loads(file.read_text())
     for key, value, expected in (("multiple", "8", "a whole number"), ("exclude", 3, "a list"), ("min_keep", 0, "1")):
-        content["rounds"][0]["chosen_by"] |= {"multiple": 8, "min_keep": 1, "exclude": []} | {key: value}
+        content["rounds"][0]["options"] |= {"multiple": 8, "min_keep": 1, "exclude": []} | {key: value}
         file.write_text(json.dumps(content))
         with pytest.raises(InputError, match=f"expected.* {expected}"):
             cut(space, force=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from yoloprune.cli.options import prepare
+from yoloprune.cli.device import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """

@@ -13,18 +13,20 @@ from rich.console import Console, RenderableType
 
 from tests.drawn import CFG
 from tests.helpers import graph_of
-from yoloprune import report
 from yoloprune.choices import GRID
 from yoloprune.detect.boxes import Detections
-from yoloprune.plots import plot_sensitivity
-from yoloprune.prune.channels import trace
+from yoloprune.options import AnalysisOptions, PruneOptions, Settings
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup
+from yoloprune.report import tables as report
+from yoloprune.report.plots import plot_sensitivity
+from yoloprune.steps.ana import Analysed
 from yoloprune.steps.detect import Found
-from yoloprune.steps.look import Stat
+from yoloprune.steps.stat import Stat
 from yoloprune.steps.verify import Verified
-from yoloprune.workspace import Figures, Input, Round, Settings, Workspace
+from yoloprune.workspace import Figures, Input, Round, Workspace
 
-SETUP = Setup("", "", "", "alexeyab", False, "map50", 7, "l1", "none")
+SETUP = Setup("", "", "", "alexeyab", False, "map50", 7)
 
 
 def shown(part: RenderableType, *, colour: bool = False) -> str:
@@ -46,9 +48,12 @@ def curve(label: int, losses: list[float], units: int = 10, gone: int = 0) -> Cu
 
 @pytest.fixture
 def sensitivity() -> Sensitivity:
-    return Sensitivity(
-        SETUP, 0.6, 0.58, (0.01,), GRID, (curve(3, [0.005, 0.03, 0.2]), curve(8, [-0.01]), curve(9, [0.1], gone=4))
-    )
+    curves = (curve(3, [0.005, 0.03, 0.2]), curve(8, [-0.01]), curve(9, [0.1], gone=4))
+    return Sensitivity(SETUP, AnalysisOptions(tolerances=(0.01,), sparsities=GRID), 0.6, 0.58, curves)
+
+
+def analysed(known: Sensitivity, gain: float, frontier: list[tuple[float, float]]) -> Analysed:
+    return Analysed(known, {curve.label: gain for curve in known.curves}, frontier, (), Path("sensitivity.json"))
 
 
 def test_the_group_with_most_to_win_comes_first(sensitivity: Sensitivity) -> None:
@@ -83,14 +88,14 @@ def test_a_measurement_stands_under_its_sparsity(sensitivity: Sensitivity) -> No
 
 def test_the_plot_has_a_panel_a_group(sensitivity: Sensitivity, tmp_path: Path) -> None:
     file = tmp_path / "deep" / "plot.png"
-    gains = {curve.label: 0.1 for curve in sensitivity.curves}
-    plot_sensitivity(sensitivity, gains, [(0.0, 0.0), (0.05, 0.4)], file)
+    frontier = [(0.0, 0.0), (0.05, 0.4)]
+    plot_sensitivity(analysed(sensitivity, 0.1, frontier), file)
     few = cv2.imread(str(file))
     screened = replace(curve(0, [0.01, 0.02]), proxy=((2, 0.01), (8, 0.5)))
     points = tuple(replace(point, interval=(0.0, 0.05)) for point in screened.points)
     curves = tuple(replace(screened, producers=(number,), points=points) for number in range(40))
-    many = Sensitivity(SETUP, 0.6, 0.6, (0.01,), (), curves)
-    plot_sensitivity(many, {curve.label: 0.1 for curve in curves}, [(0.0, 0.0), (0.05, 0.4)], file)
+    many = Sensitivity(SETUP, AnalysisOptions(tolerances=(0.01,)), 0.6, 0.6, curves)
+    plot_sensitivity(analysed(many, 0.1, frontier), file)
     more = cv2.imread(str(file))
     assert few is not None
     assert more is not None
@@ -106,7 +111,8 @@ def test_the_plot_has_a_panel_a_group(sensitivity: Sensitivity, tmp_path: Path) 
 
 
 def test_the_plot_of_nothing(tmp_path: Path) -> None:
-    plot_sensitivity(Sensitivity(SETUP, 0.6, 0.6, (0.01,), (), ()), {}, [(0.0, 0.0)], tmp_path / "plot.png")
+    nothing = Sensitivity(SETUP, AnalysisOptions(tolerances=(0.01,)), 0.6, 0.6, ())
+    plot_sensitivity(analysed(nothing, 0.0, [(0.0, 0.0)]), tmp_path / "plot.png")
     assert cv2.imread(str(tmp_path / "plot.png")) is not None
 
 
@@ -121,10 +127,8 @@ def test_changes_are_against_the_first() -> None:
 
 
 def test_groups_and_what_is_left() -> None:
-    channels = trace(graph_of(CFG))
-    keep = channels.all_kept()
-    keep[channels.groups[1].units[:3]] = False
-    rows = cells(report.group_table(channels, keep))
+    units = ChannelUnits.of(graph_of(CFG)).without({"2": [0, 1, 2]})
+    rows = cells(report.group_table(units))
     assert ["2", "12", "9", "25.0%"] in rows
     assert ["0+1", "8", "8", "0.0%"] in rows
 
@@ -144,10 +148,9 @@ def test_rounds() -> None:
         return Figures("map50_present", accuracy, bflops, 1000, 4020)
 
     nothing = Input("", "")
-    first = Round(1, {"threshold": 0.02}, figures(0.7, 2), figures(0.6, 1.5), figures(0.69, 1.5))
-    second = Round(2, {"threshold": 0.04}, figures(0.69, 1.5), figures(0.5, 1.0))
-    settings = Settings("alexeyab", None, None, None)
-    workspace = Workspace(Path("w"), nothing, nothing, nothing, settings, figures(0.7, 2), (first, second))
+    first = Round(1, PruneOptions(0.02), 0.02, figures(0.7, 2), figures(0.6, 1.5), figures(0.69, 1.5))
+    second = Round(2, PruneOptions(0.04), 0.04, figures(0.69, 1.5), figures(0.5, 1.0))
+    workspace = Workspace(Path("w"), nothing, nothing, nothing, Settings(), figures(0.7, 2), (first, second))
     rows = cells(report.round_table(workspace))
     assert rows[-2] == ["1", "0.0200", "0.7000", "0.6000", "0.6900", "1.500", "1,000", "25.0%"]
     assert rows[-1] == ["2", "0.0400", "0.6900", "0.5000", "-", "1.000", "1,000", "50.0%"]

@@ -10,19 +10,18 @@ from typing import Any
 import pytest
 
 from tests.drawn import Bench, trained
+from tests.jobs import ana, export, prune, run
+from yoloprune import api
+from yoloprune.api import map as accuracy
 from yoloprune.errors import InputError
-from yoloprune.plots import plot_sensitivity
+from yoloprune.options import FinetuneOptions, PruneOptions
 from yoloprune.progress import Progress
-from yoloprune.steps import look
+from yoloprune.report.plots import plot_sensitivity
 from yoloprune.steps import prune as prune_module
-from yoloprune.steps.ana import ana
-from yoloprune.steps.export import export
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
-from yoloprune.steps.look import accuracy
-from yoloprune.steps.method import Method
-from yoloprune.steps.prune import NothingGoesError, prune
-from yoloprune.steps.run import run
+from yoloprune.steps.joint import NothingGoesError
+from yoloprune.steps.method import as_before
 from yoloprune.workspace import Workspace
 
 FEW: dict[str, Any] = {"calibrate": 4}
@@ -39,7 +38,7 @@ def once(made: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     space = tmp_path_factory.mktemp("once") / "space"
     ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
     prune(ratio=0.2, multiple=1, workspace=space, **FEW)
-    finetune(iterations=2, workspace=space)
+    finetune(FinetuneOptions(iterations=2), workspace=space)
     return space
 
 
@@ -76,23 +75,23 @@ def test_a_stopped_training_anew_goes_on_without_force(space: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(iterations=4, force=True, workspace=space, progress=stop)
+        finetune(FinetuneOptions(iterations=4), force=True, workspace=space, progress=stop)
     assert Workspace.load(space).last.finetuned is None
     seen: list[int] = []
-    finetune(iterations=4, workspace=space, progress=lambda step: seen.append(step.done))
+    finetune(FinetuneOptions(iterations=4), workspace=space, progress=lambda step: seen.append(step.done))
     assert Workspace.load(space).last.finetuned
     assert 1 not in seen
 
 
 def test_an_analysis_of_weights_that_were_replaced_is_in_nobodys_way(made: Bench, space: Path) -> None:
     prune(ratio=0.3, force=True, workspace=space, **FEW)
-    between = ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
-    job = open_job(space)
-    plot_sensitivity(between, look.gains(job, between), look.frontier(job, between), space / "between.png")
+    analysed = api.ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
+    between, job = analysed.sensitivity, open_job(space)
+    plot_sensitivity(analysed, space / "between.png")
     assert (space / "between.png").stat().st_size > 1000
     cut = job.workspace.last
     job.workspace.with_round(replace(cut, pruned=replace(cut.pruned, accuracy=0.0))).save()  # no training is worse
-    finetune(iterations=2, workspace=space)
+    finetune(FinetuneOptions(iterations=2), workspace=space)
     again = ana(made.cfg, made.weights, made.data, workspace=space, **FEW)
     assert again.setup.weights != between.setup.weights
     assert len(Workspace.load(space).rounds) == 1
@@ -103,7 +102,7 @@ def test_force_measures_anew_and_keeps_the_rounds_of_the_same_job(made: Bench, s
     first = ana(*inputs, workspace=space, **FEW)
     again = ana(*inputs, workspace=space, calibrate=3, force=True)
     assert len(Workspace.load(space).rounds) == 1
-    assert (first.setup.calibrate, again.setup.calibrate) == (4, 3)
+    assert (first.options.calibrate, again.options.calibrate) == (4, 3)
     shutil.copytree(made.folder, tmp_path / "other")
     other = Bench(tmp_path / "other")
     other.cfg.write_text(other.cfg.read_text() + "# another\n")
@@ -118,7 +117,7 @@ def test_an_analysis_can_be_reused_more_than_once(space: Path) -> None:
     assert 0.69 < known.last.pruned.bflops / known.original.bflops <= 0.8
     for number, ratio in ((2, 0.45), (3, 0.7)):
         prune(ratio=ratio, reuse_analysis=True, workspace=space, **FEW)
-        finetune(iterations=1, workspace=space)
+        finetune(FinetuneOptions(iterations=1), workspace=space)
         assert not Workspace.load(space).sensitivity_file(number).exists()
 
 
@@ -137,23 +136,21 @@ def test_pictures_that_are_asked_for_now_are_looked_at(made: Bench, tmp_path: Pa
     with pytest.raises(InputError, match="was made with"):
         prune(0.05, workspace=space, calibrate=4)
     prune(0.05, multiple=1, workspace=space)
-    finetune(iterations=1, workspace=space)
+    finetune(FinetuneOptions(iterations=1), workspace=space)
     for options, expected in (
         ({"calibrate": 4}, (4, "least squares", "elimination")),
         ({"compensation": "batch norm"}, (64, "batch norm", "l1")),
         ({"criterion": "taylor"}, (64, "none", "taylor")),
         ({}, (0, "none", "l1")),
     ):
-        method = Method.as_before(
-            open_job(space), **{"criterion": None, "calibrate": None, "compensation": None} | options
-        )
+        method = as_before(open_job(space), PruneOptions(**options))  # type: ignore[arg-type]
         assert (method.calibrate, method.compensation, method.criterion) == expected
 
 
 def test_what_cannot_be_measured_is_refused_before_it_is_written(made: Bench, tmp_path: Path) -> None:
     options: tuple[dict[str, Any], ...] = ({"losses": [0.0, 0.05]}, {"sparsities": [0.5, 1.0]})
     for each in options:
-        with pytest.raises(InputError, match="expected losses and sparsities between 0 and 1"):
+        with pytest.raises(InputError, match="expected tolerances and sparsities between 0 and 1"):
             ana(made.cfg, made.weights, made.data, workspace=tmp_path / "space", **each, **FEW)
     assert not (tmp_path / "space").exists()
 
@@ -176,23 +173,24 @@ def test_run_goes_past_thresholds_at_which_nothing_goes(
 
     tried: list[float] = []
 
-    def picky(threshold: float, **options: Any) -> object:
-        tried.append(threshold)
-        if threshold < 0.15:
+    def picky(options: PruneOptions, **where: Any) -> object:
+        assert options.threshold is not None
+        tried.append(options.threshold)
+        if options.threshold < 0.15:
             raise NothingGoesError("nothing can go within that loss")
-        return prune(threshold, **options)
+        return prune_module.prune(options, **where)
 
     monkeypatch.setattr(run_module, "prune", picky)
     options: dict[str, Any] = {"threshold": 0.2, "rounds": 4, "epochs": 0.2, "workspace": tmp_path / "space", **FEW}
     options["multiple"] = 1
     done = run(made.cfg, made.weights, made.data, tmp_path / "slim", **options)
     assert tried[:3] == pytest.approx([0.05, 0.1, 0.15])
-    assert Workspace.load(tmp_path / "space").rounds[0].chosen_by["threshold"] == pytest.approx(0.15)
+    assert Workspace.load(tmp_path / "space").rounds[0].threshold == pytest.approx(0.15)
     before = len(tried)
     again = run(made.cfg, made.weights, made.data, tmp_path / "other", **options)
     assert tried[before:] in ([], pytest.approx([0.2]))
-    assert again.rounds == done.rounds
-    with pytest.raises(InputError, match="round 1 was cut with multiple 1, expected 4"):
+    assert again.workspace.rounds == done.workspace.rounds
+    with pytest.raises(InputError, match="round 1 was pruned with multiple 1, expected 4"):
         run(made.cfg, made.weights, made.data, tmp_path / "third", **{**options, "multiple": 4})
 
 

@@ -17,6 +17,7 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load_graph
 from yoloprune.detect.measure import Measure
 from yoloprune.errors import InputError
+from yoloprune.options import FinetuneOptions, Settings, TrainOptions
 from yoloprune.progress import Progress
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.train import train_network
@@ -74,14 +75,14 @@ def test_train_goes_on_where_it_was(made: Bench, tmp_path: Path) -> None:
         if step.done == 3:
             raise KeyboardInterrupt
 
-    options = {"iterations": 6, "seed": 1, "workers": 0}
-    whole = train_network(made.cfg, made.data, tmp_path / "whole", **options)  # type: ignore[arg-type]
+    options = TrainOptions(iterations=6, seed=1, workers=0)
+    whole = train_network(made.cfg, made.data, tmp_path / "whole", options)
     with pytest.raises(KeyboardInterrupt):
-        train_network(made.cfg, made.data, tmp_path / "parts", progress=stop, **options)  # type: ignore[arg-type]
-    for other in ({"metric": "map75"}, {"images": 1}, {"letterbox": True}):  # figures that can't be compared
+        train_network(made.cfg, made.data, tmp_path / "parts", options, progress=stop)
+    for other in (Settings(metric="map75"), Settings(images=1), Settings(letterbox=True)):  # can't be compared
         with pytest.raises(InputError, match="belongs to a run with other"):
-            train_network(made.cfg, made.data, tmp_path / "parts", **options, **other)  # type: ignore[arg-type]
-    parts = train_network(made.cfg, made.data, tmp_path / "parts", **options)  # type: ignore[arg-type]
+            train_network(made.cfg, made.data, tmp_path / "parts", options, settings=other)
+    parts = train_network(made.cfg, made.data, tmp_path / "parts", options)
     for a, b in ((whole.best, parts.best), (whole.last, parts.last), (whole.log, parts.log)):
         assert a.read_bytes() == b.read_bytes()
 
@@ -188,7 +189,7 @@ def test_what_cannot_be_frozen(space: Path, layers: str, found: str) -> None:
 def test_training_for_no_time_is_refused(space: Path, epochs: str) -> None:
     assert "--epochs" in call("finetune", "--epochs", epochs, "-w", space, status=2).stderr
     with pytest.raises(InputError, match="expected at least 1 iteration of 1 image, found 0 of"):
-        finetune(iterations=0, workspace=space)
+        finetune(FinetuneOptions(iterations=0), workspace=space)
 
 
 def test_a_classifier_is_trained_and_cut_and_trained(tmp_path: Path) -> None:

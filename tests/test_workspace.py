@@ -11,14 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.drawn import Bench, bench, fingerprint
+from tests.jobs import ana, export, prune
 from yoloprune import cli
 from yoloprune.artefacts import sha256
 from yoloprune.errors import InputError
-from yoloprune.steps.ana import ana
-from yoloprune.steps.export import export
+from yoloprune.options import FinetuneOptions
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
-from yoloprune.steps.prune import prune
 from yoloprune.steps.status import status
 from yoloprune.steps.undo import undo
 from yoloprune.workspace import ROLES, Workspace
@@ -47,7 +46,7 @@ def test_a_job_goes_on_without_its_inputs(made: Bench, space: Path, tmp_path: Pa
     made.weights.unlink()
     made.data.write_text("train=nowhere.txt\n")
     assert {role: sha256(space / "inputs" / f"original.{role}") for role in ROLES} == hashes
-    finetune(iterations=1, workspace=space)
+    finetune(FinetuneOptions(iterations=1), workspace=space)
     prune(ratio=0.4, multiple=1, calibrate=0, workspace=space)
     exported = export(tmp_path / "slim", workspace=space)
     assert exported.cfg.name == "tiny-slim.cfg"
@@ -114,18 +113,18 @@ def test_a_workspace_from_before_copies_is_read(made: Bench, space: Path) -> Non
     content = json.loads((space / "workspace.json").read_text())
     del content["pictures"]
     (space / "workspace.json").write_text(json.dumps(content))
-    finetune(iterations=1, workspace=space)
+    finetune(FinetuneOptions(iterations=1), workspace=space)
     assert sorted(path.name for path in (space / "inputs").iterdir()) == [f"original.{role}" for role in sorted(ROLES)]
     made.cfg.unlink()
     prune(ratio=0.4, multiple=1, calibrate=0, workspace=space)
 
 
 def test_undo_takes_the_last_round_back(space: Path) -> None:
-    finetune(iterations=1, workspace=space)
+    finetune(FinetuneOptions(iterations=1), workspace=space)
     once = fingerprint(space)
     prune(ratio=0.4, multiple=1, calibrate=0, workspace=space)
     analysis = Path("round-2", "sensitivity.json")
-    finetune(iterations=1, workspace=space)
+    finetune(FinetuneOptions(iterations=1), workspace=space)
     whole = fingerprint(space)
     assert undo(space, dry_run=True)[0] == 2
     assert fingerprint(space) == whole

@@ -34,10 +34,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from roofline import Roofline, seconds
+from yoloprune.cli.options import prepare
 
 from yoloprune.allocator import keep_freed_memory
 from yoloprune.choices import GRID
-from yoloprune.cli.options import prepare
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
@@ -45,9 +45,9 @@ from yoloprune.detect.measure import fit_for, load_measure, network_for_measurin
 from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channels import trace
 from yoloprune.prune.group_evaluator import GroupEvaluator
-from yoloprune.prune.plan import prunable_count
+from yoloprune.prune.limits import prunable_count
 from yoloprune.prune.pruner import Pruner
-from yoloprune.prune.sensitivity import LOSSES, RESOLUTION, ROUNDING, Curve, Sensitivity, grid_counts
+from yoloprune.prune.sensitivity import RESOLUTION, ROUNDING, TOLERANCES, Curve, Sensitivity, grid_counts
 from yoloprune.workspace import Workspace
 
 FINE = tuple(step / 40 for step in range(1, 40))
@@ -56,7 +56,7 @@ FINE = tuple(step / 40 for step in range(1, 40))
 def main() -> None:
     """Measure in turns, check, print."""
     parser = arguments(__doc__)
-    parser.add_argument("--losses", default=",".join(map(str, LOSSES)), help="that ours is asked for, as of ana")
+    parser.add_argument("--losses", default=",".join(map(str, TOLERANCES)), help="that ours is asked for, as of ana")
     parser.add_argument("--processes", type=int, default=1, help="that share the analysis; threads of the classic way")
     parser.add_argument("--every", type=int, default=1, help="measure every N-th classic point, count it N times")
     parser.add_argument("--reference", type=int, default=10, help="groups for which a fine grid is measured")
@@ -100,7 +100,7 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
 class Bench:
     """One network, measured both ways."""
 
-    def __init__(self, args: argparse.Namespace, losses: tuple[float, ...] = LOSSES) -> None:
+    def __init__(self, args: argparse.Namespace, losses: tuple[float, ...] = TOLERANCES) -> None:
         """args: of `arguments`."""
         self.files, self.calibrate, self.device = (args.cfg, args.weights, args.data), args.calibrate, args.device
         self.losses = losses
@@ -193,11 +193,11 @@ class Bench:
                 for loss in self.losses
             ]
             for loss, (mine, theirs) in zip(self.losses, pairs, strict=True):
-                near = RESOLUTION * curve.units + 1e-9
+                near = RESOLUTION * curve.size + 1e-9
                 within[loss] += abs(mine - theirs) <= near
                 nine_within[loss] += abs(prunable_count(reference, nine, loss) - theirs) <= near
-            cells = [f"{mine / curve.units:.0%} {theirs / curve.units:.0%}" for mine, theirs in pairs]
-            table.add_row(curve.label, str(curve.units), *cells)
+            cells = [f"{mine / curve.size:.0%} {theirs / curve.size:.0%}" for mine, theirs in pairs]
+            table.add_row(curve.label, str(curve.size), *cells)
         table.add_section()
         for name, counted in (("within 5 points", within), ("nine sparsities", nine_within)):
             table.add_row(name, "", *(f"{counted[loss]} of {len(drawn)}" for loss in self.losses))

@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from yoloprune.steps.ana import ana
+from yoloprune.api import ana, prune
+from yoloprune.options import FinetuneOptions
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.prune import prune
 
 WAYS = {"labels": (False, True), "teacher, no labels": (True, False), "teacher and labels": (True, True)}
 """Whether the unpruned network teaches, and whether labels do."""
@@ -59,14 +59,10 @@ def main() -> None:
                 began = time.monotonic()
                 place = Path(name) / f"{way} {seed}"
                 shutil.copytree(cut, place)
-                tuned = finetune(
-                    iterations=args.iterations,
-                    distill=distill,
-                    labels=labels,
-                    workspace=place,
-                    seed=seed,
-                    workers=args.workers,
+                options = FinetuneOptions(
+                    iterations=args.iterations, distill=distill, labels=labels, seed=seed, workers=args.workers
                 )
+                tuned = finetune(options, workspace=place)
                 with (tuned.last.parent / "log.csv").open() as log:
                     last = float(list(csv.DictReader(log))[-1]["metric"])
                 found[way].append((last, tuned.after.accuracy))

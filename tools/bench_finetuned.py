@@ -72,11 +72,11 @@ def main() -> None:
             keep, cut = cut_by(way, bench, ratio)
             share = 1 - slim_graph(model.graph, bench.channels, keep).bflops / model.graph.bflops
             before = measure.accuracy(network_for_measuring(cut))
-            masks = free(model.graph, bench.channels, keep)
+            mask = free(model.graph, bench.channels, keep)
             finals = []
             for seed in range(args.seeds):
                 with TemporaryDirectory() as folder:
-                    last = train(cut, images, recipe, folder=Path(folder), seed=seed, masks=masks).last
+                    last = train(cut, images, recipe, folder=Path(folder), seed=seed, mask=mask).last
                 finals.append(measure.accuracy(build(cut.with_weights(last))))
             minutes = (time.monotonic() - started) / 60
             figures = f"{share:.1%}", f"{before:.4f}", f"{np.mean(finals):.4f}", f"{np.ptp(finals) / 2:.4f}"

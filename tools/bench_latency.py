@@ -32,11 +32,12 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Graph, Model, load_graph
 from yoloprune.darknet.weights import Weights
-from yoloprune.prune.allocate import LagrangianAllocator, drop_useless_pruning
+from yoloprune.prune.allocate import drop_useless_pruning
 from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.cost import Costs, flops
+from yoloprune.prune.lagrangian import LagrangianAllocator
 from yoloprune.prune.latency import Latency, Timings
-from yoloprune.prune.plan import Limits, keep_mask
+from yoloprune.prune.limits import Limits
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup
 from yoloprune.prune.slim import slim
 from yoloprune.readers import READERS

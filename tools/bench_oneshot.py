@@ -37,14 +37,14 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import DetectionMeasure, fit_for, network_for_measuring
 from yoloprune.detect.pictures import Pictures
-from yoloprune.prune.allocate import LagrangianAllocator
 from yoloprune.prune.channels import KeepMask, trace
 from yoloprune.prune.cost import Costs, flops
 from yoloprune.prune.group_evaluator import GroupEvaluator
-from yoloprune.prune.plan import Limits, keep_mask
+from yoloprune.prune.lagrangian import LagrangianAllocator
+from yoloprune.prune.limits import Limits
 from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.search import analyse
-from yoloprune.prune.sensitivity import LOSSES, Sensitivity, Setup
+from yoloprune.prune.sensitivity import TOLERANCES, Sensitivity, Setup
 from yoloprune.prune.slim import slim_graph
 
 POINTS = (0.01, 0.02, 0.05, 0.10)
@@ -139,7 +139,7 @@ class Bench:
             trials = GroupEvaluator(pruner, self.choosing, lambda: found)
             setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
             curves = pruner.first_curves(criterion)
-            start = Sensitivity(setup, trials.baseline, trials.baseline, LOSSES, (), curves)
+            start = Sensitivity(setup, trials.baseline, trials.baseline, TOLERANCES, (), curves)
             costs = Costs(self.model.graph, self.channels, flops(self.model.graph))
             analysed = analyse(start, trials, lambda *_: None)
             self._markets[key] = LagrangianAllocator(analysed, self.channels, Limits(), costs)

@@ -58,7 +58,7 @@ def main() -> None:
     def kept(criterion: str, share: float) -> KeepMask:
         keep = everything
         for curve in curves(criterion):
-            keep = curve.keep(channels, keep, round(share * curve.units))
+            keep = curve.keep(channels, keep, round(share * curve.size))
         return keep
 
     def with_enough(enough: float, share: float) -> Model:

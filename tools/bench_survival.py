@@ -30,16 +30,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from yoloprune.api import ana, prune
 from yoloprune.choices import REFIT
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.network import Network
+from yoloprune.options import FinetuneOptions
 from yoloprune.progress import Progress
 from yoloprune.prune import compensate, pruner
-from yoloprune.steps.ana import ana
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import job_of
+from yoloprune.steps.joint import NothingGoesError
 from yoloprune.steps.method import Method
-from yoloprune.steps.prune import NothingGoesError, prune
 from yoloprune.workspace import Workspace
 
 TARGETS: Final[Sequence[Mapping[str, float]]] = (
@@ -133,7 +134,7 @@ def _trained(workspace: Path, iterations: int, device: str) -> tuple[str, ...]:
         if step.text:
             print(f"  {step.text}", file=sys.stderr)
 
-    done = finetune(iterations=iterations, workspace=workspace, device=device, progress=progress)
+    done = finetune(FinetuneOptions(iterations=iterations), workspace=workspace, device=device, progress=progress)
     (log,) = workspace.rglob("log.csv")
     with log.open() as file:
         measured = [float(row["metric"]) for row in csv.DictReader(file) if row["metric"]]

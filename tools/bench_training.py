@@ -35,7 +35,7 @@ from yoloprune.darknet.data import DataFile, Split, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Graph, Model, load_graph
 from yoloprune.train.batches import batches
-from yoloprune.train.loop import train
+from yoloprune.train.loop import Resources, train
 from yoloprune.train.progress import TrainingProgress
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.samples import Samples
@@ -87,8 +87,7 @@ def ours(graph: Graph, images: Split, iterations: int, workers: int, device: str
             recipe,
             folder=Path(folder),
             seed=0,
-            device=device,
-            workers=workers,
+            resources=Resources(device, workers),
             progress=told.append,
         )
     return told[-1].images_per_second

@@ -19,6 +19,7 @@ from make_shapes import write as draw_set
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
+from yoloprune.options import TrainOptions
 from yoloprune.progress import Progress
 from yoloprune.steps.train import train_network
 
@@ -50,8 +51,7 @@ def main() -> None:
         args.cfg,
         args.data or pictures / "shapes.data",
         folder,
-        iterations=args.iterations,
-        seed=args.seed,
+        TrainOptions(iterations=args.iterations, seed=args.seed),
         force=(folder / f"{args.cfg.stem}-best.weights").exists(),
         progress=say,
     )

@@ -3,6 +3,28 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
+
+from yoloprune.errors import InputError
+
+if TYPE_CHECKING:
+    from yoloprune.api import ana, check, detect, export, finetune, load, map, prune, run, train, verify
+
+__version__ = "0.1.0"
+__all__ = [
+    "InputError",
+    "ana",
+    "check",
+    "detect",
+    "export",
+    "finetune",
+    "load",
+    "map",
+    "prune",
+    "run",
+    "train",
+    "verify",
+]
 
 if "OMP_WAIT_POLICY" not in os.environ:
     # PyTorch's threads wait for each other after every layer. GNU's OpenMP, in PyTorch for Linux, then loops for
@@ -10,3 +32,12 @@ if "OMP_WAIT_POLICY" not in os.environ:
     # all takes three to ten times as long. Sleeping at once ("passive") costs an idle machine a quarter of a small
     # network's time, so many rounds of the loop 3 to 6 %. Read when PyTorch is loaded; what a user has set stays.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of api.py, with which PyTorch is loaded: not before one is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from yoloprune import api
+
+    return getattr(api, name)

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from yoloprune.errors import InputError, unreadable
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the JSON files between stages; raised when a reader of the old one would go wrong."""
 _NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 _Kind = TypeVar("_Kind")
@@ -97,8 +97,8 @@ def save_json(path: str | Path, kind: str, payload: Mapping[str, Any]) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def load_json(path: str | Path, kind: str) -> dict[str, Any]:
-    """What `save_json` was given. InputError if it is no such file or of another version."""
+def load_json(path: str | Path, kind: str, remedy: str = "yoloprune ana --force starts anew") -> dict[str, Any]:
+    """What `save_json` was given. InputError if it is no such file, or of another version, with the remedy."""
     try:
         payload = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -107,7 +107,10 @@ def load_json(path: str | Path, kind: str) -> dict[str, Any]:
         raise InputError(f"expected JSON: {error}", file=path) from error
     found = (payload.get("yoloprune"), payload.get("version")) if isinstance(payload, dict) else (None, None)
     if found != (kind, VERSION):
-        raise InputError(f"expected {kind} of version {VERSION}, found {found[0]} of version {found[1]}", file=path)
+        hint = f"; {remedy}" if found[0] == kind else ""
+        raise InputError(
+            f"expected {kind} of version {VERSION}, found {found[0]} of version {found[1]}{hint}", file=path
+        )
     return {key: value for key, value in payload.items() if key not in ("yoloprune", "version")}
 
 
@@ -145,7 +148,8 @@ def _typed(hint: Any, value: Any, file: str | Path, key: str) -> Any:
         return {name: inside(parts[1], name) for name in value}
     if is_dataclass(hint):
         expect(isinstance(value, dict), "an object")
-        hints = get_type_hints(hint)
+        stored = {field.name for field in fields(hint) if field.metadata.get("stored", True)}
+        hints = {name: kind for name, kind in get_type_hints(hint).items() if name in stored}
         missing = {field.name for field in fields(hint) if field.default is MISSING}.difference(value)
         known = f"the keys {', '.join(hints)}"
         expect(not missing, known, f"no {', '.join(sorted(missing))}")

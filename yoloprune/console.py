@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 from typer.core import TyperGroup
 
 from yoloprune.artefacts import atomic_path, check_free
@@ -22,6 +22,7 @@ from yoloprune.train.ranks import rank_of
 
 if TYPE_CHECKING:
     from yoloprune.progress import Progress
+    from yoloprune.report.answers import Answer
 
 
 BAD_INPUT: Final = 2
@@ -119,10 +120,15 @@ class Screen:
         self._warned: set[str] = set()
         self.progress = ProgressBar(quiet)
 
-    def answer(self, payload: Mapping[str, Any], *parts: RenderableType) -> None:
-        """What was found out, for programs and for people; with `--json -` only for programs."""
+    def show(self, answer: Answer) -> None:
+        """What was found out; with `--json -` only for programs. Warnings come last."""
         self.progress.close()
-        text = json.dumps(plain(payload), indent=1, allow_nan=False)
+        self._print(answer)
+        for text in answer.warnings:
+            self.warn(text)
+
+    def _print(self, answer: Answer) -> None:
+        text = json.dumps(plain(answer.payload), indent=1, allow_nan=False)
         if self._json == "-":
             print(text)
             return
@@ -132,7 +138,7 @@ class Screen:
         if not self._quiet:
             width = None if sys.stdout.isatty() else _UNSEEN_WIDTH
             console = Console(width=width, markup=False, highlight=False, emoji=False)
-            for part in parts:
+            for part in answer.parts:
                 console.print(part)
 
     def warn(self, text: str) -> None:

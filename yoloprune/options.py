@@ -7,15 +7,33 @@ they are. Loads no PyTorch: the command line starts with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
-from yoloprune.choices import CALIBRATE, CRITERIA_NAMES, GRANULARITIES, MULTIPLE, OBJECTIVES, REFIT, RULES
+from yoloprune.choices import (
+    CALIBRATE,
+    CRITERIA_NAMES,
+    EPOCHS,
+    GRANULARITIES,
+    GRID,
+    MULTIPLE,
+    NOTHING,
+    OBJECTIVES,
+    RECALIBRATE,
+    REFIT,
+    RULES,
+)
 
 DIALECT_NAMES: Final = ("alexeyab", "pjreddie")
+ALIASES: Final = {"losses": "tolerances"}
+"""What options were called before."""
 _LAYERS: Final = "LAYERS"
 """Metavar of what is written like 3,5-8."""
+_COMPENSATE: Final = {
+    "--no-compensate": (NOTHING, "Only mask what is pruned; --calibrate then only serves the criterion."),
+    "--bn-recalibrate": (RECALIBRATE, "Instead of refitting: batch norm's statistics measured anew."),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,8 @@ class Help:
     most: float | None = None
     one_of: tuple[str, ...] = ()
     """The words that it can be; others are refused."""
+    switches: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    """Flags that say a value each, and what is said of them."""
 
 
 def help_of(options: type[Any]) -> Mapping[str, Help]:
@@ -68,7 +88,7 @@ class AnalysisOptions:
         Help(f"What ranks units: {', '.join(CRITERIA_NAMES)}; left out, the best there is.", one_of=CRITERIA_NAMES),
     ] = None
     calibrate: Annotated[int, Help("Train pictures that consumers are refitted on; 0: no refit.", least=0)] = CALIBRATE
-    compensation: Annotated[str, Help("least squares, batch norm or none.")] = REFIT
+    compensation: Annotated[str, Help("", switches=_COMPENSATE)] = REFIT
     """One of COMPENSATIONS."""
     tolerances: Annotated[
         tuple[float, ...] | None,
@@ -78,7 +98,12 @@ class AnalysisOptions:
         ),
     ] = None
     sparsities: Annotated[
-        tuple[float, ...] | None, Help("Instead: measure at all of these, like 0.25,0.5.", metavar="LIST")
+        tuple[float, ...] | None,
+        Help(
+            "Instead: measure at all of these, like 0.25,0.5.",
+            metavar="LIST",
+            switches={"--grid": (GRID, "Instead: the classic nine sparsities, 0.1,0.2 to 0.9.")},
+        ),
     ] = None
     granularity: Annotated[str, Help("What a unit is: channel.", one_of=GRANULARITIES)] = "channel"
     seed: Annotated[int, Help("Of all that is random.", least=0)] = 0
@@ -131,7 +156,7 @@ class PruneOptions:
         Help(f"As for ana: {', '.join(CRITERIA_NAMES)}; left out, as ana had it.", one_of=CRITERIA_NAMES),
     ] = None
     calibrate: Annotated[int | None, Help("As for ana; left out, as ana had it.", least=0)] = None
-    compensation: Annotated[str | None, Help("As for ana; left out, as ana had it.")] = None
+    compensation: Annotated[str | None, Help("", switches=_COMPENSATE)] = None
     reuse_analysis: Annotated[bool, Help("Choose by the curves of the round before.")] = False
 
 
@@ -159,7 +184,7 @@ class FinetuneOptions(_LearningOptions):
     batch: Annotated[int | None, Help("Pictures of an update; left out, as the cfg says.", least=1)] = None
     distill: Annotated[bool, Help("Let the unpruned network teach, too: its outputs, and features at cuts.")] = False
     labels: Annotated[
-        bool, Help("With --distill: let it teach alone; train pictures need no labels.", flags=("--no-labels",))
+        bool, Help("With --distill: let it teach alone; train pictures need no labels.", flags=(" /--no-labels",))
     ] = True
     freeze: Annotated[tuple[int, ...], Help("Layers that stay as they are, like 0-4,8.", metavar=_LAYERS)] = ()
 
@@ -188,3 +213,28 @@ class ExportOptions:
     ] = None
     fold_bn: Annotated[bool, Help("Batch norm within the weights, so that all readers compute the same.")] = False
     keep_seen: Annotated[bool, Help("Keep the count of images trained on; else 0, so that training starts.")] = False
+
+
+@dataclass(frozen=True)
+class DetectOptions:
+    """What counts as found."""
+
+    thresh: Annotated[
+        float | None,
+        Help("Least probability; left out, the dialect's own.", metavar="P", least=0, most=1),
+    ] = None
+    nms: Annotated[
+        str | None, Help("default, greedynms, diounms or cornersnms; left out, the cfg's.", metavar="KIND")
+    ] = None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """All four steps, round after round."""
+
+    prune: PruneOptions
+    """threshold: of the last round; it grows to that evenly."""
+    finetune: FinetuneOptions = FinetuneOptions(epochs=EPOCHS)
+    """Of each round."""
+    analysis: AnalysisOptions = AnalysisOptions()
+    rounds: int = 1

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from yoloprune.artefacts import atomic_path, load_json, save_json, sha256, typed
+from yoloprune.artefacts import atomic_path, load_json, read_bytes, save_json, sha256, typed
 from yoloprune.errors import InputError
+from yoloprune.options import FinetuneOptions, PruneOptions, Settings
 
 DEFAULT: Final = Path("yoloprune-workspace")
 _FILE = "workspace.json"
@@ -24,11 +25,14 @@ class Input:
 
     path: str = field(compare=False)
     sha256: str
+    content: bytes | None = field(default=None, compare=False, repr=False, metadata={"stored": False})
+    """Its bytes, where it has been opened."""
 
     @classmethod
-    def of(cls, path: Path) -> Self:
-        """The file as it is now."""
-        return cls(str(path.resolve()), sha256(path))
+    def opened(cls, path: Path) -> Self:
+        """The file as it is now. InputError if it cannot be read."""
+        content = read_bytes(path)
+        return cls(str(path.resolve()), hashlib.sha256(content).hexdigest(), content)
 
     def is_in(self, path: str | Path) -> bool:
         """Whether a file is there and holds what this one did."""
@@ -36,21 +40,6 @@ class Input:
             return sha256(path) == self.sha256
         except InputError:
             return False
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What holds for every step of a job."""
-
-    dialect: str
-    letterbox: bool | None
-    metric: str | None
-    images: int | None
-    """Pictures of the valid list that are measured on; None for all."""
-    labels: bool = True
-    """False: agreement with what the original network finds is measured, not accuracy."""
-    allow_partial: bool = False
-    """Whether the weights may end behind any layer; the others then start at random, as in a new network."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +60,18 @@ class Figures:
 
 @dataclass(frozen=True)
 class Round:
-    """One cut, and the training after it if there was any."""
+    """What was pruned at a time, and the training after it if there was any."""
 
     number: int
-    chosen_by: Mapping[str, Any]
+    options: PruneOptions
+    """As they held: what was left out is filled in."""
+    threshold: float
+    """What each group alone was allowed to lose; by ratio or total loss the most that one does."""
     before: Figures
     pruned: Figures
     finetuned: Figures | None = None
+    finetuning: FinetuneOptions | None = None
+    """How it was trained."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ class Workspace:
     """Of the network that the job started with, once measured."""
     rounds: tuple[Round, ...] = ()
     pictures: str = ""
-    """SHA-256 of what is measured on (`Measure.digest`); of workspaces that were started before this was kept, none."""
+    """SHA-256 of what is measured on (`Measure.digest`)."""
 
     @property
     def file(self) -> Path:
@@ -111,6 +105,10 @@ class Workspace:
     def plan_file(self, number: int) -> Path:
         """All that is pruned after round `number`."""
         return self.round_folder(number) / "plan.json"
+
+    def mask_file(self, number: int) -> Path:
+        """Which values are kept after round `number`."""
+        return self.round_folder(number) / "mask.bits"
 
     def pruned_file(self, number: int) -> Path:
         """Masked weights of round `number`."""
@@ -132,20 +130,29 @@ class Workspace:
         """Where the workspace keeps an input."""
         return self.folder / "inputs" / f"original.{role}"
 
-    def file_of(self, role: Role) -> Path:
-        """Where an input is read: the user's file while it is what it was, else the workspace's copy.
+    def open_input(self, role: Role) -> Input:
+        """An input opened: the user's file while it is what it was, else the workspace's copy of it.
 
         InputError if neither is.
         """
         each = self.input(role)
         for path in (Path(each.path), self.copy_of(role)):
-            if each.is_in(path):
-                return path
+            try:
+                found = Input.opened(path)
+            except InputError:
+                continue
+            if found == each:
+                return replace(each, content=found.content)
         expected = f"expected the file that the workspace was started with (sha256 {each.sha256[:12]})"
         raise InputError(
             f"{expected}, found another or none there and in {self.copy_of(role)}; ana --force starts anew",
             file=each.path,
         )
+
+    def opened(self) -> Self:
+        """The same with all inputs opened."""
+        cfg, weights, data = map(self.open_input, ROLES)
+        return replace(self, cfg=cfg, weights=weights, data=data)
 
     @property
     def last(self) -> Round:
@@ -154,10 +161,10 @@ class Workspace:
             raise InputError("nothing is pruned yet; run yoloprune prune first", file=self.folder)
         return self.rounds[-1]
 
-    def current_weights(self) -> Path:
-        """The newest weights: finetuned, else pruned, else the original ones."""
+    def current_weights(self) -> Path | None:
+        """The newest weights: finetuned, else pruned; None before the first round, where they are the original ones."""
         if not self.rounds:
-            return self.file_of("weights")
+            return None
         number = self.rounds[-1].number
         return self.finetuned_file(number) if self.rounds[-1].finetuned else self.pruned_file(number)
 
@@ -186,33 +193,32 @@ class Workspace:
     def take_back(self, number: int) -> None:
         """What round `number` made goes, once it is no longer named as done; the analysis that it chose by stays."""
         self.make_way(number)
-        for file in (self.plan_file(number), self.pruned_file(number), self.finetuned_file(number)):
-            file.unlink(missing_ok=True)
+        for file_of in (self.plan_file, self.mask_file, self.pruned_file, self.finetuned_file):
+            file_of(number).unlink(missing_ok=True)
 
     def forget_behind(self, number: int) -> None:
         """What was measured on weights of round `number` goes: there will be others."""
         shutil.rmtree(self.round_folder(number + 1), ignore_errors=True)
 
     def begin(self) -> None:
-        """Write a new workspace; the rounds of the job that lives in its folder, if one does, go.
-
-        InputError if an input has changed since it was opened.
-        """
-        for role in ROLES:
-            self.file_of(role)
+        """Write a new workspace; the rounds of the job that lives in its folder, if one does, go."""
         if self.file.exists():
             for old_round in self.folder.glob("round-*"):
                 shutil.rmtree(old_round)
+        for role in ROLES:
+            self.copy_of(role).unlink(missing_ok=True)
         self.save()
 
     def save(self) -> None:
-        """Write `workspace.json`, and copies of the inputs where they are missing."""
+        """Write `workspace.json`, and copies of the inputs that are open where they are missing."""
         for role in ROLES:
-            each, copy = self.input(role), self.copy_of(role)
-            if not each.is_in(copy) and each.is_in(each.path):
+            content, copy = self.input(role).content, self.copy_of(role)
+            if content is not None and not copy.exists():
                 with atomic_path(copy) as temporary:
-                    shutil.copyfile(each.path, temporary)
+                    temporary.write_bytes(content)
         payload = {key: value for key, value in asdict(self).items() if key != "folder"}
+        for role in ROLES:
+            del payload[role]["content"]
         save_json(self.file, "workspace", payload)
 
     @classmethod
@@ -225,40 +231,37 @@ class Workspace:
         if workspace.original is not None and workspace.original.bflops <= 0:
             found = workspace.original.bflops
             raise InputError(f"original.bflops: expected more than 0, found {found:g}", file=file)
-        for at, done in enumerate(workspace.rounds):
-            typed(float, done.chosen_by.get("threshold"), file, f"rounds[{at}].chosen_by.threshold")
         return workspace
 
-    @classmethod
-    def start(
-        cls, folder: Path, cfg: Path, weights: Path, data: Path, settings: Settings, pictures: str, *, force: bool
-    ) -> Self:
-        """The workspace that is there, if it was started with the same, or a new one that is not written yet.
+    def started(self, *, force: bool) -> Self:
+        """A new workspace as it is, or the one that is in its folder, if that was started with the same.
 
         Files are the same wherever they lie, and so is a .data file by which the same `pictures` are measured: where
         they are now is kept. force: a workspace without rounds is started anew. InputError without it, if another job
         lives there or what can't be read.
         """
-        new = cls(folder, Input.of(cfg), Input.of(weights), Input.of(data), settings, pictures=pictures)
-        if not new.file.exists():
-            return new
+        if not self.file.exists():
+            return self
         try:
-            old = cls.load(folder)
+            old = self.load(self.folder)
         except InputError:
             if force:
-                return new
+                return self
             raise
-        was, found = _begun_with(old), _begun_with(new)
+        was, found = _begun_with(old), _begun_with(self)
         differing = [key for key in was if was[key] != found[key]]
-        if differing == ["data"] and old.pictures == pictures:
+        if differing == ["data"] and old.pictures == self.pictures:
             differing = []
         if differing and not force:
             listed = ", ".join(f"{key} {_said(was[key])} (found {_said(found[key])})" for key in differing)
-            raise InputError(f"was started with {listed}; --force replaces it, -w names another", file=folder)
+            raise InputError(f"was started with {listed}; --force replaces it, -w names another", file=self.folder)
         if differing or (force and not old.rounds):
-            return new
-        moved = replace(old, cfg=new.cfg, weights=new.weights, data=new.data)
-        if asdict(moved) != asdict(old):
+            return self
+        moved = replace(old, cfg=self.cfg, weights=self.weights, data=self.data)
+        if [(each.path, each.sha256) for each in map(moved.input, ROLES)] != [
+            (each.path, each.sha256) for each in map(old.input, ROLES)
+        ]:
+            moved.copy_of("data").unlink(missing_ok=True)
             moved.save()
         return moved
 

@@ -24,7 +24,7 @@ from yoloprune.prune.branches import Branch, branches, branches_named
 from yoloprune.prune.channels import trace
 from yoloprune.prune.compensate import compensate
 from yoloprune.prune.cost import Costs, flops, parameters
-from yoloprune.prune.slim import free, mask, slim, slim_graph
+from yoloprune.prune.slim import channel_mask, mask, slim, slim_graph
 from yoloprune.readers import libdarknet
 
 CONV = "[convolutional]\nactivation=leaky\nfilters="
@@ -184,7 +184,7 @@ def test_what_is_gone_is_held_and_in_no_group() -> None:
     before, after = trace(graph), trace(graph, branches(graph))
     assert [group.label for group in before.groups] == ["0+2", "1", "4"]
     assert [group.label for group in after.groups] == ["0", "4"]
-    held = free(graph, after, after.all_kept())
+    held = channel_mask(graph, after, after.all_kept()).layers
     assert not any(array.any() for index in (1, 2) for array in held[index].values())
     assert all(array.all() for index in (0, 4, 5) for array in held[index].values())
     keep = before.all_kept()

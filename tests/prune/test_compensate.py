@@ -327,10 +327,8 @@ def test_dead_and_repeated_channels_go_first_and_cost_nothing() -> None:
     first["scale"][7] = 0  # channel 7 is constant
     model = model.with_weights(type(model.weights)(model.weights.header, (first, *model.weights.layers[1:])))
     channels = trace(model.graph)
-    wanted = consumers(model.graph, channels)
     batches = pictures(model, 8, 7)
-    moments = collect(build(model), batches, wanted.values(), 8)
-    statistics = CalibrationStatistics(model, channels, channels.all_kept(), wanted, lambda: moments)
+    statistics = CalibrationStatistics(model, channels, channels.all_kept(), batches)
     group = channels.groups[0]
     order = CRITERIA["elimination"](statistics, group)
     assert sorted(order) == list(range(8))
@@ -349,11 +347,9 @@ def test_elimination_beats_any_other_single_choice() -> None:
     )  # linear, any of 8 channels of rank 5 costs nothing
     model = random_model(graph_of(text), 9)
     channels = trace(model.graph)
-    wanted = consumers(model.graph, channels)
     batches = pictures(model, 24, 10)
-    moments = collect(build(model), batches, wanted.values(), 24)
     group = channels.groups[0]
-    statistics = CalibrationStatistics(model, channels, channels.all_kept(), wanted, lambda: moments)
+    statistics = CalibrationStatistics(model, channels, channels.all_kept(), batches)
     order = CRITERIA["elimination"](statistics, group)
     arrays = model.weights.layers[1]
     factor = arrays["scale"] / np.sqrt(arrays["variance"] + 1e-5)

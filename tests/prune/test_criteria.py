@@ -13,6 +13,7 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays
 from yoloprune.errors import InputError
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.channels import trace
 from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES
 from yoloprune.prune.pruner import Pruner
@@ -28,13 +29,12 @@ def with_arrays(model: Model, layer: int, **arrays: np.ndarray) -> Model:
 
 
 def pruner(model: Model, batches: list[torch.Tensor]) -> Pruner:
-    channels = trace(model.graph)
-    return Pruner(model, channels, channels.all_kept(), lambda: batches)
+    return Pruner(model, ChannelUnits.of(model.graph), lambda: batches)
 
 
 def order(model: Model, criterion: str, batches: list[torch.Tensor]) -> list[int]:
     made = pruner(model, batches)
-    return list(made.order(criterion, made.channels.groups[0]))
+    return list(made.order(criterion, made.units.groups[0]))
 
 
 def test_weight_sum_and_norm_scale_take_the_least_first() -> None:
@@ -72,7 +72,7 @@ def test_taylor_is_the_change_of_the_heads() -> None:
     last = model.weights.layers[2]["weight"][:, :, 0, 0].astype(np.float64) @ weight[:, :, 0, 0]  # [7, 8]
     squares = (last**2).sum(0) * np.array([((z[:, c] / h.std((1, 2, 3))[:, None, None]) ** 2).sum() for c in range(8)])
     made = pruner(model, batches)
-    found = made.statistics.head_changes[made.channels.groups[0].units]
+    found = made.statistics.head_changes[made.units.groups[0].units]
     np.testing.assert_allclose(found, squares / len(z), rtol=0.4)  # 800 random directions: 5 % is one deviation
     assert order(model, "taylor", batches) == list(np.argsort(squares))
 
@@ -85,8 +85,8 @@ def test_what_no_head_depends_on_changes_none(middle: str, changes: list[bool]) 
     model = random_model(graph_of(net(middle)), 3)
     made = pruner(model, pictures(model, 8, 2))
     found = made.statistics.head_changes
-    assert [bool(found[group.units].all()) for group in made.channels.groups] == changes
-    assert [bool(found[group.units].any()) for group in made.channels.groups] == changes
+    assert [bool(found[group.units].all()) for group in made.units.groups] == changes
+    assert [bool(found[group.units].any()) for group in made.units.groups] == changes
 
 
 def columns_of(model: Model, batches: list[torch.Tensor]) -> np.ndarray:
@@ -135,7 +135,7 @@ def test_every_criterion_orders_all_units_with_those_gone_first(criterion: str) 
     keep = channels.all_kept()
     for group in channels.groups:
         keep[group.units[-1]] = False
-    made = Pruner(model, channels, keep, lambda: pictures(model, 8, 1))
+    made = Pruner(model, ChannelUnits(model.graph, channels, keep), lambda: pictures(model, 8, 1))
     for group in channels.groups:
         found = made.order(criterion, group)
         assert sorted(found) == list(range(len(group.units)))

@@ -21,7 +21,7 @@ from yoloprune.detect.boxes import Detections
 from yoloprune.detect.match import claims
 from yoloprune.detect.measure import DetectionMeasure, load_measure, network_for_measuring
 from yoloprune.detect.pictures import Pictures
-from yoloprune.prune.channels import trace
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.group_evaluator import LOOKED_AT, GroupEvaluator
 from yoloprune.prune.pruner import Pruner
 
@@ -45,17 +45,16 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> GroupEvaluator:
     measure = load_measure(model.graph, data)
     train = load_split(data, "train", ALEXEYAB, classes=model.graph.classes, labels=False)
     batches = [batch.inputs for batch in Pictures(train.images, model.graph, "stretch")]
-    channels = trace(model.graph)
-    pruner = Pruner(model, channels, channels.all_kept(), lambda: batches)
+    pruner = Pruner(model, ChannelUnits.of(model.graph), lambda: batches)
     found = [each for batch in measure.run(network_for_measuring(model)) for each in batch]
     return GroupEvaluator(pruner, measure, lambda: found)
 
 
 def test_a_point_is_what_the_whole_network_measures(trials: GroupEvaluator) -> None:
     for curve in trials.pruner.first_curves("l1"):
-        dropped = curve.units // 2
+        dropped = curve.size // 2
         point = trials.point(curve, dropped)
-        cut = trials.pruner.alone(curve.keep(trials.pruner.channels, trials.pruner.keep, dropped))
+        cut = trials.pruner.alone(curve, dropped)
         # The first reader's own sums run over other zeros, so rounding may move a probability, not a rank.
         assert point.accuracy == pytest.approx(trials.measure.accuracy(network_for_measuring(cut)), abs=2e-3)
         assert point.share == 1
@@ -67,7 +66,7 @@ def test_a_point_is_what_the_whole_network_measures(trials: GroupEvaluator) -> N
 
 def test_drift_grows_with_the_cut_from_nothing(trials: GroupEvaluator) -> None:
     for curve in trials.pruner.first_curves("l1"):
-        output_errors = [trials.output_error(curve, round(share * curve.units)) for share in (0, 0.3, 0.9)]
+        output_errors = [trials.output_error(curve, round(share * curve.size)) for share in (0, 0.3, 0.9)]
         assert output_errors[0] < 1e-8
         assert output_errors[0] < output_errors[1] < output_errors[2]
         assert math.isfinite(output_errors[2])
@@ -76,7 +75,7 @@ def test_drift_grows_with_the_cut_from_nothing(trials: GroupEvaluator) -> None:
 def test_drift_is_of_what_the_heads_rank_by(trials: GroupEvaluator) -> None:
     """Of whole networks, on all pictures: there are as many as are looked at."""
     curve, pruner = trials.pruner.first_curves("l1")[1], trials.pruner
-    cut = pruner.alone(curve.keep(pruner.channels, pruner.keep, 5))
+    cut = pruner.alone(curve, 5)
     heads = pruner.model.graph.detection_heads
     before, after = (
         torch.cat(
@@ -101,27 +100,27 @@ def test_a_cut_network_that_overflows_says_nothing(trials: GroupEvaluator, monke
     ]
     model = pruner.model.with_weights(replace(pruner.model.weights, layers=tuple(spoilt)))
     monkeypatch.setattr(Pruner, "alone", lambda *_: model)
-    assert trials.output_error(curve, curve.units - 2) == 1
-    assert trials.point(curve, curve.units - 2).accuracy == 0
+    assert trials.output_error(curve, curve.size - 2) == 1
+    assert trials.point(curve, curve.size - 2).accuracy == 0
 
 
 def test_a_hopeless_cut_is_given_up_early_and_said_so(trials: GroupEvaluator) -> None:
-    curve = max(trials.pruner.first_curves("l1"), key=lambda each: trials.output_error(each, each.units - 1))
-    whole = trials.point(curve, curve.units - 1)
+    curve = max(trials.pruner.first_curves("l1"), key=lambda each: trials.output_error(each, each.size - 1))
+    whole = trials.point(curve, curve.size - 1)
     assert trials.baseline - whole.accuracy > 0.3
-    early = trials.point(curve, curve.units - 1, most=0.01)
+    early = trials.point(curve, curve.size - 1, most=0.01)
     assert early.share == 0.25
     assert 0.1 < trials.baseline - early.accuracy < trials.baseline - whole.accuracy
-    assert trials.point(curve, curve.units - 1, most=2.0) == whole
+    assert trials.point(curve, curve.size - 1, most=2.0) == whole
 
 
 def test_in_later_rounds_unseen_pictures_count_as_before_this_cut(trials: GroupEvaluator) -> None:
     """And losses from the original still: here what is cut finds nothing any more."""
-    curve = max(trials.pruner.first_curves("l1"), key=lambda each: trials.output_error(each, each.units - 1))
+    curve = max(trials.pruner.first_curves("l1"), key=lambda each: trials.output_error(each, each.size - 1))
     found = trials.measure.found(network_for_measuring(trials.pruner.model))
     later = GroupEvaluator(trials.pruner, trials.measure, lambda: [NOTHING] * len(found), lambda: found)
     assert later.baseline == trials.baseline
-    first, other = (each.point(curve, curve.units - 1, most=0.01) for each in (trials, later))
+    first, other = (each.point(curve, curve.size - 1, most=0.01) for each in (trials, later))
     assert other.share == 0.25
     assert other.accuracy < first.accuracy - 0.1
 
@@ -178,5 +177,5 @@ def test_agreement_needs_no_labels(trials: GroupEvaluator) -> None:
     assert taught.accuracy(network) == pytest.approx(1.0)
     assert taught.steering == "map50_agreement"
     curve = trials.pruner.first_curves("l1")[2]
-    cut = trials.pruner.alone(curve.keep(trials.pruner.channels, trials.pruner.keep, curve.units - 1))
+    cut = trials.pruner.alone(curve, curve.size - 1)
     assert 0 < taught.accuracy(network_for_measuring(cut)) < 1

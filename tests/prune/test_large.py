@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from tests.helpers import graph_of, random_model, worst
+from tests.prune.kept import alone, together
 from tests.prune.test_compensate import entering_heads, net, pictures, small_connected
 from yoloprune.darknet.model import Model
 from yoloprune.prune import compensate as compensate_file
 from yoloprune.prune import moments as moments_file
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.channels import trace
 from yoloprune.prune.compensate import compensate
 from yoloprune.prune.moments import LARGEST, affordable, consumers
@@ -65,9 +67,9 @@ def test_what_other_channels_hold_comes_back(name: str) -> None:
     keep[group.units[[3] if name == "grouped" else [3, 7]]] = False
     batches, fresh = pictures(model, 16, 2), pictures(model, 4, 3)[0]
     target = entering_heads(model, fresh).numpy()
-    pruner = Pruner(model, channels, channels.all_kept(), lambda: batches)
+    pruner = Pruner(model, ChannelUnits.of(model.graph), lambda: batches)
     plain = worst(entering_heads(mask(model, channels, keep), fresh).numpy(), target)
-    for cut in (pruner.together(keep), pruner.alone(keep)):
+    for cut in (together(pruner, keep), alone(pruner, keep)):
         assert worst(entering_heads(cut, fresh).numpy(), target) < 1e-6 < 0.01 < plain
     assert set(pruner.order("elimination", group)[:1]) <= {2, 3, 6, 7}
 
@@ -109,7 +111,9 @@ MEASURED = """
 import resource, sys, time
 import numpy as np, torch
 from tests.helpers import graph_of, random_model
+from tests.prune.kept import alone, together
 from yoloprune.prune.channels import trace
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.pruner import Pruner
 
 conv = "[convolutional]\\nbatch_normalize=1\\nactivation=leaky\\npad=1\\n"
@@ -121,12 +125,12 @@ keep = channels.all_kept()
 keep[channels.groups[0].units[:512]] = False
 rng = np.random.default_rng(1)
 batches = [torch.from_numpy(rng.random((4, 3, 13, 13), np.float32)) for _ in range(4)]
-pruner = Pruner(model, channels, channels.all_kept(), lambda: batches)
+pruner = Pruner(model, ChannelUnits.of(model.graph), lambda: batches)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.process_time()
-assert pruner.consumers[1].mixed
-pruner.alone(keep)
-pruner.together(keep)
+assert pruner.statistics.consumers[1].mixed
+alone(pruner, keep)
+together(pruner, keep)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, time.process_time() - started)
 """
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.helpers import graph_of
 from yoloprune.errors import InputError
-from yoloprune.prune.plan import Limits, Plan, choose, loss_for_total, prunable_count
+from yoloprune.options import AnalysisOptions, PruneOptions
+from yoloprune.prune.allocate import ThresholdAllocator, loss_for_total
+from yoloprune.prune.channel_units import ChannelUnits
+from yoloprune.prune.granularity import Allocation
+from yoloprune.prune.limits import Limits, prunable_count
+from yoloprune.prune.plan import Plan
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup, grid_counts
 
-SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 10, "l1", "none")
+SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 10)
 
 
 def curve(losses: dict[int, float], *, units: int = 100, gone: int = 0, producers: tuple[int, ...] = (0,)) -> Curve:
@@ -21,8 +28,14 @@ def curve(losses: dict[int, float], *, units: int = 100, gone: int = 0, producer
     return Curve(producers, units, tuple(range(units)), gone, points)
 
 
+def threshold_allocation(sensitivity: Sensitivity, threshold: float, limits: Limits) -> Allocation:
+    """What one threshold lets go; it asks for no costs."""
+    nothing: Any = None
+    return ThresholdAllocator(sensitivity, limits, nothing, "interpolated").at(threshold)
+
+
 def of(*curves: Curve, start: float = 0.8) -> Sensitivity:
-    return Sensitivity(SETUP, 0.8, start, (), (0.3, 0.6, 0.9), curves)
+    return Sensitivity(SETUP, AnalysisOptions("l1", sparsities=(0.3, 0.6, 0.9)), 0.8, start, curves)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +66,7 @@ def test_a_later_round_counts_from_the_original_and_keeps_what_is_gone() -> None
 
 
 def test_nothing_is_filled_in_where_measurements_were_made_for_the_threshold() -> None:
-    made = replace(of(curve({10: 0.005, 60: 0.015})), losses=(0.01,))
+    made = of(curve({10: 0.005, 60: 0.015})).asked_for(AnalysisOptions(tolerances=(0.01,)))
     assert prunable_count(made, made.curves[0], 0.01) == 10
     assert prunable_count(made, made.curves[0], 0.012) == 45
 
@@ -71,7 +84,7 @@ def test_nothing_is_filled_in_where_measurements_were_made_for_the_threshold() -
 )
 def test_limits(limits: Limits, dropped: int) -> None:
     sensitivity = of(curve({47: 0.01, 60: 0.5}, producers=(2, 3)))
-    assert choose(sensitivity, 0.01, limits) == {"2+3": dropped}
+    assert threshold_allocation(sensitivity, 0.01, limits) == {"2+3": dropped}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +112,7 @@ def test_small_groups_go_finer(units: int, multiple: int, kept: set[int]) -> Non
 
 def test_at_least_one_stays() -> None:
     sensitivity = of(curve({1: 0.0}, units=2))
-    assert choose(sensitivity, 1.0, Limits()) == {"0": 1}
+    assert threshold_allocation(sensitivity, 1.0, Limits()) == {"0": 1}
     assert Limits().allowed(sensitivity.curves[0], 2) == 1
 
 
@@ -134,22 +147,65 @@ def test_grid_counts_are_new_and_leave_one() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"yoloprune": "plan", "version": 1}', '{"yoloprune": "sensitivity", "version": 1, "curves": 3}'],
+    ["", "[]", '{"yoloprune": "plan", "version": 2}', '{"yoloprune": "sensitivity", "version": 2, "curves": 3}'],
 )
 def test_broken_files_are_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "sensitivity.json"
     file.write_text(text)
     with pytest.raises(InputError, match=r"sensitivity\.json: "):
         Sensitivity.load(file)
-    file.write_text('{"yoloprune": "plan", "version": 1, "cfg": "x", "removed": [], "filters": {}, "chosen_by": {}}')
+    file.write_text('{"yoloprune": "plan", "version": 2, "cfg": "x", "pruned": [], "mask": "", "options": {}}')
     with pytest.raises(InputError):
         Plan.load(file)
 
 
+@pytest.mark.parametrize("kind", ["plan", "sensitivity"])
+def test_files_of_another_version_are_refused_with_what_to_do(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"{kind}.json"
+    file.write_text(f'{{"yoloprune": "{kind}", "version": 1}}')
+    with pytest.raises(InputError, match=r"of version 2, found .* of version 1; yoloprune ana --force starts anew"):
+        (Plan if kind == "plan" else Sensitivity).load(file)
+
+
+GRAPH = graph_of("[net]\nwidth=8\nheight=8\nchannels=3\n" + "[convolutional]\nfilters=8\n" * 3)
+
+
+def saved(folder: Path) -> Path:
+    """A plan without three channels."""
+    units = ChannelUnits.of(GRAPH).without({"0": [1, 4, 6]})
+    Plan.save(folder / "plan.json", "sha", units, PruneOptions(threshold=0.01), {"after": 0.5})
+    return folder / "plan.json"
+
+
+def test_a_plan_says_counts_and_its_mask_which(tmp_path: Path) -> None:
+    file = saved(tmp_path)
+    plan = Plan.load(file)
+    assert plan.pruned == {"0": 3, "1": 0}
+    assert plan.options == PruneOptions(threshold=0.01)
+    units = plan.units(GRAPH, file)
+    assert [int(position) for position in np.flatnonzero(~units.kept(units.groups[0]))] == [1, 4, 6]
+
+
 def test_a_plan_of_absurd_numbers_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "plan.json"
-    Plan("x", {"0": (1,)}, {0: (1,)}, {}, {}).save(file)
-    file.write_text(re.sub(r"\[\s*1\s*\]", "[1e999]", file.read_text()))
+    file = saved(tmp_path)
+    file.write_text(re.sub(r": 3\b", ": 1e999", file.read_text()))
     assert "1e999" in file.read_text()
-    with pytest.raises(InputError, match=r"plan\.json: "):
+    with pytest.raises(InputError, match="expected a whole number"):
         Plan.load(file)
+
+
+@pytest.mark.parametrize("spoil", ["bits", "counts", "length", "gone"])
+def test_a_plan_whose_mask_does_not_fit_is_refused(tmp_path: Path, spoil: str) -> None:
+    file = saved(tmp_path)
+    mask = tmp_path / "mask.bits"
+    if spoil == "counts":
+        file.write_text(file.read_text().replace('"0": 3', '"0": 2'))
+    elif spoil == "gone":
+        mask.unlink()
+    else:
+        data = bytearray(mask.read_bytes())
+        data[0] ^= 255
+        mask.write_bytes(data if spoil == "bits" else data[:-1])
+    plan = Plan.load(file)
+    with pytest.raises(InputError, match=r"expected the (mask|counts)|cannot be read"):
+        plan.units(GRAPH, file)

@@ -8,10 +8,12 @@ import torch
 
 from tests.helpers import graph_of, random_model, worst
 from tests.prune.graphs import random_cfg
+from tests.prune.kept import alone, together
 from tests.prune.test_compensate import CONSUMERS, net, pictures
 from yoloprune.choices import NOTHING
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.channels import trace
 from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.slim import mask
@@ -23,10 +25,10 @@ def test_pictures_may_serve_the_criterion_alone() -> None:
     keep = channels.all_kept()
     keep[channels.groups[0].units[:3]] = False
     batches = pictures(model, 8, 4)
-    pruner = Pruner(model, channels, channels.all_kept(), lambda: batches, NOTHING)
+    pruner = Pruner(model, ChannelUnits.of(model.graph), lambda: batches, NOTHING)
     x = batches[0]
     expected = outputs(mask(model, channels, keep), x)
-    for cut in (pruner.alone(keep), pruner.together(keep)):
+    for cut in (alone(pruner, keep), together(pruner, keep)):
         assert torch.equal(outputs(cut, x), expected)
     assert sorted(pruner.order("elimination", channels.groups[0])) == list(range(8))
 
@@ -37,15 +39,15 @@ def test_what_does_not_depend_on_the_readers_stays_the_same(seed: int) -> None:
     model = random_model(graph_of(random_cfg(seed)), seed)
     layers = model.graph.layers
     channels = trace(model.graph)
-    pruner = Pruner(model, channels, channels.all_kept())
+    pruner = Pruner(model, ChannelUnits.of(model.graph))
     x = torch.from_numpy(np.random.default_rng(seed).random((2, *model.graph.net.input), np.float32)).double()
     every = [layer.index for layer in layers]
     with torch.inference_mode():
         before = build(model).double()(x, every)
         for curve in pruner.first_curves("l1"):
-            keep = curve.keep(channels, pruner.keep, curve.units // 2)
-            after = build(pruner.alone(keep)).double()(x, every)
-            readers, touched = pruner.readers(curve), set[int]()
+            keep = pruner.units.without({curve.label: curve.order[: curve.size // 2]}).keep
+            after = build(pruner.alone(curve, curve.size // 2)).double()(x, every)
+            readers, touched = pruner.changed(curve), set[int]()
             for layer in layers:
                 if layer.index in readers or touched.intersection(layer.sources):
                     touched.add(layer.index)

@@ -8,6 +8,7 @@ import torch
 
 from tests.helpers import graph_of, random_model, worst
 from tests.prune.graphs import random_cfg
+from tests.prune.kept import together
 from tests.prune.test_compensate import pictures
 from yoloprune.choices import RECALIBRATE, REFIT
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
@@ -15,6 +16,7 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Weights
 from yoloprune.prune import recalibrate as recalibrate_file
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.compensate import compensate
 from yoloprune.prune.pruner import Pruner
@@ -37,7 +39,7 @@ def first_group_cut(compensation: str, seed: int) -> tuple[Model, Model, Channel
     keep = channels.all_kept()
     keep[channels.groups[0].units[[1, 4, 6]]] = False
     batches = pictures(model, 12, seed + 1)
-    cut = Pruner(model, channels, channels.all_kept(), lambda: batches, compensation).together(keep)
+    cut = together(Pruner(model, ChannelUnits.of(model.graph), lambda: batches, compensation), keep)
     for layer in (0, 1):
         left = channels.kept_outputs(layer, keep)
         for name, array in cut.weights.layers[layer].items():
@@ -74,8 +76,8 @@ def test_only_statistics_change(text: str, seed: int) -> None:
     for group in channels.groups:
         keep[group.units[: len(group.units) // 2]] = False
     batches = pictures(model, 8, seed)
-    made = Pruner(model, channels, channels.all_kept(), lambda: batches, RECALIBRATE)
-    cut, masked = made.together(keep), mask(model, channels, keep)
+    made = Pruner(model, ChannelUnits.of(model.graph), lambda: batches, RECALIBRATE)
+    cut, masked = together(made, keep), mask(model, channels, keep)
     for layer, arrays in enumerate(masked.weights.layers):
         gone = ~channels.kept_outputs(layer, keep)
         for name, array in arrays.items():

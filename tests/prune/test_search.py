@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yoloprune.prune.plan import prunable_count
+from yoloprune.options import AnalysisOptions
+from yoloprune.prune.limits import prunable_count
 from yoloprune.prune.search import Expectation, analyse, output_error_at
-from yoloprune.prune.sensitivity import LOSSES, RESOLUTION, Curve, Point, Sensitivity, Setup, monotone
+from yoloprune.prune.sensitivity import RESOLUTION, TOLERANCES, Curve, Point, Sensitivity, Setup, monotone
 
-SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 128, "l1", "none")
+SETUP = Setup("c", "w", "d", "alexeyab", False, "map50", 128)
 BASELINE = 0.8
 Loss = Callable[[float], float]
 
@@ -30,16 +31,17 @@ class Made:
         return tuple(Curve((number,), units, tuple(range(units)), 0) for number in range(len(self.losses)))
 
     def start(self, units: int = 100) -> Sensitivity:
-        return Sensitivity(SETUP, BASELINE, BASELINE, LOSSES, (), self.curves(units))
+        options = AnalysisOptions("l1", tolerances=TOLERANCES)
+        return Sensitivity(SETUP, options, BASELINE, BASELINE, self.curves(units))
 
     def output_error(self, curve: Curve, dropped: int) -> float:
         loss = self.losses[curve.producers[0]]
-        return self.factor * max(loss(dropped / curve.units) - loss(curve.gone / curve.units), 1e-6)
+        return self.factor * max(loss(dropped / curve.size) - loss(curve.gone / curve.size), 1e-6)
 
     def point(self, curve: Curve, dropped: int, most: float = math.inf) -> Point:
         self.measured += 1
         wobble = np.random.default_rng(1000 * curve.producers[0] + dropped).normal(0, self.noise) if self.noise else 0
-        return Point(dropped, BASELINE - self.losses[curve.producers[0]](dropped / curve.units) - wobble)
+        return Point(dropped, BASELINE - self.losses[curve.producers[0]](dropped / curve.size) - wobble)
 
 
 SHAPES: dict[str, Loss] = {
@@ -62,7 +64,7 @@ def crossing(loss: Loss, most: float, units: int = 100) -> int:
 def test_what_prunable_at_is_found_within_the_resolution(shape: str) -> None:
     made = Made(*[SHAPES[shape]] * 3)
     found = analyse(made.start(), made, lambda *_: None)
-    for loss in LOSSES:
+    for loss in TOLERANCES:
         expected = min(crossing(SHAPES[shape], loss), 98)
         for curve in found.curves:
             held = found.prunable_within(curve, loss)
@@ -97,7 +99,7 @@ def test_what_is_said_to_hold_was_measured_to_hold_on_noisy_curves(factor: float
     found = analyse(made.start(), made, lambda *_: None)
     for curve in found.curves:
         measured = {point.dropped: found.loss(point) for point in curve.points}
-        for loss in LOSSES:
+        for loss in TOLERANCES:
             held = found.prunable_within(curve, loss)
             assert held == 0 or measured[held] <= loss
     assert made.measured < len(made.losses) * 9
@@ -136,8 +138,8 @@ def test_what_was_not_measured_whole_never_holds() -> None:
 def test_what_was_given_up_for_a_small_loss_is_measured_for_a_larger_one() -> None:
     made = Made(SHAPES["line"])
     given_up = replace(made.curves()[0], points=(Point(45, BASELINE - 0.02, share=0.25),), proxy=((45, 0.09),))
-    first = replace(made.start(), losses=(0.01,), curves=(given_up,))
-    found = analyse(first.asked_for([0.05], None), made, lambda *_: None)
+    first = replace(made.start(), options=AnalysisOptions(tolerances=(0.01,)), curves=(given_up,))
+    found = analyse(first.asked_for(AnalysisOptions(tolerances=(0.05,))), made, lambda *_: None)
     assert found.prunable_within(found.curves[0], 0.05) in range(40, 51)
     counts = [point.dropped for point in found.curves[0].points]
     assert counts == sorted(set(counts))
@@ -164,7 +166,7 @@ def test_it_resumes_anywhere_and_ends_the_same(tmp_path: Path) -> None:
 
 def test_a_grid_is_measured_whole() -> None:
     made = Made(SHAPES["line"], SHAPES["cliff"])
-    start = replace(made.start(), losses=(), sparsities=(0.25, 0.5, 0.75))
+    start = replace(made.start(), options=AnalysisOptions(sparsities=(0.25, 0.5, 0.75)))
     found = analyse(start, made, lambda *_: None)
     assert [[point.dropped for point in curve.points] for curve in found.curves] == [[25, 50, 75]] * 2
 
@@ -173,8 +175,8 @@ def test_more_losses_only_add_to_what_is_there() -> None:
     made = Made(*SHAPES.values())
     first = analyse(made.start(), made, lambda *_: None)
     before = made.measured
-    more = analyse(first.asked_for([0.08], None), made, lambda *_: None)
-    assert more.losses == (0.005, 0.01, 0.02, 0.05, 0.08)
+    more = analyse(first.asked_for(AnalysisOptions(tolerances=(0.08,))), made, lambda *_: None)
+    assert more.tolerances == (0.005, 0.01, 0.02, 0.05, 0.08)
     assert before < made.measured < before + 3 * len(SHAPES)
     assert analyse(more, made, lambda *_: None) == more
 

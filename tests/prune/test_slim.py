@@ -19,7 +19,6 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.criteria import CRITERIA, CalibrationStatistics
-from yoloprune.prune.moments import consumers
 from yoloprune.prune.slim import mask, slim
 from yoloprune.readers import libdarknet as darknet
 
@@ -168,7 +167,7 @@ def test_criteria_rank_channels_of_shared_and_implicit_layers() -> None:
     channels = trace(model.graph)
     (group,) = channels.groups
     assert group.producers == (0, 1, 2, 3)
-    statistics = CalibrationStatistics(model, channels, channels.all_kept(), consumers(model.graph, channels))
+    statistics = CalibrationStatistics(model, channels, channels.all_kept())
     assert list(statistics.consumers) == [5]
     arrays = [model.weights.layers[index]["weight"] for index in (0, 1, 1, 3)]
     sums = [np.abs(array).sum(tuple(range(1, array.ndim))) for array in arrays]

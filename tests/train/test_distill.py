@@ -18,7 +18,7 @@ from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 from yoloprune.train.distill import Teacher
-from yoloprune.train.loop import train
+from yoloprune.train.loop import Resources, train
 from yoloprune.train.supervision import Supervision
 
 CPU = torch.device("cpu")
@@ -67,10 +67,10 @@ def test_outputs_are_supervised_by_darknets_steps(end: str) -> None:
 
 def test_features_are_those_of_layers_that_read_what_was_cut() -> None:
     model, _ = fresh()
-    masks = halves(model)
-    masks[1]["bias"] = np.array([False] + [True] * 9)  # a filter that is gone itself teaches nothing
-    masks[1]["weight"][0] = False
-    teacher = Teacher(model, masks, CPU)
+    mask = halves(model)
+    mask[1]["bias"] = np.array([False] + [True] * 9)  # a filter that is gone itself teaches nothing
+    mask[1]["weight"][0] = False
+    teacher = Teacher(model, mask, CPU)
     assert teacher.wanted == {1, 3}
     x = torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     right = build(model)(x, {1, 3})
@@ -89,10 +89,10 @@ def test_features_are_those_of_layers_that_read_what_was_cut() -> None:
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_a_teacher_brings_the_learner_closer(images: Split, tmp_path: Path, labels: bool) -> None:  # noqa: F811
+def test_a_teacher_brings_the_trainer_closer(images: Split, tmp_path: Path, labels: bool) -> None:  # noqa: F811
     model, recipe = fresh(NET.replace("learning_rate=0.002", "learning_rate=0.02"))
     model = model.with_weights(random_model(model.graph, 4).weights)
-    masks = halves(model)
+    mask = halves(model)
     recipe = replace(recipe, iterations=40, ema_alpha=0, decay=0.0)
     split = images if labels else replace(images, truths=tuple(each[:0] for each in images.truths))
     found = train(
@@ -101,9 +101,9 @@ def test_a_teacher_brings_the_learner_closer(images: Split, tmp_path: Path, labe
         recipe,
         folder=tmp_path,
         seed=1,
-        masks=masks,
+        mask=mask,
         supervision=Supervision(model, labels=labels),
-        workers=0,
+        resources=Resources(workers=0),
     )
     assert found.history[-1].average < (0.9 if labels else 0.5) * found.history[0].loss
     assert (found.last.layers[0]["weight"][::2] == 0).all()

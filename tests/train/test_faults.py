@@ -24,11 +24,11 @@ import torch.distributed as dist
 from tests.train.test_loop import NET, drawn_images, fresh, halves
 from yoloprune.darknet import weights as weights_file
 from yoloprune.errors import InputError
-from yoloprune.train import loop
+from yoloprune.train import run_folder
 from yoloprune.train.batches import batches
-from yoloprune.train.loop import train
+from yoloprune.train.loop import Evaluation, Resources, train
 from yoloprune.train.optimizer import Optimizer
-from yoloprune.train.processes import joined
+from yoloprune.train.processes import process_group
 from yoloprune.train.progress import TrainingProgress
 from yoloprune.train.ranks import rank_of
 from yoloprune.train.samples import Samples
@@ -56,9 +56,8 @@ def killed_again_and_again(folder: Path) -> None:
         recipe,
         folder=folder / "training",
         seed=5,
-        evaluate=lambda network: float(sum(parameter.sum() for parameter in network.parameters())),
-        resume=True,
-        workers=1,
+        evaluation=Evaluation(lambda network: float(sum(parameter.sum() for parameter in network.parameters()))),
+        resources=Resources(workers=1),
         progress=tell,
     )
     for name, weights in (("best", found.best), ("last", found.last)):
@@ -70,9 +69,15 @@ def together(folder: Path) -> None:
     text = NORMS.replace("subdivisions=2", f"subdivisions={os.environ['PARTS']}")
     model, recipe = fresh(text.replace("=0.002", f"={os.environ.get('RATE', '0.002')}"))
     recipe = replace(recipe, iterations=5)
-    with joined("cpu"):
+    with process_group("cpu"):
         found = train(
-            model, drawn_images(folder / "images"), recipe, folder=folder, seed=5, masks=halves(model), workers=0
+            model,
+            drawn_images(folder / "images"),
+            recipe,
+            folder=folder,
+            seed=5,
+            mask=halves(model),
+            resources=Resources(workers=0),
         )
     if rank_of() == 0:
         weights_file.write(folder / "last.weights", found.last, model.graph.layers, force=True)
@@ -132,11 +137,11 @@ def test_killed_at_any_moment_it_ends_as_undisturbed(tmp_path: Path) -> None:
     for name in ("best", "last"):
         one, other = ((folder / f"{name}.weights").read_bytes() for folder in (whole, killed))
         assert hashlib.sha256(one).digest() == hashlib.sha256(other).digest(), name
-    logs = [(folder / "training" / loop.LOG).read_text() for folder in (whole, killed)]
+    logs = [(folder / "training" / run_folder.LOG).read_text() for folder in (whole, killed)]
     assert logs[0] == logs[1]
     assert [line.split(",")[0] for line in logs[0].splitlines()[1:]] == [str(number) for number in range(1, 61)]
     left = {path.name for path in (killed / "training").iterdir() if not path.name.startswith(".")}
-    assert left == {loop.CHECKPOINT, loop.LOG, loop.CHART}
+    assert left == {run_folder.CHECKPOINT, run_folder.LOG, run_folder.CHART}
 
 
 def test_processes_end_with_who_started_them(tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_ctrl_c_reaches_all_and_stops_between_updates(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)
         told = process.stdout.read().split()
     assert process.returncode == -signal.SIGINT
-    saved = torch.load(tmp_path / "training" / loop.CHECKPOINT, weights_only=True)
+    saved = torch.load(tmp_path / "training" / run_folder.CHECKPOINT, weights_only=True)
     assert saved["iteration"] in (int(told[-1]), int(told[-1]) + 1) if told else saved["iteration"] in (4, 5)
 
 
@@ -184,14 +189,14 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(tmp_path: Path) -
 
     try:
         with pytest.raises(InputError, match=r"last\.pt: cannot be written"):
-            train(model, images, recipe, folder=tmp_path / "run", seed=1, progress=fill, workers=0)
+            train(model, images, recipe, folder=tmp_path / "run", seed=1, progress=fill, resources=Resources(workers=0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    saved = torch.load(tmp_path / "run" / loop.CHECKPOINT, weights_only=True)
+    saved = torch.load(tmp_path / "run" / run_folder.CHECKPOINT, weights_only=True)
     assert saved["iteration"] == 2
     assert not list((tmp_path / "run").glob(".*"))
-    expected = train(model, images, recipe, folder=tmp_path / "whole", seed=1, workers=0)
-    found = train(model, images, recipe, folder=tmp_path / "run", seed=1, resume=True, workers=0)
+    expected = train(model, images, recipe, folder=tmp_path / "whole", seed=1, resources=Resources(workers=0))
+    found = train(model, images, recipe, folder=tmp_path / "run", seed=1, resources=Resources(workers=0))
     assert found.history == expected.history
 
 
@@ -221,8 +226,10 @@ def test_two_processes_are_one_with_twice_the_mini_batches(
         for name in a:  # running statistics too
             assert np.abs(a[name] - b[name]).max() <= 1e-6 * np.abs(a[name]).max(), (layer, name)
             assert (a[name] != start[name]).any()
-    assert (alone / loop.LOG).read_text().splitlines()[-1].split(",")[0] == "5"
-    logs = [np.loadtxt(folder / loop.LOG, delimiter=",", skiprows=1, usecols=(1, 2)) for folder in (alone, shared)]
+    assert (alone / run_folder.LOG).read_text().splitlines()[-1].split(",")[0] == "5"
+    logs = [
+        np.loadtxt(folder / run_folder.LOG, delimiter=",", skiprows=1, usecols=(1, 2)) for folder in (alone, shared)
+    ]
     np.testing.assert_allclose(logs[1], logs[0], rtol=1e-5)
 
 
@@ -236,7 +243,7 @@ def test_each_process_needs_a_gpu_of_its_own(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     launched = {"WORLD_SIZE": "3", "RANK": number, "LOCAL_RANK": number}
-    with pytest.raises(InputError, match=reason), joined(device, launched):
+    with pytest.raises(InputError, match=reason), process_group(device, launched):
         pass
 
 
@@ -247,7 +254,7 @@ def test_processes_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **how: told.extend([backend, how["device_id"]]))
     monkeypatch.setattr(dist, "barrier", lambda: None)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
-    with joined("cuda", {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}) as place:
+    with process_group("cuda", {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}) as place:
         assert place == "cuda:1"
     assert told == [torch.device("cuda:1"), "nccl", torch.device("cuda:1")]
 

@@ -22,9 +22,9 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.weights import Weights
 from yoloprune.errors import InputError, InputWarning
-from yoloprune.train import checkpoint, loop
+from yoloprune.train import checkpoint, run_folder
 from yoloprune.train.batches import network_input
-from yoloprune.train.loop import Trained, train
+from yoloprune.train.loop import Evaluation, Resources, Trained, train
 from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.progress import Record, TrainingProgress
@@ -128,11 +128,20 @@ def raise_interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def run(images: Split, folder: Path, **options: object) -> Trained:
+def run(
+    images: Split,
+    folder: Path,
+    *,
+    evaluate: Callable[[Network], float] = plain_metric,
+    measured: str = "",
+    workers: int = 0,
+    **options: Any,
+) -> Trained:
     model, recipe = fresh()
     recipe = replace(recipe, evaluate_every=2)
-    given = {"folder": folder, "seed": 5, "evaluate": plain_metric, "workers": 0, **options}
-    return train(model, images, recipe, **given)  # type: ignore[arg-type]
+    evaluation, resources = Evaluation(evaluate, measured), Resources(workers=workers)
+    given = {"folder": folder, "seed": 5, "evaluation": evaluation, "resources": resources, **options}
+    return train(model, images, recipe, **given)
 
 
 def test_an_interrupted_run_ends_as_an_undisturbed_one(images: Split, tmp_path: Path) -> None:
@@ -141,19 +150,19 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(images: Split, tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         run(images, folder, progress=stop_at(2, raise_interrupt))
     with pytest.raises(KeyboardInterrupt):
-        run(images, folder, resume=True, progress=stop_at(3, lambda: os.kill(os.getpid(), signal.SIGINT)))
+        run(images, folder, progress=stop_at(3, lambda: os.kill(os.getpid(), signal.SIGINT)))
 
     def interrupted(network: Network) -> float:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(images, folder, resume=True, evaluate=interrupted)
-    found = run(images, folder, resume=True, workers=1)
+        run(images, folder, evaluate=interrupted)
+    found = run(images, folder, workers=1)
     assert same(found.last, expected.last)
     assert same(found.best, expected.best)
     assert found.history == expected.history
     assert [record.iteration for record in found.history if record.metric is not None] == [2, 4, 6]
-    assert (tmp_path / "whole" / loop.LOG).read_text() == (folder / loop.LOG).read_text()
+    assert (tmp_path / "whole" / run_folder.LOG).read_text() == (folder / run_folder.LOG).read_text()
     assert not same(run(images, tmp_path / "other", seed=6).last, expected.last)
 
 
@@ -173,9 +182,9 @@ def test_a_signal_within_an_update_waits_for_its_end(
     monkeypatch.setattr(Optimizer, "step", step)
     with pytest.raises(KeyboardInterrupt):
         run(images, tmp_path / "parts")
-    saved = torch.load(tmp_path / "parts" / loop.CHECKPOINT, weights_only=True)
+    saved = torch.load(tmp_path / "parts" / run_folder.CHECKPOINT, weights_only=True)
     assert saved["iteration"] == 4
-    assert same(run(images, tmp_path / "parts", resume=True).last, expected.last)
+    assert same(run(images, tmp_path / "parts").last, expected.last)
 
 
 def halves(model: Model) -> Mask:
@@ -195,12 +204,12 @@ def test_held_values_stay_exactly(images: Split, tmp_path: Path) -> None:
     recipe = replace(recipe, iterations=1000, momentum=0.95, checkpoint_every=1000, batch=2, subdivisions=1)
     assert recipe.decay > 0
     assert recipe.ema_alpha > 0
-    masks = halves(model)
-    found = train(model, images, recipe, folder=tmp_path, seed=1, masks=masks, workers=1)
-    saved = torch.load(tmp_path / loop.CHECKPOINT, weights_only=True)
+    mask = halves(model)
+    found = train(model, images, recipe, folder=tmp_path, seed=1, mask=mask, resources=Resources(workers=1))
+    saved = torch.load(tmp_path / run_folder.CHECKPOINT, weights_only=True)
     for layer in (0, 1):
         for spec in model.graph.layers[layer].tensors():
-            free = masks[layer].get(spec.name)
+            free = mask[layer].get(spec.name)
             if free is None:
                 continue
             for tensor in (
@@ -236,7 +245,12 @@ def test_best_and_last_are_kept(images: Split, tmp_path: Path) -> None:
         return next(metrics)
 
     found = train(
-        model, images, replace(recipe, evaluate_every=2, ema_alpha=0), folder=tmp_path, seed=1, evaluate=evaluate
+        model,
+        images,
+        replace(recipe, evaluate_every=2, ema_alpha=0),
+        folder=tmp_path,
+        seed=1,
+        evaluation=Evaluation(evaluate),
     )
     assert (found.best_metric, found.best_iteration) == (0.7, 4)
     assert (found.best.header.seen, found.last.header.seen) == (24, 36)
@@ -249,7 +263,7 @@ def test_any_seed_and_policy_will_do_without_max_batches(images: Split, tmp_path
     net = graph(text)
     recipe = Recipe.from_graph(net, iterations=4)
     model = Model(net, weights_file.initial(net.layers, 3))
-    found = train(model, images, recipe, folder=tmp_path, seed=1 << 40, workers=0)
+    found = train(model, images, recipe, folder=tmp_path, seed=1 << 40, resources=Resources(workers=0))
     assert [record.rate for record in found.history] == pytest.approx([0.0015, 0.001, 0.0005, 0])
     with pytest.raises(InputError, match="expected max_batches=, found none"):
         Recipe.from_graph(net)
@@ -275,14 +289,14 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(images: 
     recipe = replace(recipe, iterations=50, schedule=replace(recipe.schedule, learning_rate=1e12))
     with pytest.warns(InputWarning), pytest.raises(InputError, match=r"iteration \d+: .*layer \d+ \[\w+\]"):
         train(model, images, recipe, folder=tmp_path, seed=1)
-    saved = torch.load(tmp_path / loop.CHECKPOINT, weights_only=True)
+    saved = torch.load(tmp_path / run_folder.CHECKPOINT, weights_only=True)
     assert all(tensor.isfinite().all() for tensor in saved["network"].values())
 
 
 def test_what_is_saved_does_not_grow_with_what_was(images: Split, tmp_path: Path) -> None:
     model, recipe = fresh()
     recipe = replace(recipe, checkpoint_every=1)
-    log, checkpoint = tmp_path / loop.LOG, tmp_path / loop.CHECKPOINT
+    log, checkpoint = tmp_path / run_folder.LOG, tmp_path / run_folder.CHECKPOINT
     sizes = []
 
     def look(found: TrainingProgress) -> None:
@@ -290,7 +304,7 @@ def test_what_is_saved_does_not_grow_with_what_was(images: Split, tmp_path: Path
         if found.record.iteration == 4:
             log.write_text("before\n")
 
-    train(model, images, recipe, folder=tmp_path, seed=1, progress=look, workers=0)
+    train(model, images, recipe, folder=tmp_path, seed=1, progress=look, resources=Resources(workers=0))
     assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["before", "4", "5", "6"]
     assert len(set(sizes[2:])) == 1  # from the first momentum on
 
@@ -298,10 +312,10 @@ def test_what_is_saved_does_not_grow_with_what_was(images: Split, tmp_path: Path
 def test_a_checkpoint_of_another_run_is_refused(images: Split, tmp_path: Path) -> None:
     run(images, tmp_path)
     with pytest.raises(InputError, match=r"last\.pt: belongs to a run with other"):
-        run(images, tmp_path, resume=True, seed=9)
+        run(images, tmp_path, seed=9)
     with pytest.raises(InputError, match=r"last\.pt: belongs to a run with other"):
-        run(images, tmp_path, resume=True, measured="something else")
-    file = tmp_path / loop.CHECKPOINT
+        run(images, tmp_path, measured="something else")
+    file = tmp_path / run_folder.CHECKPOINT
     whole, saved = file.read_bytes(), torch.load(file, weights_only=True)
     rng = np.random.default_rng(0)
     refused = 0
@@ -316,9 +330,9 @@ def test_a_checkpoint_of_another_run_is_refused(images: Split, tmp_path: Path) -
         else:
             assert all(torch.equal(tensor, saved["network"][name]) for name, tensor in found.network.items())
     assert refused > 200
-    (tmp_path / loop.CHECKPOINT).write_bytes(b"nothing of the kind")
+    (tmp_path / run_folder.CHECKPOINT).write_bytes(b"nothing of the kind")
     with pytest.raises(InputError, match=r"last\.pt: is no checkpoint"):
-        run(images, tmp_path, resume=True)
+        run(images, tmp_path)
 
 
 def test_bad_input_is_refused(images: Split, tmp_path: Path) -> None:
@@ -348,7 +362,7 @@ def test_what_is_not_supported_is_said() -> None:
 def test_frozen_layers_stay_and_normalize_by_what_they_know(images: Split, tmp_path: Path) -> None:
     model, recipe = fresh()
     recipe = replace(recipe, frozen=frozenset({0}), ema_alpha=0)
-    found = train(model, images, recipe, folder=tmp_path, seed=1, workers=0)
+    found = train(model, images, recipe, folder=tmp_path, seed=1, resources=Resources(workers=0))
     for name, array in found.last.layers[0].items():
         np.testing.assert_array_equal(array, model.weights.layers[0][name])
     assert (found.last.layers[1]["mean"] != model.weights.layers[1]["mean"]).all()
@@ -359,9 +373,17 @@ def test_it_stops_where_nothing_gets_better(images: Split, tmp_path: Path) -> No
     model, recipe = fresh()
     recipe = replace(recipe, iterations=30, evaluate_every=2, patience=3)
     metrics = iter([0.2, 0.7, 0.5, 0.1, 0.8, 0.6, 0.8, 0.3, 0.9])  # of equals the later is the best, and no better
-    found = train(model, images, recipe, folder=tmp_path, seed=1, evaluate=lambda network: next(metrics), workers=0)
+    found = train(
+        model,
+        images,
+        recipe,
+        folder=tmp_path,
+        seed=1,
+        evaluation=Evaluation(lambda network: next(metrics)),
+        resources=Resources(workers=0),
+    )
     assert (len(found.history), found.best_iteration, found.best_metric) == (16, 14, 0.8)
-    again = train(model, images, recipe, folder=tmp_path, seed=1, evaluate=lambda network: 1.0, resume=True)
+    again = train(model, images, recipe, folder=tmp_path, seed=1, evaluation=Evaluation(lambda network: 1.0))
     assert again.history == found.history
 
 
@@ -373,7 +395,7 @@ def test_ctrl_c_while_the_chart_is_drawn_counts_no_measurement_twice(
 
     def whole(folder: Path, stopped_at: int) -> tuple[int, int]:
         metrics = iter([0.1, 0.2, 0.1, 0.1, 0.3, 0.1, 0.1, 0.1, 0.1])
-        plot, drawn = loop.plot_training, [0]
+        plot, drawn = run_folder.plot_training, [0]
 
         def stopping(records: Sequence[Record], *rest: Any) -> None:
             drawn[0] += 1
@@ -382,12 +404,12 @@ def test_ctrl_c_while_the_chart_is_drawn_counts_no_measurement_twice(
             plot(records, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "plot_training", stopping)
+            patch.setattr(run_folder, "plot_training", stopping)
             for _ in range(2):
                 with suppress(KeyboardInterrupt):
                     found = train(
-                        model, images, recipe,
-                        folder=folder, seed=1, evaluate=lambda network: next(metrics), resume=True, workers=0,
+                        model, images, recipe, folder=folder, seed=1,
+                        evaluation=Evaluation(lambda network: next(metrics)), resources=Resources(workers=0),
                     )  # fmt: skip
                     return len(found.history), found.best_iteration
         raise AssertionError("stopped twice")
@@ -400,7 +422,7 @@ def test_bfloat16_follows_float32(images: Split, tmp_path: Path) -> None:
     for half in (False, True):
         model, recipe = fresh()
         recipe = replace(recipe, bfloat16=half, iterations=12)
-        ends.append(train(model, images, recipe, folder=tmp_path / str(half), seed=1, workers=0))
+        ends.append(train(model, images, recipe, folder=tmp_path / str(half), seed=1, resources=Resources(workers=0)))
     losses = [[record.loss for record in end.history] for end in ends]
     assert losses[0] != losses[1]
     # A value has 8 bits: within 2^-8 of it, and a few times that as updates follow each other.
@@ -429,7 +451,9 @@ def test_pictures_put_together_do_not_depend_on_workers(images: Split, tmp_path:
     for workers in (0, 3):
         model, recipe = fresh(NET.replace("burn_in=2", f"burn_in=2\n{keys}"))
         folder = tmp_path / str(workers)
-        ends.append(train(model, images, recipe, folder=folder, seed=1, workers=workers, cache_bytes=9000))
+        ends.append(
+            train(model, images, recipe, folder=folder, seed=1, resources=Resources(workers=workers, cache_bytes=9000))
+        )
     assert same(ends[0].last, ends[1].last)
     plain, recipe = fresh()
     other = train(plain, images, recipe, folder=tmp_path / "plain", seed=1)

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from tests.train.test_loop import fresh
-from yoloprune.progress import Progress
-from yoloprune.steps.training import announce, mixed_precision
+from yoloprune.steps.training import left_out, mixed_precision
 
 
 @pytest.mark.parametrize("has", [False, True])
@@ -20,8 +19,6 @@ def test_a_gpu_computes_in_bfloat16_where_it_has_it_and_else_says_so(
     assert mixed_precision("cuda:0", asked=False) == has
     assert [mixed_precision("cpu", asked=asked) for asked in (False, True)] == [False, True]
     model, recipe = fresh()
-    told: list[Progress] = []
-    announce(told.append, model.graph, replace(recipe, bfloat16=has), "cuda:0")
-    assert [step.text for step in told] == ([] if has else ["this GPU has no bfloat16: layers compute in float32"])
-    announce(told.append, model.graph, recipe, "cpu")
-    assert len(told) == (0 if has else 1)
+    missing = left_out(model.graph, replace(recipe, bfloat16=has), "cuda:0")
+    assert missing == ([] if has else ["this GPU has no bfloat16: layers compute in float32"])
+    assert left_out(model.graph, recipe, "cpu") == []

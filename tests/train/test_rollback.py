@@ -18,13 +18,14 @@ from tests.train.test_loop import drawn_images, fresh, raise_interrupt, same, st
 from yoloprune.darknet.data import Split
 from yoloprune.darknet.network import Network
 from yoloprune.errors import InputError, InputWarning
-from yoloprune.train import loop
+from yoloprune.train import run_folder
 from yoloprune.train.chart import plot_training
-from yoloprune.train.learner import Learner
-from yoloprune.train.loop import Trained, train
+from yoloprune.train.loop import Evaluation, Resources, Trained, train
 from yoloprune.train.optimizer import Optimizer
+from yoloprune.train.progress import TrainingProgress
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.schedule import Schedule
+from yoloprune.train.trainer import Trainer
 
 RATE = 0.002
 
@@ -37,7 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Split:
 @pytest.fixture(autouse=True)
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take more time than all else here."""
-    monkeypatch.setattr(loop, "plot_training", lambda *of: None)
+    monkeypatch.setattr(run_folder, "plot_training", lambda *of: None)
 
 
 def plain_metric(network: Network) -> float:
@@ -51,9 +52,19 @@ def plain_recipe(*steps: int, scales: tuple[float, ...] = ()) -> Recipe:
     return replace(recipe, iterations=8, schedule=schedule, checkpoint_every=2, evaluate_every=3)
 
 
-def run(images: Split, folder: Path, recipe: Recipe, **options: Any) -> Trained:
-    given = {"seed": 5, "evaluate": plain_metric, "workers": 0, "resume": True, **options}
-    return train(fresh()[0], images, recipe, folder=folder, **given)
+def run(
+    images: Split,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    evaluate: Callable[[Network], float] = plain_metric,
+    start: float | None = None,
+    workers: int = 0,
+    progress: Callable[[TrainingProgress], None] = lambda progress: None,
+) -> Trained:
+    evaluation, resources = Evaluation(evaluate, start=start), Resources(workers=workers)
+    options: dict[str, Any] = {"evaluation": evaluation, "resources": resources, "progress": progress}
+    return train(fresh()[0], images, recipe, folder=folder, seed=5, **options)
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, value: float, updates: dict[int, float]) -> None:
@@ -89,7 +100,7 @@ def test_it_goes_on_from_the_last_good_state_at_half_the_rate(
     assert found.history == expected.history  # loss, average, rate and metric of every update, bit for bit
     assert same(found.last, expected.last)
     assert same(found.best, expected.best)
-    assert (tmp_path / "spoilt" / loop.LOG).read_text() == (tmp_path / "plain" / loop.LOG).read_text()
+    assert (tmp_path / "spoilt" / run_folder.LOG).read_text() == (tmp_path / "plain" / run_folder.LOG).read_text()
     where = "layer 3 [convolutional], " if ends_at == 4 else "the loss of layer 4 [yolo]"
     assert len(told) == 1
     assert f"iteration {ends_at}: " in told[0]
@@ -112,7 +123,7 @@ def test_interrupted_anywhere_it_ends_as_undisturbed(
             run(images, folder, recipe, progress=stop_at(iteration, raise_interrupt))
         except InputWarning:  # which tests take for an error: the end of a run that has just gone back
             ends.append("back")
-            saved = torch.load(folder / loop.CHECKPOINT, weights_only=True)
+            saved = torch.load(folder / run_folder.CHECKPOINT, weights_only=True)
             assert saved["rollbacks"] == [[4, 2], [7, 4]][: len(ends)]  # known from that moment on
         except KeyboardInterrupt:
             pass
@@ -121,7 +132,7 @@ def test_interrupted_anywhere_it_ends_as_undisturbed(
     assert found.history == expected.history
     assert same(found.last, expected.last)
     assert same(found.best, expected.best)
-    assert (folder / loop.LOG).read_text() == (tmp_path / "whole" / loop.LOG).read_text()
+    assert (folder / run_folder.LOG).read_text() == (tmp_path / "whole" / run_folder.LOG).read_text()
 
 
 def test_after_three_times_it_is_an_error(images: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,22 +146,22 @@ def test_after_three_times_it_is_an_error(images: Split, tmp_path: Path, monkeyp
                 run(images, tmp_path, plain_recipe())
         shares = [f"1/{share}" in str(each.message) for share, each in zip((2, 4, 8), told, strict=False)]
         assert shares == [True] * times == [True] * len(told)
-    saved = torch.load(tmp_path / loop.CHECKPOINT, weights_only=True)
+    saved = torch.load(tmp_path / run_folder.CHECKPOINT, weights_only=True)
     assert all(tensor.isfinite().all() for tensor in saved["network"].values())
 
 
 def test_a_state_whose_loss_has_blown_up_is_none_to_go_back_to(
     images: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Learner.update
+    original = Trainer.update
 
-    def update(learner: Learner, parts: Any, iteration: int, rate: float) -> tuple[float, str]:
-        loss, _ = original(learner, parts, iteration, rate)
+    def update(trainer: Trainer, parts: Any, iteration: int, rate: float) -> tuple[float, str]:
+        loss, _ = original(trainer, parts, iteration, rate)
         if rate < RATE:
             return loss, ""
         return (loss * 1000 if iteration == 4 else loss), ("made up" if iteration == 7 else "")
 
-    monkeypatch.setattr(Learner, "update", update)
+    monkeypatch.setattr(Trainer, "update", update)
     _, told = warning_run(images, tmp_path, plain_recipe())
     assert "on from iteration 2" in told[0]
 

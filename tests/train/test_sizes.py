@@ -14,8 +14,8 @@ from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
 from yoloprune.darknet.layers.base import Shape
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
+from yoloprune.train.multi_scale import MultiScale
 from yoloprune.train.recipe import Recipe
-from yoloprune.train.sized import Sized
 from yoloprune.train.sizes import Sizes, resized
 
 OWN = Shape(3, 192, 256)
@@ -87,18 +87,18 @@ def test_other_sizes_run_on_the_same_tensors() -> None:
     own = graph(NET.replace("{random}", "1"))
     model = random_model(own, 3)
     network = build(model)
-    sized = Sized(network)
+    scales = MultiScale(network)
     x = torch.rand(2, 3, 48, 80, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        (found,) = sized(x, {3}).values()
+        (found,) = scales(x, {3}).values()
         other = resized(own, Shape(3, 48, 80))
         (expected,) = build(random_model(other, 3))(x).values()
     assert worst(found.numpy(), expected.numpy()) == 0
     assert other.detection_heads[0].anchors == ((8 / 80, 9 / 48),)
-    like = sized.like(48, 80)
+    like = scales.at_size(48, 80)
     assert like.layers[0].weight is network.layers[0].weight
     assert like.layers[0].mean is network.layers[0].mean
-    assert list(dict(sized.named_parameters())) == [f"network.{name}" for name, _ in network.named_parameters()]
+    assert list(dict(scales.named_parameters())) == [f"network.{name}" for name, _ in network.named_parameters()]
 
 
 def test_a_connected_layer_has_one_size() -> None:

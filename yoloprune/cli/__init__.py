@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yoloprune.cli import job, look, rounds
+from yoloprune.cli import job, networks
 from yoloprune.cli.app import app
 
-__all__ = ["app", "job", "look", "rounds"]
+__all__ = ["app", "job", "networks"]

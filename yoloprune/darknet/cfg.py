@@ -13,8 +13,8 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 
-from yoloprune.artefacts import atomic_path
-from yoloprune.errors import InputError, unreadable
+from yoloprune.artefacts import atomic_path, read_bytes
+from yoloprune.errors import InputError
 
 _BLANK = re.compile(r"[ \t\r\n]")
 _EXPONENT = re.compile(r"(?<![\w.])[+-]?(?:\d+(?:\.\d*)?|\.\d+)[eE][+-]?\d{1,3}(?![\w.])")
@@ -112,12 +112,9 @@ def dump(cfg: Cfg) -> bytes:
     return "".join(cfg.lines).encode("utf-8", "surrogateescape")
 
 
-def read(path: str | Path, *, lenient: bool = False) -> Cfg:
-    """Parse the file at `path`."""
-    try:
-        return parse(Path(path).read_bytes(), str(path), lenient=lenient)
-    except OSError as error:
-        raise unreadable(error, path) from error
+def read(path: str | Path, *, lenient: bool = False, content: bytes | None = None) -> Cfg:
+    """Parse the file at `path`. content: its bytes, where they are at hand."""
+    return parse(read_bytes(path) if content is None else content, str(path), lenient=lenient)
 
 
 def write(path: str | Path, cfg: Cfg, *, force: bool = False) -> None:

@@ -16,10 +16,10 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from yoloprune.artefacts import is_file
+from yoloprune.artefacts import is_file, read_bytes
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.labels import label_candidates
-from yoloprune.errors import InputError, unreadable, warn
+from yoloprune.errors import InputError, warn
 
 Labels = npt.NDArray[np.float32]
 """Objects of one image, [T, 5]: class, then centre x, centre y, width, height as fractions of the image."""
@@ -74,18 +74,18 @@ class ClassSplit:
     """True class of each image, -1 where no label is in its path (such an image is never right)."""
 
 
-def read_data(path: str | Path, beside: Path | None = None) -> DataFile:
+def read_data(path: str | Path, beside: Path | None = None, content: bytes | None = None) -> DataFile:
     """Read a .data file: `key=value` lines, comments starting with # or ;, blanks around both parts ignored.
 
     Blanks within a value are part of it if there is such a file, else dropped, as Darknet drops them all. Keys that
     mean nothing to us are kept in `values`. beside: the folder in which files that it names are looked for, if it is a
-    copy that lies elsewhere. InputError for a line without `=` and for a `classes` that is no positive integer.
-    (Darknet option_list.c: read_data_cfg, first of equal keys wins.)
+    copy that lies elsewhere. content: the file's bytes, where they are at hand. InputError for a line without `=` and
+    for a `classes` that is no positive integer. (Darknet option_list.c: read_data_cfg, first of equal keys wins.)
     """
     path = Path(path)
     values: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for number, text in enumerate(_read_lines(path), start=1):
+    for number, text in enumerate(_lines(read_bytes(path) if content is None else content, path), start=1):
         if not text or text[0] in "#;":
             continue
         key, equals, value = text.partition("=")
@@ -187,6 +187,12 @@ def read_images(list_file: Path) -> list[Path]:
     return _find_images(list_file, _read_list(list_file))
 
 
+def list_images(data: DataFile, which: Which, limit: int | None = None) -> tuple[Path, ...]:
+    """The images of a list of a .data file, the first so many. InputError as `load_split` for what isn't there."""
+    list_file = _list_file(data, which)
+    return tuple(_find_images(list_file, _first(_read_list(list_file), limit)))
+
+
 def load_split(
     data: DataFile, which: Which, dialect: Dialect, *, classes: int, limit: int | None = None, labels: bool = True
 ) -> Split:
@@ -278,10 +284,10 @@ def load_classes(data: DataFile, which: Which, *, classes: int, limit: int | Non
 
 def _read_lines(path: Path) -> list[str]:
     """Lines of a text file without line ends (LF or CRLF) and outer blanks. InputError if there is no such text."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise unreadable(error, path) from error
+    return _lines(read_bytes(path), path)
+
+
+def _lines(content: bytes, path: Path) -> list[str]:
     if b"\0" in content:
         raise InputError("expected a text file, found zero bytes", file=path)
     # Paths may hold bytes that are no UTF-8: surrogateescape hands them back to the system unchanged.

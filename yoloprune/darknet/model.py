@@ -140,9 +140,9 @@ def plain(graph: Graph) -> Cfg:
     return cfg_file.edit(graph.cfg, changes) if changes else graph.cfg
 
 
-def load_graph(cfg: str | Path, dialect: Dialect) -> Graph:
-    """Read and understand a .cfg file. An InputWarning for each value that Darknet takes for another, or that lacks."""
-    read = cfg_file.read(cfg)
+def load_graph(cfg: str | Path, dialect: Dialect, content: bytes | None = None) -> Graph:
+    """Read a .cfg file, or its bytes. An InputWarning for each value that Darknet takes for another, or that lacks."""
+    read = cfg_file.read(cfg, content=content)
     for entry in (each for section in read.sections for each in section.empty):
         warn(f"{entry.key} has no value, and counts as absent", file=cfg, line=entry.line)
     graph = build_graph(read, dialect)

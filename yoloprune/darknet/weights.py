@@ -169,15 +169,17 @@ def dump(weights: Weights, layers: Sequence[Layer]) -> bytes:
     return b"".join(parts)
 
 
-def read(path: str | Path, layers: Sequence[Layer]) -> Weights:
-    """Parse the file at `path`; its size is checked before it is read."""
-    size, head = _opened(path)
+def read(path: str | Path, layers: Sequence[Layer], content: bytes | None = None) -> Weights:
+    """Parse the file at `path`; its size is checked before it is read. content: its bytes, where they are at hand."""
+    size, head = _opened(path, content)
     parse_header(head, layers, size, str(path))
-    return parse(Path(path).read_bytes(), layers, str(path))
+    return parse(Path(path).read_bytes() if content is None else content, layers, str(path))
 
 
-def _opened(path: str | Path) -> tuple[int, bytes]:
+def _opened(path: str | Path, content: bytes | None) -> tuple[int, bytes]:
     """Size and first 20 bytes."""
+    if content is not None:
+        return len(content), content[:20]
     try:
         with Path(path).open("rb") as stream:
             return Path(path).stat().st_size, stream.read(20)
@@ -185,13 +187,15 @@ def _opened(path: str | Path) -> tuple[int, bytes]:
         raise unreadable(error, path) from error
 
 
-def read_partial(path: str | Path, layers: Sequence[Layer], seed: int) -> tuple[Weights, int]:
+def read_partial(
+    path: str | Path, layers: Sequence[Layer], seed: int, content: bytes | None = None
+) -> tuple[Weights, int]:
     """The first whole layers out of a file that ends behind one (`darknet53.conv.74`); the rest starts as `initial`.
 
     Also the index of the first layer that isn't the file's: the number of layers where the file has all. InputError if
     it ends within a layer, or holds more than all of them or nothing.
     """
-    size, head = _opened(path)
+    size, head = _opened(path, content)
     header = _parse_version(head, str(path))
     if size == header.size:
         raise InputError(f"byte {size}: expected weights behind the header, found the end", file=path)
@@ -199,7 +203,7 @@ def read_partial(path: str | Path, layers: Sequence[Layer], seed: int) -> tuple[
     if size not in ends:
         _check_length(size, header, layers, str(path))
     loaded = len(ends) - 1 - ends[::-1].index(size)
-    part = read(path, layers[:loaded])
+    part = read(path, layers[:loaded], content)
     return Weights(part.header, (*part.layers, *initial(layers, seed).layers[loaded:])), loaded
 
 

@@ -1,4 +1,4 @@
-"""Which channels live and die together: ids, units, groups.
+"""The channel graph: which channels can only go together: ids, units, groups.
 
 Every channel that a layer makes gets an id. Layers say in their channel rule which ids flow through and which are tied;
 a class of tied ids is a unit. Units with the same producers form a group, whose sparsity is dropped over all units.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,11 @@ class Group:
         """A name that is stable for a cfg: the producers' indexes."""
         return "+".join(map(str, self.producers))
 
+    @property
+    def size(self) -> int:
+        """Number of units."""
+        return len(self.units)
+
 
 @dataclass(frozen=True)
 class Channels:
@@ -51,6 +57,14 @@ class Channels:
     """Residual branches that are gone; the units that their layers make are in no group and never kept."""
     gone: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """Those units."""
+
+    def group(self, label: str) -> Group:
+        """The group of that label."""
+        return self._by_label[label]
+
+    @cached_property
+    def _by_label(self) -> dict[str, Group]:
+        return {group.label: group for group in self.groups}
 
     def all_kept(self) -> KeepMask:
         """Nothing pruned but the branches that are gone."""

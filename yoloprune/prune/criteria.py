@@ -19,29 +19,39 @@ from yoloprune.errors import InputError
 from yoloprune.prune.activity import head_changes, zero_shares
 from yoloprune.prune.channels import Channels, Group, KeepMask
 from yoloprune.prune.elimination import elimination_order
-from yoloprune.prune.moments import Consumer, Moments
+from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers
 from yoloprune.prune.thinet import thinet_order
 
 
 @dataclass(frozen=True)
 class CalibrationStatistics:
-    """What a criterion may look at."""
+    """What calibration images tell of a network, for ranking channels and for refitting; computed when asked for."""
 
     model: Model
     channels: Channels
     keep: KeepMask
     """Units that are still there."""
-    consumers: Mapping[int, Consumer]
-    find_moments: Callable[[], Mapping[int, Moments]] = dict
-    """Gives those of the consumers' inputs on calibration pictures; called once, when they are needed."""
     batches: Sequence[Tensor] = ()
-    """These pictures as network input [B,C,H,W]."""
+    """Calibration images as network input [B,C,H,W]."""
     device: str | torch.device = "cpu"
 
     @cached_property
+    def consumers(self) -> Mapping[int, Consumer]:
+        """What reads channels that can go, in the form that memory allows."""
+        return {**consumers(self.model.graph, self.channels), **self._affordable}
+
+    @cached_property
+    def _affordable(self) -> Mapping[int, Consumer]:
+        """Without those that are too large in any form, of which criteria know nothing."""
+        return affordable(consumers(self.model.graph, self.channels).values())
+
+    @cached_property
     def moments(self) -> Mapping[int, Moments]:
-        """Of the consumers' inputs; empty without pictures."""
-        return self.find_moments()
+        """Second moments of the consumers' inputs; empty without images."""
+        if not self.batches:
+            return {}
+        images = sum(map(len, self.batches))
+        return collect(build(self.model, self.device), self.batches, self._affordable.values(), images)
 
     @property
     def makers(self) -> list[int]:

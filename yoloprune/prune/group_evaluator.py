@@ -94,9 +94,8 @@ class GroupEvaluator:
         """What a cut puts out for the first pictures; the variant has its weights from here on."""
         wanted = curve.label, dropped
         if self._begun is None or self._begun[0] != wanted:
-            self._cache.advance(self.pruner.readers(curve))
-            keep = curve.keep(self.pruner.channels, self.pruner.keep, dropped)
-            weights = self.pruner.alone(keep).weights
+            self._cache.advance(self.pruner.changed(curve))
+            weights = self.pruner.alone(curve, dropped).weights
             self._variant.set_weights(weights, self._held)
             self._held = weights
             self._begun = wanted, self._beginning(self._variant)

@@ -71,7 +71,7 @@ def _key(graph: Graph) -> str:
 
 
 def _load(file: Path) -> dict[str, dict[str, float]]:
-    payload = load_json(file, "latency")
+    payload = load_json(file, "latency", "without it, layers are timed anew")
     try:
         return {
             str(reader): {str(key): float(seconds) for key, seconds in known.items()}

@@ -125,12 +125,12 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | No
     """
     possible = grid_counts(curve, STEPS)
     expected = dict(zip(possible, expected_losses(sensitivity, curve, possible), strict=True))
-    larger = 2 * max(sensitivity.losses, default=0.0)
-    for loss in sorted(sensitivity.losses, reverse=True):
+    larger = 2 * max(sensitivity.tolerances, default=0.0)
+    for loss in sorted(sensitivity.tolerances, reverse=True):
         low, high = _bracket(sensitivity, curve, loss)
         missed = [point for point in curve.points if point.dropped > low and loss < sensitivity.loss(point) <= larger]
         larger = loss
-        if (len(missed) >= TRIES and low > curve.gone) or high - low <= RESOLUTION * curve.units:
+        if (len(missed) >= TRIES and low > curve.gone) or high - low <= RESOLUTION * curve.size:
             continue
         # A measurement that was given up for a smaller loss says too little here.
         known = {point.dropped for point in curve.points if point.share == 1 or sensitivity.loss(point) > loss}
@@ -138,7 +138,7 @@ def next_count(sensitivity: Sensitivity, curve: Curve) -> tuple[int, float] | No
         hopeful = [count for count in between if expected[count] <= CAUTION * loss]
         if not hopeful and not _measured(sensitivity, curve):
             hopeful = between[:1]  # a guess alone rules nothing out
-        if hopeful and (low == curve.gone or hopeful[-1] - low > RESOLUTION * curve.units):
+        if hopeful and (low == curve.gone or hopeful[-1] - low > RESOLUTION * curve.size):
             # Where the expectation has failed twice, halving what is left is never much worse than following it again.
             return (min(hopeful[-1], between[len(between) // 2]) if len(missed) > 1 else hopeful[-1]), loss
     return None
@@ -180,7 +180,7 @@ def _bracket(sensitivity: Sensitivity, curve: Curve, loss: float) -> tuple[int, 
     """The largest count that holds at `loss`, and the smallest one beyond that was measured to lose more."""
     low = sensitivity.prunable_within(curve, loss)
     over = [point.dropped for point in curve.points if point.dropped > low and sensitivity.loss(point) > loss]
-    return low, min(over, default=curve.units)
+    return low, min(over, default=curve.size)
 
 
 class Measurer(Protocol):
@@ -215,9 +215,9 @@ def _growing(sensitivity: Sensitivity, label: str, evaluator: Measurer) -> Itera
         if all(point.dropped != dropped for point in curve.points):
             curve = curve.with_point(evaluator.point(curve, dropped))
             yield curve
-    possible = grid_counts(curve, STEPS) if sensitivity.losses else ()
+    possible = grid_counts(curve, STEPS) if sensitivity.tolerances else ()
     if possible and not curve.proxy:
-        first = min(possible, key=lambda count: abs(count - LOOKED_FIRST * curve.units))
+        first = min(possible, key=lambda count: abs(count - LOOKED_FIRST * curve.size))
         curve = _looked_at(curve, first, evaluator)
         yield curve
     while possible and (following := next_count(sensitivity.with_curve(curve), curve)) is not None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.artefacts import load_json, save_json, typed
 from yoloprune.errors import InputError
-from yoloprune.prune.channels import Channels, KeepMask
+from yoloprune.options import AnalysisOptions
+from yoloprune.prune.granularity import Granularity
 
-LOSSES: Final = (0.005, 0.01, 0.02, 0.05)
+TOLERANCES: Final = (0.005, 0.01, 0.02, 0.05)
 """Losses of accuracy for which curves are measured unless the user names others."""
 ROUNDING: Final = 1e-9
 """A loss that exceeds what is allowed by no more than this has met it."""
+_Units = TypeVar("_Units", bound=Granularity)
 RESOLUTION: Final = 0.05
 """Of sparsity: how close measurements lie where a decision hangs on them."""
 
@@ -38,13 +40,8 @@ class Setup:
     metric: str
     images: int
     """Measured images."""
-    criterion: str
-    compensation: str
-    """What made up for cuts, one of `pruner.COMPENSATIONS`."""
-    calibrate: int = 0
-    """Calibration pictures that were looked at ..."""
     calibration: str = ""
-    """... and SHA-256 of their file names."""
+    """SHA-256 of the calibration images' file names."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """One group's measurements, by growing `dropped`."""
+    """One group's sensitivity curve: its measurements, by growing `dropped`."""
 
     producers: tuple[int, ...]
-    units: int
+    size: int
+    """Units of the group."""
     order: tuple[int, ...]
     """Positions in the group in the order they go; those gone before come first."""
     gone: int
@@ -90,28 +88,38 @@ class Curve:
         others = (each for each in self.points if each.dropped != point.dropped)
         return replace(self, points=tuple(sorted((*others, point), key=lambda each: each.dropped)))
 
-    def keep(self, channels: Channels, keep: KeepMask, dropped: int) -> KeepMask:
-        """`keep` with the first `dropped` units of the order gone."""
-        group = next(group for group in channels.groups if group.producers == self.producers)
-        result = keep.copy()
-        result[group.units[list(self.order[:dropped])]] = False
-        return result
-
 
 @dataclass(frozen=True)
 class Sensitivity:
     """All curves of a network."""
 
     setup: Setup
+    options: AnalysisOptions
+    """What was asked for, criterion and compensation named, of all that `ana` was called for so far."""
     baseline: float
     """Accuracy of the original network, from which losses count."""
     start: float
     """Accuracy of the weights that are cut here."""
-    losses: tuple[float, ...]
-    """Losses for which it is to be known how far each group may go; empty with a grid."""
-    sparsities: tuple[float, ...]
-    """The grid on which every curve is to be measured; empty where measurements follow `losses`."""
     curves: tuple[Curve, ...]
+
+    @property
+    def tolerances(self) -> tuple[float, ...]:
+        """Losses for which it is to be known how far each group is prunable; empty with a grid."""
+        return self.options.tolerances or ()
+
+    @property
+    def sparsities(self) -> tuple[float, ...]:
+        """The grid on which every curve is to be measured; empty where measurements follow the tolerances."""
+        return self.options.sparsities or ()
+
+    @property
+    def orders(self) -> dict[str, tuple[int, ...]]:
+        """For each group by label, positions of its units in the order they go."""
+        return {curve.label: curve.order for curve in self.curves}
+
+    def pruned(self, units: _Units, allocation: Mapping[str, int]) -> _Units:
+        """`units` without the first so many of each group's order."""
+        return units.without({label: order[: allocation[label]] for label, order in self.orders.items()})
 
     def loss(self, point: Point) -> float:
         """Accuracy lost against the original network; below 0 for a gain."""
@@ -135,21 +143,16 @@ class Sensitivity:
         widths = (each.width for each in curve.points if each.dropped == held)
         return next((width / 2 for width in widths if width is not None), None)
 
-    def asked_for(
-        self, losses: Sequence[float] | None, sparsities: Sequence[float] | None, also: Sequence[float] = ()
-    ) -> Self:
-        """The same measurements, with more to measure; LOSSES where nothing else was ever asked for.
+    def asked_for(self, options: AnalysisOptions, also: Sequence[float] = ()) -> Self:
+        """The same measurements, with more to measure; TOLERANCES where nothing else was ever asked for.
 
-        also: losses that matter too, unless the user wants a grid.
+        also: tolerances that matter too, unless the user wants a grid.
         """
-        if not (losses or sparsities or self.losses or self.sparsities):
-            losses = LOSSES
-        wanted = {*self.losses, *(losses or ())}
-        return replace(
-            self,
-            losses=tuple(sorted(wanted | set(also) if wanted else wanted)),
-            sparsities=tuple(sorted({*self.sparsities, *(sparsities or ())})),
-        )
+        wanted = {*self.tolerances, *(options.tolerances or ())}
+        grid = {*self.sparsities, *(options.sparsities or ())}
+        wanted = wanted if wanted or grid else set(TOLERANCES)
+        tolerances = tuple(sorted(wanted.union(also) if wanted else wanted))
+        return replace(self, options=replace(self.options, tolerances=tolerances, sparsities=tuple(sorted(grid))))
 
     def with_curve(self, curve: Curve) -> Self:
         """The curve of its label replaced."""
@@ -158,28 +161,29 @@ class Sensitivity:
     def save(self, path: Path) -> None:
         """Write `sensitivity.json`."""
         curves = [{**vars(curve), "points": [vars(point) for point in curve.points]} for curve in self.curves]
-        save_json(path, "sensitivity", {**vars(self), "setup": vars(self.setup), "curves": curves})
+        about = {"setup": vars(self.setup), "options": vars(self.options)}
+        save_json(path, "sensitivity", {**vars(self), **about, "curves": curves})
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read `sensitivity.json`. InputError if it is not what `save` writes."""
         known = typed(cls, load_json(path, "sensitivity"), path)
-        _expect(path, "losses", known.losses, all(loss > 0 for loss in known.losses), "numbers over 0")
+        _expect(path, "tolerances", known.tolerances, all(each > 0 for each in known.tolerances), "numbers over 0")
         shares = all(0 < share < 1 for share in known.sparsities)
         _expect(path, "sparsities", known.sparsities, shares, "numbers between 0 and 1")
         for at, curve in enumerate(known.curves):
             _check(path, f"curves[{at}]", curve)
         return known
 
-    def check_groups(self, channels: Channels, keep: KeepMask, path: Path) -> None:
+    def check_groups(self, units: Granularity, path: Path) -> None:
         """InputError unless each curve is of a group of its own, with what is gone of it so far first in its order."""
-        groups = {group.label: group.units for group in channels.groups}
+        groups = {group.label: group for group in units.groups}
         known = f"groups among {', '.join(groups)}, each once"
         for at, curve in enumerate(self.curves):
             _expect(path, f"curves[{at}].producers", curve.producers, curve.label in groups, known)
-            units = groups.pop(curve.label)
-            gone = np.flatnonzero(~keep[units]).tolist()
-            _expect(path, f"curves[{at}].units", curve.units, curve.units == len(units), str(len(units)))
+            group = groups.pop(curve.label)
+            gone = np.flatnonzero(~units.kept(group)).tolist()
+            _expect(path, f"curves[{at}].size", curve.size, curve.size == group.size, str(group.size))
             _expect(path, f"curves[{at}].gone", curve.gone, curve.gone == len(gone), str(len(gone)))
             first = sorted(curve.order[: curve.gone]) == gone
             _expect(path, f"curves[{at}].order", curve.order, first, f"{gone} first, which are gone")
@@ -192,9 +196,9 @@ def _expect(path: Path, key: str, found: object, right: bool, expected: str) -> 
 
 def _check(path: Path, key: str, curve: Curve) -> None:
     """InputError unless a curve is one that can be measured on, whatever its group is."""
-    order, most = curve.order, curve.units - 1
+    order, most = curve.order, curve.size - 1
     _expect(path, f"{key}.order", order, sorted(order) == list(range(len(order))), "positions from 0 on, each once")
-    _expect(path, f"{key}.units", curve.units, curve.units == len(order) > 0, f"{len(order)}, as in its order")
+    _expect(path, f"{key}.size", curve.size, curve.size == len(order) > 0, f"{len(order)}, as in its order")
     _expect(path, f"{key}.gone", curve.gone, 0 <= curve.gone <= most, f"0..{most}")
     measured = [point.dropped for point in curve.points]
     looked_at = [count for count, _ in curve.proxy]
@@ -211,8 +215,8 @@ def _check(path: Path, key: str, curve: Curve) -> None:
 
 def grid_counts(curve: Curve, sparsities: Sequence[float]) -> tuple[int, ...]:
     """How many units are gone at these sparsities: more than before, and at least one stays."""
-    counts = {round(sparsity * curve.units) for sparsity in sparsities}
-    return tuple(sorted(count for count in counts if curve.gone < count < curve.units))
+    counts = {round(sparsity * curve.size) for sparsity in sparsities}
+    return tuple(sorted(count for count in counts if curve.gone < count < curve.size))
 
 
 def monotone(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,53 +13,39 @@ from numpy.typing import NDArray
 
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.layers.base import Keep, Layer, Slices, TensorSpec
+from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Graph, Model, build_graph
 from yoloprune.darknet.weights import Arrays, Weights
 from yoloprune.prune.channels import Channels, KeepMask
 
-Mask = tuple[dict[str, NDArray[np.bool_]], ...]
-"""For each layer and tensor, which values are not masked."""
-
 
 def slices_of(graph: Graph, channels: Channels, keep: KeepMask) -> tuple[Slices, ...]:
     """What is left of each layer when only the units in `keep` stay."""
-    return tuple(
-        layer.slices(channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
-        for layer in graph.layers
-    )
+    return tuple(_slices(layer, channels, keep) for layer in graph.layers)
 
 
-def free(graph: Graph, channels: Channels, keep: KeepMask) -> Mask:
-    """Boolean arrays shaped as the weights: False where a value is held because its channel is masked."""
-    return tuple(_free(layer, channels, keep) for layer in graph.layers)
+def _slices(layer: Layer, channels: Channels, keep: KeepMask) -> Slices:
+    return layer.slices(channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
 
 
-def _free(layer: Layer, channels: Channels, keep: KeepMask) -> dict[str, NDArray[np.bool_]]:
-    narrowed = layer.slices(channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
-    arrays = {}
-    for spec in layer.tensors():
-        array = np.zeros(spec.shape, np.bool_)
-        array[slice_index(spec, narrowed)] = True
-        arrays[spec.name] = array
-    return arrays
+def channel_mask(graph: Graph, channels: Channels, keep: KeepMask) -> Mask:
+    """Which values are kept: those that a slim network has. Layers of which all channels stay name no arrays."""
+    layers = []
+    for layer in graph.layers:
+        kept = (*channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
+        specs = () if all(each.all() for each in kept) else layer.tensors()
+        slices, arrays = _slices(layer, channels, keep) if specs else Slices(), {}
+        for spec in specs:
+            array = np.zeros(spec.shape, np.bool_)
+            array[slice_index(spec, slices)] = True
+            arrays[spec.name] = array
+        layers.append(arrays)
+    return Mask(tuple(layers))
 
 
 def mask(model: Model, channels: Channels, keep: KeepMask) -> Model:
-    """The same graph, dropped channels silenced: their weights, scale and bias 0, mean 0, variance 1, unread by all."""
-    layers: list[Arrays] = []
-    for layer, arrays in zip(model.graph.layers, model.weights.layers, strict=True):
-        kept = (*channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
-        if not arrays or all(each.all() for each in kept):
-            layers.append(arrays)  # as it is in most layers where one group is cut
-            continue
-        specs, allowed = {spec.name: spec for spec in layer.tensors()}, _free(layer, channels, keep)
-        layers.append(
-            {
-                name: np.where(allowed[name], array, np.float32(specs[name].masked)).astype(array.dtype)
-                for name, array in arrays.items()
-            }
-        )
-    return model.with_weights(Weights(model.weights.header, tuple(layers)))
+    """The same graph, pruned channels silenced: their weights, scale and bias 0, mean 0, variance 1, unread by all."""
+    return channel_mask(model.graph, channels, keep).apply(model)
 
 
 def slim_graph(graph: Graph, channels: Channels, keep: KeepMask) -> Graph:

@@ -22,8 +22,9 @@ from yoloprune.detect.image import ENDINGS, encoded, is_written, network_input, 
 from yoloprune.detect.measure import decoded, fit_for, suppressed
 from yoloprune.detect.overlap import NmsKind
 from yoloprune.errors import InputError
+from yoloprune.options import DetectOptions, Settings
 from yoloprune.progress import OnProgress, Progress, silent
-from yoloprune.steps.job import check_readable, data_candidates, expect_one_of
+from yoloprune.steps.inputs import check_readable, data_candidates, expect_one_of
 
 _LIST: Final = ".txt"
 
@@ -45,12 +46,10 @@ def detect(
     weights: Path,
     images: Sequence[Path],
     out: Path,
+    options: DetectOptions = DetectOptions(),  # noqa: B008 - a frozen value
     *,
     data: Path | None = None,
-    thresh: float | None = None,
-    dialect: str = "alexeyab",
-    letterbox: bool | None = None,
-    nms: str | None = None,
+    settings: Settings = Settings(),  # noqa: B008
     device: str = "cpu",
     force: bool = False,
     dry_run: bool = False,
@@ -65,15 +64,15 @@ def detect(
     """
     images = [image for given in images for image in _pictures_in(given)]
     pictures = _copies(images, out, force=force)
-    model = load(cfg, weights, dialect_named(dialect))
+    model = load(cfg, weights, dialect_named(settings.dialect))
     graph = model.graph
     if not graph.detection_heads:
         raise InputError("expected a detector, found a network without detection heads", file=cfg)
-    expect_one_of("--nms", nms, get_args(NmsKind))
+    expect_one_of("--nms", options.nms, get_args(NmsKind))
     names = class_names(graph, cfg, data)
     check_readable(images, graph, progress)
-    network, fit, (c, h, w) = build(model, device), fit_for(graph, letterbox), graph.net.input
-    thresh = graph.dialect.display_thresh if thresh is None else thresh
+    network, fit, (c, h, w) = build(model, device), fit_for(graph, settings.letterbox), graph.net.input
+    thresh = graph.dialect.display_thresh if options.thresh is None else options.thresh
     found: list[Found] = []
     with nullcontext() if dry_run else _appearing(out) as drafts, torch.inference_mode():
         for image, picture in zip(images, pictures, strict=True):
@@ -81,7 +80,7 @@ def detect(
             inputs = torch.from_numpy(network_input(pixels, w, h, fit)).unsqueeze(0).to(device)
             size = (pixels.shape[1], pixels.shape[0])
             candidates = decoded(graph, network(inputs), thresh)
-            (boxes,) = suppressed(graph, candidates, [size], fit == "letterbox", nms_kind=nms)
+            (boxes,) = suppressed(graph, candidates, [size], fit == "letterbox", nms_kind=options.nms)
             found.append(Found(image, size, boxes, picture))
             if drafts is not None:
                 canvas = pixels if c == 3 else read_pixels(image)

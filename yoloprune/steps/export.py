@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from yoloprune.darknet.fold import folded
 from yoloprune.darknet.model import Model, build_graph, hazards, plain
 from yoloprune.darknet.weights import Header, Weights
 from yoloprune.errors import InputError, warn
-from yoloprune.prune.slim import slim
+from yoloprune.options import ExportOptions
+from yoloprune.shown import Shown
 from yoloprune.steps.job import Job, figures_of, open_job
 from yoloprune.workspace import DEFAULT, Figures
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Shown):
     """What was written."""
 
     before: Figures
@@ -34,14 +36,16 @@ class Exported:
     written: bool
     """False after a dry run."""
 
+    def rows(self) -> Mapping[str, Mapping[str, object]]:
+        """Figures of the networks."""
+        return {"original": self.before.as_dict(), "slim": self.after.as_dict()}
+
 
 def export(
     out: Path,
+    options: ExportOptions = ExportOptions(),  # noqa: B008 - a frozen value
     *,
-    reader: str | None = None,
-    fold_bn: bool = False,
     workspace: Path = DEFAULT,
-    keep_seen: bool = False,
     force: bool = False,
     dry_run: bool = False,
 ) -> Exported:
@@ -50,46 +54,43 @@ def export(
     From the newest weights: finetuned, else pruned; denormals become 0. `seen` becomes 0, so that further training does
     not stop at once, unless keep_seen. The cfg keeps its comments; only changed values are rewritten, and those that a
     reader trips over.
-    reader: in the words of that one, see `adapted`. fold_bn: no batch norm, whose formula differs between readers.
     """
-    wanted = None if reader is None else reader_named(reader)
+    wanted = None if options.reader is None else reader_named(options.reader)
     job = open_job(workspace)
     last = job.workspace.last
-    if job.workspace.original is None:
-        raise InputError("lacks the original network's accuracy; run yoloprune ana", file=workspace)
-    slimmed = slim(job.model, job.channels, job.keep)
-    if fold_bn:
-        slimmed = folded(slimmed)
-    odd = plain(slimmed.graph)
-    legal = cfg_file.legal(odd) if wanted is None else adapted(odd, wanted)
-    graph = build_graph(legal, slimmed.graph.dialect)
-    found = hazards(graph.layers) if wanted is None else []
-    if found:
-        raise InputError(f"the slim network is not safe in every Darknet: {found[0]}", file=workspace)
-    before = job.original.weights.header
-    seen = before.seen if keep_seen else 0
-    # 20 bytes are what every reader takes that can be named; some program may always skip as many as there were
-    header = before.renewed(seen) if wanted is None else Header(seen=seen)
-    written = Model(graph, Weights(header, slimmed.weights.layers).without_denormals())
-    data = weights_file.dump(written.weights, graph.layers)
-    _check_values(legal, data, wanted)
+    original = job.original
+    written = _written(job, options, wanted)
+    data = weights_file.dump(written.weights, written.graph.layers)
+    _check_values(written.graph.cfg, data, wanted)
     cfg, weights, names = targets(job, out, force=force)
-    listed = read_bytes(job.data.names) if job.data.names is not None else b""
+    listed = job.inputs.listed.names
+    contents = ((weights, data), (names, read_bytes(listed) if listed is not None else b""))
     if not dry_run:
-        cfg_file.write(cfg, graph.cfg, force=force)
-        for path, content in ((weights, data), (names, listed)):
+        cfg_file.write(cfg, written.graph.cfg, force=force)
+        for path, content in contents:
             if path is not None:
                 with atomic_path(path, force=force) as temporary:
                     temporary.write_bytes(content)
     measured = last.finetuned or last.pruned
-    return Exported(
-        before=job.workspace.original,
-        after=figures_of(graph, written, measured.metric, measured.accuracy),
-        cfg=cfg,
-        weights=weights,
-        names=names,
-        written=not dry_run,
-    )
+    after = figures_of(written.graph, written, measured.metric, measured.accuracy)
+    return Exported(original, after, cfg, weights, names, written=not dry_run)
+
+
+def _written(job: Job, options: ExportOptions, wanted: Reader | None) -> Model:
+    """The slim network as its files have it, in the words of the reader that is wanted."""
+    slimmed = job.units.slim(job.model)
+    if options.fold_bn:
+        slimmed = folded(slimmed)
+    odd = plain(slimmed.graph)
+    graph = build_graph(cfg_file.legal(odd) if wanted is None else adapted(odd, wanted), slimmed.graph.dialect)
+    found = hazards(graph.layers) if wanted is None else []
+    if found:
+        raise InputError(f"the slim network is not safe in every Darknet: {found[0]}", file=job.workspace.folder)
+    before = job.inputs.original.weights.header
+    seen = before.seen if options.keep_seen else 0
+    # 20 bytes are what every reader takes that can be named; some program may always skip as many as there were
+    header = before.renewed(seen) if wanted is None else Header(seen=seen)
+    return Model(graph, Weights(header, slimmed.weights.layers).without_denormals())
 
 
 def _check_values(cfg: Cfg, weights: bytes, wanted: Reader | None) -> None:
@@ -109,7 +110,7 @@ def targets(job: Job, out: Path, *, force: bool) -> tuple[Path, Path, Path | Non
     """The .cfg, .weights and, where the data has names, .names to write. InputError if one exists, unless `force`."""
     stem = Path(job.workspace.cfg.path).stem
     cfg, weights = out / f"{stem}-slim.cfg", out / f"{stem}-slim.weights"
-    names = out / f"{stem}-slim.names" if job.data.names is not None else None
+    names = out / f"{stem}-slim.names" if job.inputs.listed.names is not None else None
     for path in (cfg, weights, names):
         if path is not None and path.exists() and not force:
             raise InputError("exists already; --force replaces it", file=path)

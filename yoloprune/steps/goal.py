@@ -1,4 +1,4 @@
-"""What a cut may lose, or what it is to remove: checked as a user says it."""
+"""What pruning may lose, or what it is to remove: checked as a user says it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from yoloprune.errors import InputError
+from yoloprune.options import PruneOptions
 
 _POINTS: Final = 100
 """Of accuracy in a whole; people name losses in points and shares in percent."""
@@ -23,18 +24,19 @@ class Goal:
     """Accuracy that all groups together may lose."""
 
     @classmethod
-    def of(cls, threshold: float | None, ratio: float | None, total_loss: float | None, *, relative: bool) -> Self:
-        """As given. InputError unless there is exactly one, and in its range; relative: there must be a loss."""
-        if [threshold, ratio, total_loss].count(None) != 2:
+    def of(cls, options: PruneOptions) -> Self:
+        """As given. InputError unless there is exactly one, and in its range; if relative, a loss."""
+        goal = cls(options.threshold, options.ratio, options.total_loss)
+        if list(vars(goal).values()).count(None) != 2:
             raise InputError("expected one of --threshold, --ratio and --total-loss")
-        if relative and ratio is not None:
+        if options.relative and goal.ratio is not None:
             raise InputError("--relative is for --threshold and --total-loss, found --ratio")
-        for option, loss in (("--threshold", threshold), ("--total-loss", total_loss)):
+        for option, loss in (("--threshold", goal.threshold), ("--total-loss", goal.total_loss)):
             if loss is not None:
                 check_loss(option, loss)
-        if ratio is not None:
-            check_share("--ratio", ratio)
-        return cls(threshold, ratio, total_loss)
+        if goal.ratio is not None:
+            check_share("--ratio", goal.ratio)
+        return goal
 
     @property
     def loss(self) -> float | None:

@@ -1,72 +1,87 @@
-"""What every step starts from: the workspace's files loaded and checked, and a way to say how far it is."""
+"""What every step starts from: a workspace's network as it is now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from yoloprune.artefacts import sha256
+from torch import Tensor
+
+from yoloprune.artefacts import read_bytes
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.data import DataFile, load_split, read_data
-from yoloprune.darknet.dialect import dialect_named
-from yoloprune.darknet.model import Graph, Model, load
-from yoloprune.darknet.network import build
-from yoloprune.detect.intact import check_pictures
-from yoloprune.detect.measure import Measure, default_metric, digest_of, load_measure, steering_key
+from yoloprune.darknet.model import Graph, Model
+from yoloprune.detect.measure import default_metric, fit_for, steering_key
+from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError
-from yoloprune.progress import OnProgress, Progress, silent
-from yoloprune.prune.channels import Channels, KeepMask, trace
+from yoloprune.options import AnalysisOptions, Settings
+from yoloprune.prune.granularities import granularity_named
+from yoloprune.prune.granularity import Granularity
 from yoloprune.prune.plan import Plan
-from yoloprune.prune.slim import slim_graph
-from yoloprune.workspace import Figures, Settings, Workspace
+from yoloprune.prune.pruner import Pruner
+from yoloprune.steps.inputs import Inputs
+from yoloprune.workspace import Figures, Workspace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """A workspace's network as it is now."""
 
     workspace: Workspace
+    inputs: Inputs
     model: Model
     """Original cfg, newest weights."""
     weights_sha: str
     """SHA-256 of those weights."""
-    channels: Channels
-    keep: KeepMask
+    units: Granularity
     """What is left after the rounds so far."""
-    data: DataFile
 
     @property
     def next_round(self) -> int:
         """Number of the round to come."""
         return len(self.workspace.rounds) + 1
 
-    def measure(self, device: str = "cpu") -> Measure:
-        """Ready to measure on the workspace's pictures."""
-        settings = self.workspace.settings
-        return load_measure(
-            self.model.graph,
-            self.data,
-            metric=settings.metric,
-            letterbox=settings.letterbox,
-            limit=settings.images,
-            device=device,
-            teacher=None if settings.labels else build(self.original, device),
-        )
-
     @property
-    def original(self) -> Model:
-        """The network that the job started with."""
-        return _original(self.workspace)
+    def original(self) -> Figures:
+        """Figures of the network that the job started with. InputError if they were never measured."""
+        if self.workspace.original is None:
+            raise InputError("lacks the original network's accuracy; run yoloprune ana", file=self.workspace.folder)
+        return self.workspace.original
 
-    def figures(self, accuracy: float, keep: KeepMask) -> Figures:
-        """Accuracy and the sizes of the network that is slimmed to `keep`."""
-        graph = slim_graph(self.model.graph, self.channels, keep)
-        settings = self.workspace.settings
-        return figures_of(
-            graph, self.model, steering_key(settings.metric or default_metric(graph), settings.labels), accuracy
-        )
+    def figures(self, accuracy: float, units: Granularity) -> Figures:
+        """Accuracy and the sizes of the network that is slimmed to `units`."""
+        graph, settings = units.slim_graph(), self.workspace.settings
+        key = steering_key(settings.metric or default_metric(graph), settings.labels)
+        return figures_of(graph, self.model, key, accuracy)
+
+    def of_granularity(self, name: str) -> Job:
+        """The same in units of another granularity. InputError once something is pruned."""
+        if name == self.units.name:
+            return self
+        if self.workspace.rounds:
+            raise InputError(f"--granularity {name}: round 1 was pruned by {self.units.name}, and one job has one")
+        return replace(self, units=granularity_named(name).of(self.model.graph))
+
+    def calibration_batches(self, options: AnalysisOptions) -> list[Tensor]:
+        """The calibration images as network input, in batches [B,C,H,W]."""
+        fit = fit_for(self.model.graph, self.workspace.settings.letterbox)
+        images = self.inputs.calibration_images(options.calibrate)
+        return [batch.inputs for batch in Pictures(images, self.model.graph, fit, self.inputs.device)]
+
+    def pruner(self, options: AnalysisOptions, device: str) -> Pruner:
+        """How the network is pruned; without calibration images nothing compensates."""
+        return Pruner(self.model, self.units, lambda: self.calibration_batches(options), options.compensation, device)
+
+    def measured_originally(self) -> Job:
+        """The job that knows the original network's figures; the workspace is written if it is new."""
+        if self.workspace.original is not None:
+            return self
+        measure, original = self.inputs.measure, self.inputs.original
+        accuracy = measure.outcome(self.inputs.findings).accuracy
+        figures = figures_of(original.graph, original, measure.steering, accuracy)
+        workspace = self.workspace.with_original(figures)
+        workspace.begin()
+        return replace(self, workspace=workspace)
 
 
 def figures_of(graph: Graph, model: Model, key: str, accuracy: float) -> Figures:
@@ -75,85 +90,33 @@ def figures_of(graph: Graph, model: Model, key: str, accuracy: float) -> Figures
     return Figures(key, accuracy, graph.bflops, parameters, model.weights.header.size + 4 * parameters)
 
 
-def open_job(folder: Path) -> Job:
+def start_job(
+    cfg: Path, weights: Path, data: Path | None, folder: Path, settings: Settings, *, device: str, force: bool
+) -> Job:
+    """The job that was started with the same, or a new one, which `measured_originally` will write."""
+    inputs = Inputs.opened(cfg, weights, data, settings, device)
+    new = Workspace(folder, inputs.cfg, inputs.weights, inputs.data, settings, pictures=inputs.measure.digest())
+    return job_of(new.started(force=force), inputs)
+
+
+def open_job(folder: Path, device: str = "cpu") -> Job:
     """The job in a workspace. InputError if there is none or its files are gone."""
-    return job_of(Workspace.load(folder))
+    return job_of(Workspace.load(folder), device=device)
 
 
-def job_of(workspace: Workspace) -> Job:
-    """The workspace's files loaded."""
-    weights = workspace.current_weights()
-    dialect = dialect_named(workspace.settings.dialect)
-    model = load(workspace.file_of("cfg"), weights, dialect) if workspace.rounds else _original(workspace)
-    channels = trace(model.graph)
-    keep = channels.all_kept()
-    if workspace.rounds:
-        plan = Plan.load(workspace.plan_file(workspace.last.number))
-        if plan.cfg != workspace.cfg.sha256:
-            raise InputError("is a plan for another cfg", file=workspace.plan_file(workspace.last.number))
-        channels = plan.channels(model.graph)
-        keep = plan.keep(channels)
-    data = read_data(workspace.file_of("data"), Path(workspace.data.path).parent)
-    return Job(workspace, model, sha256(weights), channels, keep, data)
-
-
-def _original(workspace: Workspace) -> Model:
-    settings = workspace.settings
-    dialect = dialect_named(settings.dialect)
-    cfg, weights = workspace.file_of("cfg"), workspace.file_of("weights")
-    return load(cfg, weights, dialect, allow_partial=settings.allow_partial)
-
-
-def start_job(cfg: Path, weights: Path, data: Path | None, folder: Path, settings: Settings, *, force: bool) -> Job:
-    """The job that was started with the same, or a new one, whose workspace `original_figures` will write."""
-    graph = load(cfg, weights, dialect_named(settings.dialect), allow_partial=settings.allow_partial).graph
-    found = find_data(cfg, data)
-    file = read_data(found)
-    if settings.labels:
-        pictures = load_measure(graph, file, metric=settings.metric, limit=settings.images).digest()
-    else:
-        split = load_split(file, "valid", graph.dialect, classes=graph.classes, limit=settings.images, labels=False)
-        pictures = digest_of(split.images)
-    return job_of(Workspace.start(folder, cfg, weights, found, settings, pictures, force=force))
-
-
-def find_data(cfg: Path, data: Path | None) -> Path:
-    """The .data file: the one named, else the only one beside the cfg or in the current folder. InputError else."""
-    if data is not None:
-        return data
-    candidates = data_candidates(cfg)
-    if len(candidates) != 1:
-        listed = ", ".join(str(path) for path in candidates) or "none"
-        raise InputError(f"--data: expected one .data file beside {cfg} or here, found {listed}")
-    return candidates[0]
-
-
-def data_candidates(cfg: Path) -> list[Path]:
-    """The .data files beside a cfg and in the current folder."""
-    return sorted({path.resolve() for folder in (cfg.parent, Path()) for path in folder.glob("*.data")})
-
-
-def expect_one_of(option: str, found: object, known: Sequence[object]) -> None:
-    """InputError if an option is given and none of those known."""
-    if found is not None and found not in known:
-        raise InputError(f"{option}: expected one of {', '.join(map(str, known))}, found {found}")
-
-
-def check_readable(images: Iterable[Path], graph: Graph, progress: OnProgress = silent) -> None:
-    """InputError that names every picture that can't be decoded; told of before work that would end there."""
-    check_pictures(tuple(images), graph.net.input.c, lambda done, total: progress(Progress("pictures", done, total)))
-
-
-def original_findings(job: Job, measure: Measure, device: str = "cpu") -> list[Any]:
-    """What the network that the job started with finds in each of the measure's pictures."""
-    return measure.found(build(job.original, device))
-
-
-def original_figures(job: Job, accuracy: float, measure: Measure) -> Workspace:
-    """The workspace that knows the original network's figures, its accuracy as measured; written if new."""
-    workspace = job.workspace
-    if workspace.original is None:
-        original = job.original
-        workspace = workspace.with_original(figures_of(original.graph, original, measure.steering, accuracy))
-        workspace.begin()
-    return workspace
+def job_of(workspace: Workspace, inputs: Inputs | None = None, device: str = "cpu") -> Job:
+    """A workspace's job; `inputs`: where they are open."""
+    if inputs is None:
+        workspace = workspace.opened()
+        inputs = Inputs.of(workspace, device)
+    graph, file = inputs.graph, workspace.current_weights()
+    if file is None:
+        units = granularity_named("channel").of(graph)
+        return Job(workspace, inputs, inputs.original, inputs.weights.sha256, units)
+    content = read_bytes(file)
+    model = Model(graph, weights_file.read(file, graph.layers, content))
+    plan_file = workspace.plan_file(workspace.last.number)
+    plan = Plan.load(plan_file)
+    if plan.cfg != workspace.cfg.sha256:
+        raise InputError("is a plan for another cfg", file=plan_file)
+    return Job(workspace, inputs, model, hashlib.sha256(content).hexdigest(), plan.units(graph, plan_file))

@@ -13,6 +13,7 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
 from yoloprune.progress import OnProgress, Progress
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.cost import PRICES, Price
 from yoloprune.prune.latency import Latency, Timings
 from yoloprune.readers import READERS
@@ -34,6 +35,8 @@ def price_for(job: Job, objective: str, reader: str | None, progress: OnProgress
     graph = job.model.graph
     if objective != LATENCY:
         return PRICES[objective](graph)
+    if not isinstance(job.units, ChannelUnits):
+        raise InputError(f"--objective {LATENCY}: expected --granularity channel, found {job.units.name}")
     name = reader or _first_that_runs(job)
     reason = _why_not(job, name)
     if reason is not None:
@@ -44,14 +47,11 @@ def price_for(job: Job, objective: str, reader: str | None, progress: OnProgress
         return READERS[name].layer_seconds(texts, [each.parameters for each in layers])
 
     timings = Timings(job.workspace.folder / "latency.json", f"{name}, one thread", seconds)
-    return cache(
-        Latency(
-            graph,
-            job.channels,
-            timings,
-            lambda done, total: progress(Progress("timing", done, total, f"layers in {name}")),
-        )
-    )
+
+    def told(done: int, total: int) -> None:
+        progress(Progress("timing", done, total, f"layers in {name}"))
+
+    return cache(Latency(graph, job.units.channels, timings, told))
 
 
 def _first_that_runs(job: Job) -> str:

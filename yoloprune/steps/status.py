@@ -48,7 +48,8 @@ def _instead(workspace: Workspace, role: Role, kept: bool) -> str:
 def _lists(workspace: Workspace) -> Iterator[str]:
     """Lists stay outside."""
     try:
-        data = read_data(workspace.file_of("data"), Path(workspace.data.path).parent)
+        opened = workspace.open_input("data")
+        data = read_data(opened.path, Path(opened.path).parent, opened.content)
     except InputError:
         return  # told of already
     for key, path in (("train", data.train), ("valid", data.valid), ("names", data.names)):
@@ -58,7 +59,7 @@ def _lists(workspace: Workspace) -> Iterator[str]:
 
 def _rounds(workspace: Workspace) -> Iterator[str]:
     for done in workspace.rounds:
-        files = [workspace.plan_file(done.number), workspace.pruned_file(done.number)]
+        files = [each(done.number) for each in (workspace.plan_file, workspace.mask_file, workspace.pruned_file)]
         if done.finetuned:
             files.append(workspace.finetuned_file(done.number))
         for file in files:

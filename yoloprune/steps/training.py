@@ -2,34 +2,106 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import ClassSplit, DataFile, Split, load_classes, load_split
-from yoloprune.darknet.model import Graph
+from yoloprune.darknet.model import Graph, Model
 from yoloprune.detect.measure import Measure
 from yoloprune.errors import warn
+from yoloprune.options import FinetuneOptions, TrainOptions
 from yoloprune.progress import OnProgress, Progress
-from yoloprune.train.loop import Trained
+from yoloprune.steps.inputs import check_readable
+from yoloprune.train.loop import Evaluation, Resources, Trained, train
+from yoloprune.train.mask_enforcer import Mask
+from yoloprune.train.processes import process_group
 from yoloprune.train.progress import TrainingProgress
+from yoloprune.train.ranks import rank_of
 from yoloprune.train.recipe import Recipe
+from yoloprune.train.supervision import LABELS, Supervision
 from yoloprune.train.unsupported import unsupported
+
+Options = FinetuneOptions | TrainOptions
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training run of a step: what learns, from what and how, and where its files go."""
+
+    stage: str
+    """What progress calls it."""
+    model: Model
+    images: Split | ClassSplit
+    recipe: Recipe
+    folder: Path
+    """Of checkpoint, log and chart."""
+    best: Path
+    last: Path
+    """Files of weights."""
+    options: Options
+    mask: Mask | None = None
+    supervision: Supervision = LABELS
+    start: float | None = None
+    """Accuracy of the weights that it begins with, where it is known."""
+
+    def announce(self, device: str, how: str, progress: OnProgress) -> None:
+        """Say in a line what does not come, if anything, and in another how long and how it trains."""
+        if missing := left_out(self.model.graph, self.recipe, device):
+            progress(Progress("left out", 0, 1, "; ".join(missing)))
+        text = f"{self.recipe.iterations} iterations of {self.recipe.images} pictures, {how}"
+        progress(Progress(self.stage, 0, self.recipe.iterations, text))
+
+    def check_pictures(self, measure: Measure, progress: OnProgress) -> None:
+        """InputError that names every picture, to train or measure on, that can't be decoded."""
+        check_readable([*self.images.images, *measure.pictures.paths], self.model.graph, progress)
+
+    def run(self, measure: Measure, device: str, progress: OnProgress) -> Trained | None:
+        """Train, together with torchrun's other processes; None in all of them but the first. Errors as `train`."""
+        # What figures of a run are figures of: the metric, how pictures are fitted, the pictures and their truth.
+        measured = f"{measure.steering} {measure.pictures.fit} {measure.digest()}"
+        with process_group(device) as own:
+            trained = train(
+                self.model,
+                self.images,
+                self.recipe,
+                folder=self.folder,
+                seed=self.options.seed,
+                mask=self.mask,
+                supervision=self.supervision,
+                evaluation=Evaluation(measure.accuracy, measured, self.start),
+                resources=Resources(own, self.options.workers),
+                progress=follower(progress, self.stage),
+            )
+        return None if rank_of() else trained
+
+    def write(self, trained: Trained) -> None:
+        """Best and last weights to their files, in place of what is there."""
+        for file, weights in ((self.best, trained.best), (self.last, trained.last)):
+            weights_file.write(file, weights, self.model.graph.layers, force=True)
 
 
 def train_images(data: DataFile, graph: Graph, *, labels: bool = True) -> Split | ClassSplit:
     """The train list as the network learns from it; without labels only its pictures."""
-    if graph.detection_heads:
-        return load_split(data, "train", graph.dialect, classes=graph.classes, labels=labels)
-    if labels:
+    if labels and not graph.detection_heads:
         return load_classes(data, "train", classes=graph.classes)
-    split = load_split(data, "train", graph.dialect, classes=graph.classes, labels=False)
-    return ClassSplit(split.names, split.images, (-1,) * len(split.images))
+    split = load_split(data, "train", graph.dialect, classes=graph.classes, labels=labels)
+    return split if graph.detection_heads else ClassSplit(split.names, split.images, (-1,) * len(split.images))
 
 
-def measured_by(measure: Measure) -> str:
-    """What figures of a run are figures of: the metric, how pictures are fitted, the pictures and their truth."""
-    return f"{measure.steering} {measure.pictures.fit} {measure.digest()}"
+def with_options(recipe: Recipe, options: Options, device: str, measurements: int) -> Recipe:
+    """The recipe as options change it, that measures accuracy about `measurements` times, the end included."""
+    return replace(
+        recipe,
+        ema_alpha=recipe.ema_alpha if options.ema is None else options.ema,
+        patience=options.early_stop,
+        bfloat16=mixed_precision(device, options.bf16),
+        evaluate_every=math.ceil(recipe.iterations / measurements),
+    )
 
 
 def mixed_precision(device: str, asked: bool) -> bool:
@@ -37,13 +109,12 @@ def mixed_precision(device: str, asked: bool) -> bool:
     return asked or (device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def announce(progress: OnProgress, graph: Graph, recipe: Recipe, device: str) -> None:
-    """Say in one line what was asked for, or is usual, and does not come."""
-    left_out = unsupported(graph)
+def left_out(graph: Graph, recipe: Recipe, device: str) -> list[str]:
+    """What was asked for, or is usual, and does not come."""
+    missing = unsupported(graph)
     if device.startswith("cuda") and not recipe.bfloat16:
-        left_out.append("this GPU has no bfloat16: layers compute in float32")
-    if left_out:
-        progress(Progress("left out", 0, 1, "; ".join(left_out)))
+        missing.append("this GPU has no bfloat16: layers compute in float32")
+    return missing
 
 
 def follower(progress: OnProgress, stage: str) -> Callable[[TrainingProgress], None]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from yoloprune.artefacts import atomic_path
 from yoloprune.darknet import weights as weights_file
@@ -17,57 +16,14 @@ from yoloprune.darknet.model import Model
 from yoloprune.errors import InputError
 from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.samples import Samples
+from yoloprune.train.state import State
 from yoloprune.train.supervision import Supervision
 
 _VERSION = 3
 
 
-@dataclass
-class Snapshot:
-    """What trains, between two updates."""
-
-    iteration: int
-    """Updates done."""
-    network: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    average: dict[str, Tensor] | None
-    """The averaged network, where there is one."""
-
-
-@dataclass
-class State(Snapshot):
-    """A run between two updates."""
-
-    run: str
-    """Fingerprint of what the run computes; see `fingerprint`."""
-    history: Tensor
-    """[updates of the run, 5] in float64: the fields of each `Record`, NaN where there is none."""
-    best: dict[str, Tensor] | None = None
-    """The network of the best metric."""
-    best_metric: float | None = None
-    best_iteration: int = 0
-    """0: the weights that the run began with."""
-    start_metric: float | None = None
-    """Of the weights that the run began with, where it is known."""
-    evaluated: int = -1
-    """The last update after which accuracy was measured; -1: not even before the first."""
-    good: dict[str, Any] | None = None
-    """The fields of the `Snapshot` to go back to where numbers end; None: this very state."""
-    rollbacks: list[list[int]] = field(default_factory=list)
-    """Of each time that the run went back: the update that ended in no numbers, and the one that it went back to."""
-
-
-def kept(value: Any) -> Any:
-    """A copy, on the CPU, of a tensor or of what dicts and lists hold of them."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: kept(each) for key, each in value.items()}
-    return [kept(each) for each in value] if isinstance(value, list) else value
-
-
-def fingerprint(model: Model, samples: Samples, masks: Mask | None, supervision: Supervision, measured: str) -> str:
-    """Hash of all that decides the result: a checkpoint goes on only with the same. measured: see `loop.train`."""
+def fingerprint(model: Model, samples: Samples, mask: Mask | None, supervision: Supervision, measured: str) -> str:
+    """Hash of all that decides the result: a checkpoint goes on only with the same. measured: see `Evaluation`."""
     digest = hashlib.sha256()
     digest.update("".join(model.graph.cfg.lines).encode("utf-8", "surrogateescape"))
     digest.update(weights_file.dump(model.weights, model.graph.layers))
@@ -78,9 +34,9 @@ def fingerprint(model: Model, samples: Samples, masks: Mask | None, supervision:
         digest.update(weights_file.dump(supervision.teacher.weights, supervision.teacher.graph.layers))
     for part in samples.learnt():
         digest.update(part)
-    for mask in masks or ():
-        for name in sorted(mask):
-            digest.update(name.encode() + mask[name].tobytes())
+    for tensors in mask or ():
+        for name in sorted(tensors):
+            digest.update(name.encode() + tensors[name].tobytes())
     return digest.hexdigest()
 
 

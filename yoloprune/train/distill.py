@@ -23,18 +23,18 @@ from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.train.losses import inject
 from yoloprune.train.mask_enforcer import Mask
-from yoloprune.train.sized import Sized
+from yoloprune.train.multi_scale import MultiScale
 
 
 class Teacher:
     """The network that teaches, with the same layers as the one that learns."""
 
-    def __init__(self, model: Model, masks: Mask | None, device: torch.device) -> None:
+    def __init__(self, model: Model, mask: Mask | None, device: torch.device) -> None:
         network = build(model, device).requires_grad_(False)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
-        self._sized = Sized(network)
+        self._scales = MultiScale(network)
         self._heads: Sequence[Layer] = [layer for layer in model.graph.layers if isinstance(layer, Head)]
-        self._features = _reading_pruned(model, masks, device)
+        self._features = _reading_pruned(model, mask, device)
 
     @property
     def wanted(self) -> frozenset[int]:
@@ -43,7 +43,7 @@ class Teacher:
 
     def costs(self, inputs: Tensor, outputs: Mapping[int, Tensor]) -> list[Tensor]:
         """Costs of the learner's `outputs` on these inputs [B, C, H, W], summed over images, with their gradients."""
-        like = self._sized.like(*inputs.shape[2:])
+        like = self._scales.at_size(*inputs.shape[2:])
         with torch.no_grad():
             right = like(inputs, self.wanted)
         heads = [like.graph.layers[head.index] for head in self._heads]
@@ -57,14 +57,14 @@ class Teacher:
         return costs
 
 
-def _reading_pruned(model: Model, masks: Mask | None, device: torch.device) -> dict[int, Tensor]:
+def _reading_pruned(model: Model, mask: Mask | None, device: torch.device) -> dict[int, Tensor]:
     """For each layer of which some, and not all, weights of a filter that stays are held: its filters that stay [N]."""
     found = {}
-    for layer, mask in zip(model.graph.layers, masks or (), strict=False):
-        free = mask.get("weight")
-        if free is None:
+    for layer, tensors in zip(model.graph.layers, mask or (), strict=False):
+        kept = tensors.get("weight")
+        if kept is None:
             continue
-        by_filter = free.reshape(len(free), -1)
+        by_filter = kept.reshape(len(kept), -1)
         stays = by_filter.any(1)
         if stays.any() and not by_filter[stays].all():
             found[layer.index] = torch.from_numpy(stays).to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -17,30 +16,48 @@ from torch import Tensor
 from yoloprune.darknet.data import ClassSplit, Split
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
-from yoloprune.darknet.weights import Weights
+from yoloprune.darknet.weights import Header, Weights
 from yoloprune.errors import InputError, warn
 from yoloprune.train import checkpoint
 from yoloprune.train.batches import batches
-from yoloprune.train.chart import plot_training
-from yoloprune.train.checkpoint import Snapshot, State, kept
 from yoloprune.train.interrupt import uninterrupted
-from yoloprune.train.learner import Learner
 from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.processes import Processes
-from yoloprune.train.progress import Record, TrainingProgress, records_of, stale, write_log
+from yoloprune.train.progress import Record, TrainingProgress
 from yoloprune.train.recipe import Recipe
+from yoloprune.train.run_folder import RunFolder
 from yoloprune.train.samples import Samples
-from yoloprune.train.supervision import Supervision
+from yoloprune.train.state import Snapshot, State, copied
+from yoloprune.train.supervision import LABELS, Supervision
+from yoloprune.train.trainer import Trainer
 
-CHECKPOINT = "last.pt"
-LOG = "log.csv"
-CHART = "chart.png"
 ROLLBACKS = 3
 """Times that a run goes back where numbers end; each halves the rate of all updates to come."""
 _BLOWN_UP = 10.0
 """A state whose averaged loss is more than so many times that of the last good one is none to go back to."""
-_CACHE_BYTES = 1 << 30
-_LABELS = Supervision()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a run's network is measured."""
+
+    evaluate: Callable[[Network], float] | None = None
+    """Higher is better. It gets the network in eval mode, the averaged one where the recipe asks for an average."""
+    measured: str = ""
+    """What it measures, and on what: figures of one run are compared, so a checkpoint goes on only with the same."""
+    start: float | None = None
+    """Its figure for the weights to begin with, if that is known; they are the best until others are."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run computes with; but for rounding on another device, this changes nothing but the speed."""
+
+    device: str = "cpu"
+    workers: int = 2
+    """Processes that prepare pictures; 0: none."""
+    cache_bytes: int = 1 << 30
+    """Memory for decoded pictures, of all processes together."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,9 @@ class Trained:
     history: tuple[Record, ...]
 
 
+_UNMEASURED, _USUAL = Evaluation(), Resources()
+
+
 def train(
     model: Model,
     images: Split | ClassSplit,
@@ -65,137 +85,134 @@ def train(
     *,
     folder: Path,
     seed: int,
-    masks: Mask | None = None,
-    supervision: Supervision = _LABELS,
-    evaluate: Callable[[Network], float] | None = None,
-    measured: str = "",
-    start: float | None = None,
-    resume: bool = False,
-    device: str = "cpu",
-    workers: int = 2,
-    cache_bytes: int = _CACHE_BYTES,
+    mask: Mask | None = None,
+    supervision: Supervision = LABELS,
+    evaluation: Evaluation = _UNMEASURED,
+    resources: Resources = _USUAL,
     progress: Callable[[TrainingProgress], None] = lambda progress: None,
 ) -> Trained:
-    """Train a network by `recipe`; `folder` receives the checkpoint last.pt, log.csv and chart.png.
+    """Train a network by `recipe`, or go on from the checkpoint in `folder` if there is one.
 
-    masks: values that stay as `TensorSpec.masked` says, exactly and all the time. supervision: who teaches. evaluate:
-    higher is better; it gets the network in eval mode, the averaged one where the recipe asks for an average. measured:
-    what `evaluate` measures, and on what; figures of one run are compared, so a checkpoint goes on only with the same.
-    start: what `evaluate` gives for the weights to begin with, if that is known; they are the best until others are.
-    resume: go on from the checkpoint in `folder` if there is one, else it is replaced; on a CPU the result is then, bit
-    for bit, that of an undisturbed run. workers: processes that prepare pictures; they change nothing but the speed.
-    cache_bytes: memory for decoded pictures, of all of them together.
+    On a CPU the result is, bit for bit, that of a run that was never interrupted.
 
     Where the loss or a weight is no number, an InputWarning says so, and the run goes back to the last good state and
     on from there at half the rate, `ROLLBACKS` times in all; a best that was measured on the way stays. Good are the
     start, and every state after a multiple of `checkpoint_every` updates behind which the next one has a loss and its
     average hasn't risen tenfold.
 
-    Within `processes.joined` every process calls this alike; the first one measures, tells and writes, and only its
-    result has a best. Mini-batches are then dealt out (see `Recipe.for_processes`), which changes nothing but rounding.
+    Within `processes.process_group` every process calls this alike; the first one measures, tells and writes, and only
+    its result has a best. Mini-batches are dealt out (`Recipe.for_processes`), which changes nothing but rounding.
 
     KeyboardInterrupt leaves a checkpoint and goes on up. InputError: nothing to train on, a head without loss, images
     that can't be read, a checkpoint of another run, an unwritable folder, no numbers after all those times (the
     checkpoint stays).
+
+    Parameters
+    ----------
+    model, images, recipe, seed
+        What is trained, on what and how.
+    folder
+        Receives the checkpoint last.pt, log.csv and chart.png.
+    mask
+        Values that are not kept stay as `TensorSpec.masked` says, exactly and all the time.
+    supervision, evaluation, resources
+        Labels or teacher, what accuracy is, and with what is computed.
+    progress
+        Told of every update.
     """
     processes = Processes()
     recipe = recipe.for_processes(processes.count)
-    samples = Samples.of(images, model.graph, recipe, seed, cache_bytes)
-    learner = Learner(model, recipe, seed, masks, supervision, torch.device(device), processes)
-    fingerprint = checkpoint.fingerprint(model, samples, masks, supervision, measured)
-    run = _Run(model, learner, samples, folder, evaluate, fingerprint, progress, processes)
-    run.begin(resume, start)
+    samples = Samples.of(images, model.graph, recipe, seed, resources.cache_bytes)
+    trainer = Trainer(model, recipe, seed, mask, supervision, torch.device(resources.device), processes)
+    fingerprint = checkpoint.fingerprint(model, samples, mask, supervision, evaluation.measured)
+    run = _Run(trainer, samples, RunFolder(folder, writes=processes.rank == 0), evaluation, fingerprint, progress)
+    run.begin()
     # Dropout draws from torch's own generator: it is seeded at each mini-batch, and given back as it was.
-    devices = [learner.device] if learner.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
         try:
-            run.settle()
-            while not run.done:
-                with closing(batches(run.samples, run.places(), recipe.mini_batch, workers)) as parts:
-                    went_on = True
-                    while went_on and not run.done:
-                        with uninterrupted():
-                            went_on = run.update(islice(parts, recipe.subdivisions // processes.count))
-                        run.settle()
+            run.to_the_end(resources.workers)
         except KeyboardInterrupt:
             run.save()
             raise
     run.save()
-    run.draw()
+    run.folder.draw(run.state)
     processes.barrier()
-    return run.result()
+    return run.result(model.weights.header)
 
 
 class _Run:
-    """The books of a run: its state, files and measurements."""
+    """A run's state, and what is done between updates: measure, tell, save, roll back."""
 
     def __init__(
         self,
-        model: Model,
-        learner: Learner,
+        trainer: Trainer,
         samples: Samples,
-        folder: Path,
-        evaluate: Callable[[Network], float] | None,
+        folder: RunFolder,
+        evaluation: Evaluation,
         fingerprint: str,
         progress: Callable[[TrainingProgress], None],
-        processes: Processes,
     ) -> None:
-        self.model, self.learner, self.samples, self.recipe = model, learner, samples, samples.recipe
-        self.folder, self.evaluate, self.progress, self.processes = folder, evaluate, progress, processes
-        history = torch.full((self.recipe.iterations, 5), math.nan, dtype=torch.float64)
-        self.state = State(iteration=0, **learner.state_dicts(), run=fingerprint, history=history)
+        self.trainer, self.samples, self.recipe = trainer, samples, samples.recipe
+        self.folder, self.evaluation, self.progress = folder, evaluation, progress
+        self.processes = trainer.processes
+        history = torch.full((self.recipe.iterations, 5), torch.nan, dtype=torch.float64)
+        self.state = State(iteration=0, **trainer.state_dicts(), run=fingerprint, history=history)
         self.good = self._snapshot()
         self.stale = 0
         self.reported = 0
-        self.logged = 0
         self.seconds, self.images = 0.0, 0
 
+    def begin(self) -> None:
+        """From the checkpoint if there is one; else write one, which shows that the folder works."""
+        if self.processes.broadcast(self.folder.checkpoint.exists()):
+            self.state = checkpoint.read(self.folder.checkpoint, self.state.run)
+            self.trainer.load(self.state)
+            self.good = Snapshot(**self.state.good) if self.state.good else self._snapshot()
+            self._go_on()
+            return
+        if self.evaluation.start is not None:
+            self._add_metric(self.evaluation.start)
+        self.save()
+
+    def to_the_end(self, workers: int) -> None:
+        """All updates, also where some are done again after a rollback."""
+        self._after_update()
+        while not self._done:
+            with closing(batches(self.samples, self._starts(), self.recipe.mini_batch, workers)) as parts:
+                went_on = True
+                while went_on and not self._done:
+                    with uninterrupted():
+                        went_on = self._update(islice(parts, self.recipe.subdivisions // self.processes.count))
+                    self._after_update()
+
     @property
-    def done(self) -> bool:
+    def _done(self) -> bool:
         """Whether nothing is left to do, or nothing gets better."""
-        patience = self.recipe.patience
         if self.state.iteration >= self.recipe.iterations:
             return True
-        return patience > 0 and self.processes.broadcast(self.stale >= patience)
+        return self.recipe.patience > 0 and self.processes.broadcast(self.stale >= self.recipe.patience)
 
-    def places(self) -> range:
-        """Where this process's mini-batches of the updates to come begin."""
+    def _starts(self) -> range:
+        """Where this process's mini-batches of the updates to come begin among the samples."""
         recipe, processes = self.recipe, self.processes
         first = self.state.iteration * recipe.images + processes.rank * recipe.mini_batch
         return range(first, recipe.iterations * recipe.images, processes.count * recipe.mini_batch)
 
-    def begin(self, resume: bool, start: float | None) -> None:
-        """From the checkpoint if it is wanted and there is one; else write one, which shows that the folder works."""
-        path = self.folder / CHECKPOINT
-        if self.processes.broadcast(resume and path.exists()):
-            self.state = checkpoint.read(path, self.state.run)
-            self.learner.load(self.state)
-            self.good = Snapshot(**self.state.good) if self.state.good else self._snapshot()
-            self._take_up()
-            return
-        if start is not None:
-            if self.processes.rank == 0:
-                self._note(start)
-            self.state.evaluated = 0
-        self.save()
-
-    def update(self, parts: Iterable[tuple[Tensor, Tensor]]) -> bool:
+    def _update(self, parts: Iterable[tuple[Tensor, Tensor]]) -> bool:
         """The next update, on mini-batches as `batches` gives them; False if the run went back instead."""
         begun = time.perf_counter()
-        state, history, iteration = self.state, self.state.history, self.state.iteration + 1
+        state, iteration = self.state, self.state.iteration + 1
         rate = self.recipe.schedule.rate(iteration) * 0.5 ** len(state.rollbacks)
         marked = state.iteration % self.recipe.checkpoint_every == 0 and state.iteration > self.good.iteration
         before = self._snapshot() if marked else None
-        loss, trouble = self.learner.update(parts, iteration, rate)
+        loss, trouble = self.trainer.update(parts, iteration, rate)
         if trouble:
             self._roll_back(iteration, trouble)
             return False
-        average = 0.9 * float(history[iteration - 2, 2]) + 0.1 * loss if iteration > 1 else loss
-        history[iteration - 1] = torch.tensor([iteration, loss, average, rate, math.nan], dtype=history.dtype)
-        state.iteration = iteration
+        state.add_update(loss, rate)
         if before:  # was good, as the update from there shows
-            known = float(history[max(self.good.iteration, 1) - 1, 2])
-            if self.processes.broadcast(average <= _BLOWN_UP * known):
+            most = _BLOWN_UP * state.average_loss(max(self.good.iteration, 1))
+            if self.processes.broadcast(state.average_loss(iteration) <= most):
                 self.good = before
         self.seconds += time.perf_counter() - begun
         self.images += self.recipe.images
@@ -203,116 +220,88 @@ class _Run:
 
     def _roll_back(self, iteration: int, trouble: str) -> None:
         """Go back from an update that ended in no numbers. InputError instead after all the times."""
-        state, good = self.state, self.good
-        if len(state.rollbacks) == ROLLBACKS:
+        state, good, done = self.state, self.good, len(self.state.rollbacks)
+        if done == ROLLBACKS:
             raise InputError(
-                f"iteration {iteration}: {trouble}, {self._rate}, too; {self.folder / CHECKPOINT} holds the last good "
-                "weights. Try a much lower learning rate (--force trains anew) or, behind pruning, a smaller cut"
+                f"iteration {iteration}: {trouble}, with 1/{2**done} of the learning rate, too; "
+                f"{self.folder.checkpoint} holds the last good weights. Try a much lower learning rate (--force trains "
+                "anew) or, behind pruning, a smaller cut"
             )
-        state.rollbacks.append([iteration, good.iteration])
-        state.iteration, state.evaluated = good.iteration, min(state.evaluated, good.iteration)
-        state.history[good.iteration :] = math.nan
-        self.learner.load(good)
+        state.roll_back(good, iteration)
+        self.trainer.load(good)
         self.samples = replace(self.samples, cache=self.samples.cache.emptied())
-        self._take_up()
+        self._go_on()
         self.save()
-        self.draw()
+        self.folder.draw(state)
         if self.processes.rank == 0:
-            times = f"{len(state.rollbacks)} of {ROLLBACKS} times"
-            warn(f"iteration {iteration}: {trouble}; on from iteration {good.iteration} {self._rate} ({times})")
+            rate = f"with 1/{2 ** (done + 1)} of the learning rate ({done + 1} of {ROLLBACKS} times)"
+            warn(f"iteration {iteration}: {trouble}; on from iteration {good.iteration} {rate}")
 
-    @property
-    def _rate(self) -> str:
-        return f"with 1/{2 ** len(self.state.rollbacks)} of the learning rate"
+    def _go_on(self) -> None:
+        """From a state that is not the last update's."""
+        self.reported = self.state.iteration
+        self.folder.rewind()
+        self.stale = self.state.stale()
 
-    def _take_up(self) -> None:
-        """Go on from a state that is not the last update's."""
-        self.reported, self.logged = self.state.iteration, 0
-        self.stale = stale(self._records(), self.state.start_metric)
-
-    def settle(self) -> None:
-        """What is due after an update: measure, tell, save. Does nothing again for the same update."""
+    def _after_update(self) -> None:
+        """Measure, tell and save, what of it is due. Does nothing again for the same update."""
         state, recipe = self.state, self.recipe
-        if state.iteration > state.evaluated and self.evaluate and self._due:
+        if state.iteration > state.evaluated and self.evaluation.evaluate and self._evaluation_due:
             if self.processes.rank == 0:
-                self._measure(self.evaluate)
+                with self.trainer.evaluating() as network, np.errstate(over="ignore", invalid="ignore"):
+                    metric = self.evaluation.evaluate(network)  # boxes of one that knows nothing yet may be infinite
+                self._add_metric(metric)
+                self.folder.draw(state)
             state.evaluated = state.iteration
         if state.iteration > self.reported:
             self.reported = state.iteration
             speed = self.images / self.seconds
             left = (recipe.iterations - state.iteration) * recipe.images / speed
-            self.progress(TrainingProgress(self._records(-1)[0], recipe.iterations, speed, left, state.best_metric))
+            self.progress(TrainingProgress(state.records(-1)[0], recipe.iterations, speed, left, state.best_metric))
             if state.iteration % recipe.checkpoint_every == 0:
                 self.save()
 
     @property
-    def _due(self) -> bool:
-        """Whether to measure now."""
+    def _evaluation_due(self) -> bool:
         iteration, every = self.state.iteration, self.recipe.evaluate_every
         if iteration == 0:
             return self.recipe.evaluate_start
         return iteration == self.recipe.iterations or bool(every and iteration % every == 0)
 
-    def _measure(self, evaluate: Callable[[Network], float]) -> None:
-        with self.learner.resting() as network, np.errstate(over="ignore", invalid="ignore"):
-            metric = evaluate(network)  # boxes of a network that knows nothing yet may be infinite
-        self._note(metric)
-        self.draw()
-
-    def _note(self, metric: float) -> None:
-        """What the network as it is now measures."""
-        state = self.state
-        if state.iteration:
-            state.history[state.iteration - 1, -1] = metric
-        else:
-            state.start_metric = metric
-        if state.best_metric is None or metric >= state.best_metric:
-            state.best_metric, state.best_iteration = metric, state.iteration
-            state.best = kept(self.learner.network.state_dict())
-        self.stale = stale(self._records(), state.start_metric)
-        state.evaluated = state.iteration  # before what may be interrupted: measured again, it would count twice
+    def _add_metric(self, metric: float) -> None:
+        if self.processes.rank == 0:
+            self.state.add_metric(metric, self.trainer.network.state_dict())
+        self.state.evaluated = self.state.iteration
+        self.stale = self.state.stale()
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot(self.state.iteration, **kept(self.learner.state_dicts()))
+        return Snapshot(self.state.iteration, **copied(self.trainer.state_dicts()))
 
     def save(self) -> None:
         """Checkpoint and log. InputError instead if a weight is no number."""
         if self.processes.rank:
             return
         state = self.state
-        for name, value in self.learner.state_dicts().items():
+        for name, value in self.trainer.state_dicts().items():
             setattr(state, name, value)
         state.good = None if self.good.iteration == state.iteration else vars(self.good)
-        bad = [name for name, tensor in state.network.items() if not tensor.isfinite().all()]
-        if bad:
-            layer, name = bad[0].split(".")[1:]
-            where = f"{self.model.graph.layers[int(layer)]}, {name}"
-            raise InputError(f"iteration {state.iteration}: {where} holds values that are no numbers")
-        checkpoint.write(self.folder / CHECKPOINT, state)
-        # What an earlier process wrote may go on behind the checkpoint, so the first time all is written.
-        write_log(self.folder / LOG, self._records(self.logged), more=self.logged > 0)
-        self.logged = state.iteration
+        for name, tensor in state.network.items():
+            if not tensor.isfinite().all():
+                layer, array = name.split(".")[1:]
+                where = f"{self.samples.graph.layers[int(layer)]}, {array}"
+                raise InputError(f"iteration {state.iteration}: {where} holds values that are no numbers")
+        self.folder.save(state)
 
-    def _records(self, start: int = 0) -> list[Record]:
-        """Of the updates done, from index `start` on."""
-        return records_of(self.state.history[: self.state.iteration][start:])
+    def result(self, header: Header) -> Trained:
+        """Best and last weights; header: of those that it began with."""
+        state, network = self.state, self.trainer.network
 
-    def draw(self) -> None:
-        """The chart as it is now."""
-        if not self.processes.rank:
-            plot_training(self._records(), self.recipe.iterations, self.folder / CHART, self.state.start_metric)
+        def weights_after(iteration: int) -> Weights:
+            return network.get_weights(replace(header, seen=header.seen + iteration * self.recipe.images))
 
-    def result(self) -> Trained:
-        """Best and last weights."""
-        state, header = self.state, self.model.weights.header
-        last = self._weights(self.learner.network, header.seen + state.iteration * self.recipe.images)
-        best = last
+        best = last = weights_after(state.iteration)
         if state.best is not None:
-            network = Network(self.model.graph)
             network.load_state_dict(state.best)
-            best = self._weights(network, header.seen + state.best_iteration * self.recipe.images)
-        history = tuple(self._records())
+            best = weights_after(state.best_iteration)
+        history = tuple(state.records())
         return Trained(best, last, state.start_metric, state.best_metric, state.best_iteration, history)
-
-    def _weights(self, network: Network, seen: int) -> Weights:
-        return network.get_weights(replace(self.model.weights.header, seen=seen))

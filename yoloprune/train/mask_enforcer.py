@@ -12,39 +12,38 @@ from torch import Tensor
 from yoloprune.darknet.network import Network
 
 Mask = Sequence[Mapping[str, NDArray[np.bool_]]]
-"""For each layer and tensor name, in the tensor's shape: True where the value is free. What is not named is free."""
+"""For each layer and tensor name, in the tensor's shape: True where the value is kept. What is not named is kept."""
 
 
 class MaskEnforcer:
-    """The held values of a network: gradients there are silenced, so momentum never starts, and values are set back.
+    """Gradients of pruned values become zero, so that momentum never starts, and values are set to `TensorSpec.masked`.
 
-    Running mean and variance, which move in the forward pass, are held too.
+    So are running mean and variance, which move in the forward pass. ValueError for a mask of another shape.
     """
 
-    def __init__(self, network: Network, masks: Mask | None) -> None:
-        self._parameters: list[tuple[Tensor, Tensor, float]] = []
-        self._buffers: list[tuple[Tensor, Tensor, float]] = []
+    def __init__(self, network: Network, mask: Mask | None) -> None:
+        self._pruned: list[tuple[Tensor, Tensor, float]] = []
+        """Each tensor, where it is pruned, and its value there."""
         layers = network.graph.layers
-        for layer, module, mask in zip(layers, network.layers, masks or [{}] * len(layers), strict=True):
+        for layer, module, tensors in zip(layers, network.layers, mask or [{}] * len(layers), strict=True):
             for spec in layer.tensors():
-                free = mask.get(spec.name)
-                if free is None or free.all():
+                kept = tensors.get(spec.name)
+                if kept is None or kept.all():
                     continue
                 tensor: Tensor = getattr(module, spec.name)
-                if free.shape != spec.shape:
-                    raise ValueError(f"{layer}: mask of {spec.name}: {free.shape} != {spec.shape}")
-                held = torch.from_numpy(~free).to(tensor.device)
-                (self._parameters if spec.trained else self._buffers).append((tensor, held, spec.masked))
+                if kept.shape != spec.shape:
+                    raise ValueError(f"{layer}: mask of {spec.name}: {kept.shape} != {spec.shape}")
+                self._pruned.append((tensor, torch.from_numpy(~kept).to(tensor.device), spec.masked))
 
     @torch.no_grad()
-    def silence(self) -> None:
-        """No gradient where values are held: to be called before every step."""
-        for tensor, held, _ in self._parameters:
+    def zero_gradients(self) -> None:
+        """To be called before every step."""
+        for tensor, pruned, _ in self._pruned:
             if tensor.grad is not None:
-                tensor.grad.masked_fill_(held, 0.0)
+                tensor.grad.masked_fill_(pruned, 0.0)
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """MaskEnforcer values to their own value, exactly."""
-        for tensor, held, value in (*self._parameters, *self._buffers):
-            tensor.masked_fill_(held, value)
+    def enforce(self) -> None:
+        """Pruned values become their masked value, exactly."""
+        for tensor, pruned, value in self._pruned:
+            tensor.masked_fill_(pruned, value)

@@ -31,8 +31,8 @@ _UNSHARED_BUFFERS: dict[str, Any] = (
 
 
 @contextmanager
-def joined(device: str, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """Joins the processes of torchrun for the block, if it started this one; gives the device that this one is to use.
+def process_group(device: str, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """The process group of torchrun for the block, if it started this process; gives the device that it is to use.
 
     gloo on CPUs, nccl on GPUs, of which `cuda` means one for each process. InputError where they are too few, or one is
     named for all.
@@ -69,20 +69,17 @@ class Processes:
     """The processes that share a run. Mini-batch k of an update is done by process k modulo their number."""
 
     def __init__(self) -> None:
-        together = dist.is_available() and dist.is_initialized()
-        self.count = dist.get_world_size() if together else 1
-        self.rank = dist.get_rank() if together else 0
+        in_group = dist.is_available() and dist.is_initialized()
+        self.count = dist.get_world_size() if in_group else 1
+        self.rank = dist.get_rank() if in_group else 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module as it is to be called: gradients become the mean over the processes."""
         return module if self.count == 1 else DistributedDataParallel(module, **_UNSHARED_BUFFERS)
 
-    def gathering(self, module: nn.Module, last: bool) -> AbstractContextManager[None]:
+    def gradient_sync(self, module: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Around forward and backward of a mini-batch: gradients are exchanged with the last one of an update."""
-        if last or not isinstance(module, DistributedDataParallel):
-            return nullcontext()
-        quiet: AbstractContextManager[None] = module.no_sync()
-        return quiet
+        return nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """Sum over the processes."""
@@ -94,7 +91,7 @@ class Processes:
         """What the first process says."""
         if self.count == 1:
             return answer
-        flag = torch.tensor([answer], dtype=torch.int32, device=_place())
+        flag = torch.tensor([answer], dtype=torch.int32, device=_device())
         dist.broadcast(flag, 0)
         return bool(flag.item())
 
@@ -104,7 +101,7 @@ class Processes:
             dist.barrier()
 
 
-class Statistics:
+class RunningStatistics:
     """Running means and variances of batch norm, kept as if one process had taken the mini-batches in order.
 
     A mini-batch moves r to (1-m)r + mb. Of N mini-batches at once, process i knows its own m b_i; the result is
@@ -146,5 +143,5 @@ class Statistics:
             tensor.copy_(values)
 
 
-def _place() -> str:
+def _device() -> str:
     return "cuda" if dist.get_backend() == "nccl" else "cpu"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from yoloprune.artefacts import atomic_path
 from yoloprune.errors import InputError
@@ -44,24 +41,6 @@ class TrainingProgress:
     """Of training alone, at that speed."""
     best: float | None
     """Best metric so far."""
-
-
-def records_of(rows: Tensor) -> list[Record]:
-    """Of a part of `State.history`."""
-    return [
-        Record(int(iteration), loss, average, rate, None if math.isnan(metric) else metric)
-        for iteration, loss, average, rate, metric in rows.tolist()
-    ]
-
-
-def stale(records: Sequence[Record], start: float | None) -> int:
-    """Measurements since the metric last rose; start: what it was before the first update, where it is known."""
-    count, best = 0, -math.inf if start is None else start
-    for record in records:
-        if record.metric is not None:
-            count = 0 if record.metric > best else count + 1
-            best = max(best, record.metric)
-    return count
 
 
 def write_log(path: Path, records: Sequence[Record], *, more: bool) -> None:

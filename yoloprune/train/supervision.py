@@ -19,3 +19,6 @@ class Supervision:
     def __post_init__(self) -> None:
         if not self.labels and self.teacher is None:
             raise InputError("without labels there must be a teacher (--distill)")
+
+
+LABELS = Supervision()

@@ -1,4 +1,4 @@
-"""What learns: a network, its optimizer and its average, one update at a time."""
+"""A network that is trained, its optimizer and its average, one update at a time."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from torch import Tensor
 
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
-from yoloprune.train.average import Average
 from yoloprune.train.batches import network_input
-from yoloprune.train.checkpoint import Snapshot, kept
 from yoloprune.train.distill import Teacher
+from yoloprune.train.ema import AveragedNetwork
 from yoloprune.train.mask_enforcer import Mask, MaskEnforcer
+from yoloprune.train.multi_scale import MultiScale
 from yoloprune.train.optimizer import Optimizer
-from yoloprune.train.processes import Processes, Statistics
+from yoloprune.train.processes import Processes, RunningStatistics
 from yoloprune.train.recipe import Recipe
-from yoloprune.train.sized import Sized
+from yoloprune.train.state import Snapshot, copied
 from yoloprune.train.supervision import Supervision
 from yoloprune.train.training_loss import TrainingLoss, finite, not_finite
 
 
-class Learner:
-    """A model that learns by a recipe, the same in all processes. Arguments as `loop.train` has them."""
+class Trainer:
+    """Trains a model by a recipe, the same in all processes. Arguments as `loop.train` has them."""
 
     def __init__(
         self,
         model: Model,
         recipe: Recipe,
         seed: int,
-        masks: Mask | None,
+        mask: Mask | None,
         supervision: Supervision,
         device: torch.device,
         processes: Processes,
     ) -> None:
-        self._model, self._recipe, self._seed, self.device, self._processes = model, recipe, seed, device, processes
-        self._objective = TrainingLoss.of(model.graph)
+        self._model, self._recipe, self._seed, self.device, self.processes = model, recipe, seed, device, processes
+        self._loss = TrainingLoss.of(model.graph)
         self._labels = supervision.labels
-        self._teacher = Teacher(supervision.teacher, masks, device) if supervision.teacher else None
+        self._teacher = Teacher(supervision.teacher, mask, device) if supervision.teacher else None
         self._network = Network(model.graph)
         self._network.set_weights(model.weights)
         self._network.to(device)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
-        self._held = MaskEnforcer(self._network, masks)
-        self._held.restore()
+        self._enforcer = MaskEnforcer(self._network, mask)
+        self._enforcer.enforce()
         self._optimizer = Optimizer(self._network, recipe)
-        self._prepare()
-        self._sized = Sized(self._network)
-        self._sized.like(*recipe.sizes.largest(model.graph.net.input)[1:])
-        self._called = processes.wrap(self._sized)
-        self._statistics = Statistics(self._network, processes)
-        self._average = Average(self._network, recipe.ema_alpha) if recipe.ema_alpha else None
+        self._train_mode()
+        self._scales = MultiScale(self._network)
+        self._scales.at_size(*recipe.sizes.largest(model.graph.net.input)[1:])
+        self._ddp = processes.wrap(self._scales)
+        self._statistics = RunningStatistics(self._network, processes)
+        self._average = AveragedNetwork(self._network, recipe.ema_alpha) if recipe.ema_alpha else None
 
     @property
     def wanted(self) -> frozenset[int]:
         """Layers whose outputs teach."""
-        taught = self._objective.wanted if self._labels else frozenset[int]()
+        taught = self._loss.wanted if self._labels else frozenset[int]()
         return taught | (self._teacher.wanted if self._teacher else frozenset[int]())
 
     @property
@@ -69,19 +69,19 @@ class Learner:
         return self._average.network if self._average else self._network
 
     @contextmanager
-    def resting(self) -> Iterator[Network]:
+    def evaluating(self) -> Iterator[Network]:
         """The network that counts, in eval mode for the block."""
         self._network.eval()
         try:
             yield self.network
         finally:
-            self._prepare()
+            self._train_mode()
 
-    def _prepare(self) -> None:
+    def _train_mode(self) -> None:
         """Ready to train: frozen layers normalize by their running statistics and have no gradients."""
         self._network.train()
         still = set(self._recipe.frozen)
-        if self._processes.count > 1:  # DistributedDataParallel waits for all that is trained
+        if self.processes.count > 1:  # DistributedDataParallel waits for all that is trained
             still.update(set(range(len(self._network.layers))) - _read_by(self._model, self.wanted))
         for index in still:
             self._network.layers[index].eval().requires_grad_(False)
@@ -94,17 +94,17 @@ class Learner:
         """
         self._optimizer.zero_grad()
         loss, inputs = self._gradients(parts, iteration)
-        value = float(self._processes.all_reduce(loss.clone())) / self._recipe.images
+        value = float(self.processes.all_reduce(loss.clone())) / self._recipe.images
         if not math.isfinite(value):
-            where = "pictures of another process" if loss.isfinite() else self._end_of_numbers(inputs)
+            where = "pictures of another process" if loss.isfinite() else self._first_not_finite(inputs)
             return value, f"the loss is {value}, first in {where}"
-        self._held.silence()
+        self._enforcer.zero_gradients()
         self._optimizer.step(iteration, rate)
-        self._held.restore()
-        if self._processes.all_reduce((~finite(self._network)).float()):
-            return value, f"weights are no numbers after the update, first in {self._end_of_numbers(inputs)}"
+        self._enforcer.enforce()
+        if self.processes.all_reduce((~finite(self._network)).float()):
+            return value, f"weights are no numbers after the update, first in {self._first_not_finite(inputs)}"
         if self._average:
-            self._average.follow(self._network, iteration)
+            self._average.update(self._network, iteration)
         return value, ""
 
     def _gradients(self, parts: Iterable[tuple[Tensor, Tensor]], iteration: int) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ class Learner:
 
         Those of the last mini-batch, if it is one.
         """
-        recipe, processes = self._recipe, self._processes
+        recipe, processes = self._recipe, self.processes
         loss = torch.zeros((), device=self.device)
         done = (iteration - 1) * recipe.images
         before = self._model.weights.header.seen + recipe.seen + done
@@ -125,7 +125,7 @@ class Learner:
             suspect = torch.where(loss.isfinite(), inputs, suspect)
             last = (turn + 1) * processes.count == recipe.subdivisions
             seen = before + (number + 1) * recipe.mini_batch
-            with processes.gathering(self._called, last):
+            with processes.gradient_sync(self._ddp, last):
                 loss += self._backward(inputs, truths.to(self.device), seen)
         return loss, suspect
 
@@ -133,21 +133,21 @@ class Learner:
         """Gradients of a mini-batch; its loss, summed over images: the mean of heads' costs, and the teacher's."""
         self._statistics.begin()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._recipe.bfloat16):
-            outputs = self._called(inputs, self.wanted)
-            graph = self._sized.like(*inputs.shape[2:]).graph
-            told = self._objective.costs(graph, outputs, truths, seen) if self._labels else []
+            outputs = self._ddp(inputs, self.wanted)
+            graph = self._scales.at_size(*inputs.shape[2:]).graph
+            told = self._loss.costs(graph, outputs, truths, seen) if self._labels else []
             shown = self._teacher.costs(inputs, outputs) if self._teacher else []
         total = torch.stack([*told, *shown]).sum()
         # The processes' gradients are averaged, and are to be summed.
-        (total * (self._processes.count / self._recipe.images)).backward()  # type: ignore[no-untyped-call]
+        (total * (self.processes.count / self._recipe.images)).backward()  # type: ignore[no-untyped-call]
         self._statistics.end()
         zero = torch.zeros((), device=self.device)
         return sum((cost.detach() for cost in told), zero) / max(len(told), 1) + sum(
             (cost.detach() for cost in shown), zero
         )
 
-    def _end_of_numbers(self, inputs: Tensor) -> str:
-        return not_finite(self._sized.like(*inputs.shape[2:]), inputs)
+    def _first_not_finite(self, inputs: Tensor) -> str:
+        return not_finite(self._scales.at_size(*inputs.shape[2:]), inputs)
 
     def state_dicts(self) -> dict[str, Any]:
         """The fields of a `Snapshot` that are the learner's; they change with it."""
@@ -160,7 +160,7 @@ class Learner:
     def load(self, snapshot: Snapshot) -> None:
         """Be as it was then."""
         self._network.load_state_dict(snapshot.network)
-        self._optimizer.load_state_dict(kept(snapshot.optimizer))  # torch takes the tensors themselves
+        self._optimizer.load_state_dict(copied(snapshot.optimizer))  # torch takes the tensors themselves
         if self._average and snapshot.average is not None:
             self._average.network.load_state_dict(snapshot.average)
 

@@ -11,29 +11,29 @@ from yoloprune.darknet.network import Network
 from yoloprune.train.sizes import resized
 
 
-class Sized(nn.Module):
-    """A network and, made when they are first needed, its likes for other sizes with the very same tensors."""
+class MultiScale(nn.Module):
+    """A network and, made when first needed, others with the very same tensors for other sizes of input."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
-        self._likes: dict[tuple[int, int], Network] = {}
+        self._by_size: dict[tuple[int, int], Network] = {}
 
-    def like(self, height: int, width: int) -> Network:
+    def at_size(self, height: int, width: int) -> Network:
         """The network for inputs of that size. InputError if its weights depend on it."""
         own = self.network.graph.net.input
         if (height, width) == (own.h, own.w):
             return self.network
-        if (height, width) not in self._likes:
+        if (height, width) not in self._by_size:
             made = Network(resized(self.network.graph, Shape(own.c, height, width)))
             for layer, module, mine in zip(made.graph.layers, made.layers, self.network.layers, strict=True):
                 for spec in layer.tensors():
                     setattr(module, spec.name, getattr(mine, spec.name))
                 module.train(mine.training)
-            self._likes[height, width] = made
-        return self._likes[height, width]
+            self._by_size[height, width] = made
+        return self._by_size[height, width]
 
     def forward(self, x: Tensor, want: Collection[int]) -> dict[int, Tensor]:
         """As `Network`, at the size of x."""
-        outputs: dict[int, Tensor] = self.like(*x.shape[2:])(x, want)
+        outputs: dict[int, Tensor] = self.at_size(*x.shape[2:])(x, want)
         return outputs

@@ -1,8 +1,9 @@
-"""What commands found out, as tables for a terminal. Nothing here is measured or printed."""
+"""Tables for a terminal, and the same as values for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,11 +16,11 @@ from yoloprune.workspace import Figures, Workspace
 
 if TYPE_CHECKING:
     from yoloprune.detect.boxes import Detections
-    from yoloprune.prune.channels import Channels, KeepMask
+    from yoloprune.prune.granularity import Granularity
     from yoloprune.prune.sensitivity import Curve, Sensitivity
     from yoloprune.steps.check import Checked
     from yoloprune.steps.detect import Found
-    from yoloprune.steps.look import Forecast, Stat
+    from yoloprune.steps.stat import Stat
     from yoloprune.steps.verify import Verified
 
 _COLOURS: Final = ((REFERENCE_LOSS, "green"), (5 * REFERENCE_LOSS, "yellow"))
@@ -109,30 +110,22 @@ def boxes_of(found: Detections, names: Sequence[str]) -> list[tuple[str, float, 
     return [(names[number], probability, bounds) for number, probability, bounds in rows]
 
 
-def forecast_line(ahead: Forecast) -> str:
-    """What an analysis would do."""
-    return (
-        f"{ahead.groups} groups, {ahead.points} points of {ahead.images} pictures, "
-        f"about {ahead.seconds / 60:.1f} min and refitting"
-    )
-
-
 def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> Table:
     """How far each group is prunable at each loss, and accuracy on the grid, coloured by the loss.
 
     gains: for each group, the share of the BFLOPs that goes at a loss of `REFERENCE_LOSS`; where most
     can be won comes first.
     """
-    at_losses = (f"prunable at {loss:g}" for loss in sensitivity.losses)
+    at_losses = (f"prunable at {loss:g}" for loss in sensitivity.tolerances)
     on_grid = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
     table = _table("group", "channels", f"BFLOPs off at loss {REFERENCE_LOSS:g}", *at_losses, *on_grid, "measured")
     table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this cut"
     table.caption = f"±: half of the 90 % interval of the loss there, on {sensitivity.setup.images} images"
     for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
-        shares = [_prunable(sensitivity, curve, loss) for loss in sensitivity.losses]
+        shares = [_prunable(sensitivity, curve, loss) for loss in sensitivity.tolerances]
         cells = [_accuracy(sensitivity, curve, sparsity) for sparsity in sensitivity.sparsities]
         gain = f"{gains[curve.label]:.1%}"
-        table.add_row(curve.label, str(curve.units), gain, *shares, *cells, str(len(curve.points)))
+        table.add_row(curve.label, str(curve.size), gain, *shares, *cells, str(len(curve.points)))
     return table
 
 
@@ -141,14 +134,14 @@ def sensitivity_dict(sensitivity: Sensitivity, gains: Mapping[str, float]) -> di
     groups = [
         {
             "group": curve.label,
-            "channels": curve.units,
+            "channels": curve.size,
             "gain": gains[curve.label],
             "prunable_at": {
-                f"{loss:g}": sensitivity.prunable_within(curve, loss) / curve.units for loss in sensitivity.losses
+                f"{loss:g}": sensitivity.prunable_within(curve, loss) / curve.size for loss in sensitivity.tolerances
             },
             "points": [
                 {
-                    "sparsity": point.dropped / curve.units,
+                    "sparsity": point.dropped / curve.size,
                     "accuracy": point.accuracy,
                     "loss": sensitivity.loss(point),
                     "interval": point.interval,
@@ -162,12 +155,12 @@ def sensitivity_dict(sensitivity: Sensitivity, gains: Mapping[str, float]) -> di
     return {"baseline": sensitivity.baseline, "start": sensitivity.start, "groups": groups}
 
 
-def group_table(channels: Channels, keep: KeepMask) -> Table:
+def group_table(units: Granularity) -> Table:
     """What is left of each group."""
-    table = _table("group", "channels", "kept", "sparsity")
-    for group in channels.groups:
-        kept = int(keep[group.units].sum())
-        table.add_row(group.label, str(len(group.units)), str(kept), f"{1 - kept / len(group.units):.1%}")
+    table = _table("group", f"{units.name}s", "kept", "sparsity")
+    for group in units.groups:
+        kept = int(units.kept(group).sum())
+        table.add_row(group.label, str(group.size), str(kept), f"{1 - kept / group.size:.1%}")
     return table
 
 
@@ -201,7 +194,7 @@ def round_table(workspace: Workspace) -> Table:
     for each in workspace.rounds:
         table.add_row(
             str(each.number),
-            _number(each.chosen_by.get("threshold")),
+            _number(each.threshold),
             f"{each.before.accuracy:.4f}",
             f"{each.pruned.accuracy:.4f}",
             _number(each.finetuned.accuracy if each.finetuned else None),
@@ -221,7 +214,7 @@ def round_dict(workspace: Workspace) -> dict[str, Any]:
     rounds = [
         {
             "number": each.number,
-            "chosen_by": dict(each.chosen_by),
+            "options": asdict(each.options) | {"threshold": each.threshold},
             "before": shown(each.before),
             "pruned": shown(each.pruned),
             "finetuned": shown(each.finetuned),
@@ -287,13 +280,13 @@ def _table(*columns: str) -> Table:
 
 def _prunable(sensitivity: Sensitivity, curve: Curve, loss: float) -> str:
     """The largest sparsity within a loss, and how sure what it loses is."""
-    share, sure = sensitivity.prunable_within(curve, loss) / curve.units, sensitivity.margin(curve, loss)
+    share, sure = sensitivity.prunable_within(curve, loss) / curve.size, sensitivity.margin(curve, loss)
     return f"{share:.0%}" if sure is None else f"{share:.0%} ±{sure:.3f}"
 
 
 def _accuracy(sensitivity: Sensitivity, curve: Curve, sparsity: float) -> Text:
     """The measurement at a sparsity; empty where there is none."""
-    dropped = round(sparsity * curve.units)
+    dropped = round(sparsity * curve.size)
     point = next((each for each in curve.points if each.dropped == dropped), None)
     if point is None:
         return Text()

@@ -1,7 +1,7 @@
-"""A network with some residual branches gone beside the one with all: what is known of it, and which is the better cut.
+"""A network with some residual branches gone beside the one with all: what is known of it, and which is pruned best.
 
-Loss curves were measured with all branches there. A group that loses nothing but producers inside a branch keeps its
-curve; a group that is cut apart or goes with the branch has none.
+Sensitivity curves were measured with all branches there. A group that loses nothing but producers inside a branch keeps
+its curve; a group that is divided or goes with the branch has none.
 """
 
 from __future__ import annotations
@@ -9,36 +9,42 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
-from yoloprune.prune.allocate import Allocation, Allocator, LagrangianAllocator, ThresholdAllocator, removed_share
+from yoloprune.prune.allocate import Allocator, ThresholdAllocator, removed_share
 from yoloprune.prune.branches import Branch
-from yoloprune.prune.channels import Channels, KeepMask, trace
-from yoloprune.prune.cost import Costs, Price
-from yoloprune.prune.plan import Limits
+from yoloprune.prune.channel_units import ChannelUnits
+from yoloprune.prune.channels import Channels
+from yoloprune.prune.cost import Price
+from yoloprune.prune.granularity import Allocation, AllocationCosts, Granularity
+from yoloprune.prune.lagrangian import LagrangianAllocator
+from yoloprune.prune.limits import Limits
 from yoloprune.prune.sensitivity import Curve, Sensitivity
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is known of a network before its groups are cut."""
+    """What is known of a network before its groups are pruned."""
 
-    channels: Channels
-    keep: KeepMask
+    units: Granularity
     """What is left after the rounds so far."""
     sensitivity: Sensitivity
-    costs: Costs
+    costs: AllocationCosts
     added: float = 0.0
-    """What the branches that are gone add to the loss, each alone, with doubt, summed up."""
+    """What the branches that are gone add to the loss, each alone, with the noise margin, summed up."""
 
-    def without(self, graph: Graph, price: Price, branches: Sequence[Branch], added: float = 0.0) -> Candidate:
-        """The same with these branches gone too."""
+    @classmethod
+    def of(cls, units: Granularity, sensitivity: Sensitivity, price: Price, added: float = 0.0) -> Candidate:
+        """With the costs by a price."""
+        return cls(units, sensitivity, units.costs(price, sensitivity.orders), added)
+
+    def without(self, price: Price, branches: Sequence[Branch], added: float = 0.0) -> Candidate:
+        """The same with these branches gone too; units are channels then."""
         if not branches:
             return self
-        channels = trace(graph, (*self.channels.branches, *branches))
-        sensitivity = replace(self.sensitivity, curves=carried_curves(self.sensitivity, self.channels, channels))
-        keep = self.channels.carried(self.keep, channels)
-        return Candidate(channels, keep, sensitivity, Costs(graph, channels, price, keep), added)
+        assert isinstance(self.units, ChannelUnits)
+        units = self.units.without_branches(branches)
+        curves = carried_curves(self.sensitivity, self.units.channels, units.channels)
+        return self.of(units, replace(self.sensitivity, curves=curves), price, added)
 
 
 def carried_curves(sensitivity: Sensitivity, old: Channels, new: Channels) -> tuple[Curve, ...]:
@@ -49,10 +55,9 @@ def carried_curves(sensitivity: Sensitivity, old: Channels, new: Channels) -> tu
         for before, after in zip(old.outputs[index], new.outputs[index], strict=True)
     }
     groups = {frozenset(group.units.tolist()): group for group in new.groups}
-    members = {group.label: group.units for group in old.groups}
     curves = []
     for curve in sensitivity.curves:
-        units = [moved.get(int(unit), -1) for unit in members[curve.label][list(curve.order)]]
+        units = [moved.get(int(unit), -1) for unit in old.group(curve.label).units[list(curve.order)]]
         group = groups.get(frozenset(units))
         if group is not None:
             place = {int(unit): position for position, unit in enumerate(group.units)}
@@ -60,24 +65,19 @@ def carried_curves(sensitivity: Sensitivity, old: Channels, new: Channels) -> tu
     return tuple(curves)
 
 
-def nested(
-    whole: Candidate, graph: Graph, price: Price, added: Mapping[Branch, float], doubt: float
-) -> Iterator[Candidate]:
+def nested(whole: Candidate, price: Price, added: Mapping[Branch, float], margin: float) -> Iterator[Candidate]:
     """The network as it is, then with more and more branches gone: first those that add least to the loss for what
-    they cost. Each adds what was measured, and the doubt that noise hides a loss.
+    they cost. Each adds what was measured, and the margin that noise hides a loss.
     """
-    costs = {
-        branch: whole.costs.total(whole.keep) - (one := whole.without(graph, price, [branch])).costs.total(one.keep)
-        for branch in added
-    }
-    order = sorted(added, key=lambda branch: (added[branch] + doubt) / max(costs[branch], 1e-30))
+    costs = {branch: whole.costs.total({}) - whole.without(price, [branch]).costs.total({}) for branch in added}
+    order = sorted(added, key=lambda branch: (added[branch] + margin) / max(costs[branch], 1e-30))
     for count in range(len(order) + 1):
-        yield whole.without(graph, price, order[:count], sum(added[each] + doubt for each in order[:count]))
+        yield whole.without(price, order[:count], sum(added[each] + margin for each in order[:count]))
 
 
 def allocator_of(candidate: Candidate, limits: Limits, rule: str) -> Allocator:
-    """How a candidate's groups are cut: they trade, or with rule prefix go to one threshold."""
-    known = (candidate.sensitivity, candidate.channels, limits, candidate.costs)
+    """How a candidate's groups are pruned: they trade, or with rule prefix go to one threshold."""
+    known = (candidate.sensitivity, limits, candidate.costs)
     return ThresholdAllocator(*known, rule) if rule == "prefix" else LagrangianAllocator(*known)
 
 
@@ -90,7 +90,7 @@ def best_for_ratio(
     found: list[tuple[float, Candidate, Allocation]] = []
     refused: list[InputError] = []
     for candidate in candidates:
-        allocator = LagrangianAllocator(candidate.sensitivity, candidate.channels, limits, candidate.costs)
+        allocator = LagrangianAllocator(candidate.sensitivity, limits, candidate.costs)
         try:
             allocation = allocator.for_ratio(ratio)
         except InputError as error:
@@ -110,8 +110,7 @@ def best_for_total(
 
     def removed(of: tuple[Candidate, Allocator]) -> float:
         candidate, allocator = of
-        known = (candidate.sensitivity, candidate.channels)
-        return removed_share(*known, candidate.costs, allocator.at(total - candidate.added))
+        return removed_share(candidate.costs, allocator.at(total - candidate.added))
 
-    allocators = [(each, allocator_of(each, limits, rule)) for each in candidates if each.added <= total]
-    return allocators[0] if len(allocators) == 1 else max(allocators, key=removed)
+    known = [(each, allocator_of(each, limits, rule)) for each in candidates if each.added <= total]
+    return known[0] if len(known) == 1 else max(known, key=removed)

@@ -9,7 +9,7 @@ import torch
 from yoloprune.darknet.network import Network
 
 
-class Average:
+class AveragedNetwork:
     """A second network whose values follow the first: a = alpha*a + (1-alpha)*w after each update.
 
     Unlike AlexeyAB's, which begins half-way, it runs from the first update; so that the start is soon forgotten, alpha
@@ -21,7 +21,7 @@ class Average:
         self._alpha = alpha
 
     @torch.no_grad()
-    def follow(self, network: Network, updates: int) -> None:
+    def update(self, network: Network, updates: int) -> None:
         """One step toward `network`, which has done `updates` of them."""
         share = 1 - min(self._alpha, (1 + updates) / (10 + updates))
         mine, theirs = list(self.network.state_dict().values()), list(network.state_dict().values())

@@ -1,0 +1,165 @@
+"""Commands out of functions: options that are fields of a frozen class become parameters, and values of that class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, Final, get_type_hints
+
+import typer
+
+from yoloprune.cli import params
+from yoloprune.cli.app import app
+from yoloprune.console import Screen, screen_of
+from yoloprune.errors import InputError
+from yoloprune.options import ALIASES, Help, help_of
+from yoloprune.steps.goal import meant
+
+_OUTPUT: Final[Mapping[str, tuple[Any, Any]]] = {
+    "force": (params.Force, False),
+    "quiet": (params.Quiet, False),
+    "json": (params.Json, None),
+    "config": (params.Config, None),
+}
+"""What every command takes, with its default."""
+
+
+def command(
+    name: str, example: str, *, omit: Collection[str] = (), defaults: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., None]], None]:
+    """Decorator that enters a function into the program.
+
+    Its first parameter is the command's `Screen`. A parameter whose type is a class of options becomes an option for
+    each field, but those in `omit`; the others are as Typer takes them. defaults: other ones than the fields have; ...
+    for an option that must be given.
+    """
+
+    def enter(function: Callable[..., None]) -> None:
+        hints = get_type_hints(function, include_extras=True)
+        given = {key: each for key, each in signature(function).parameters.items() if hints[key] is not Screen}
+        groups = {key: hints[key] for key in given if is_dataclass(hints[key])}
+        taken: dict[str, Parameter] = {}
+        for key, each in given.items():
+            if key in groups:
+                taken |= {k: p for k, p in _expanded(groups[key], omit, defaults or {}).items() if k not in taken}
+            else:
+                taken[key] = each.replace(annotation=hints[key], kind=Parameter.KEYWORD_ONLY)
+        for key, (annotation, default) in _OUTPUT.items():
+            taken.setdefault(key, _parameter(key, annotation, default))
+
+        def run(**values: Any) -> None:
+            with screen_of(values["json"], values["quiet"], values["force"]) as screen:
+                made = {key: _value(groups[key], values) if key in groups else values[key] for key in given}
+                function(screen, **made)
+
+        ordered = sorted(taken.values(), key=lambda each: each.default is not Parameter.empty)
+        run.__signature__ = Signature(ordered)  # type: ignore[attr-defined]  # what inspect asks for first
+        run.__doc__ = function.__doc__
+        aliases = {"token_normalize_func": lambda word: ALIASES.get(word, word)}
+        app.command(name, epilog=f"Example: yoloprune {name} {example}".rstrip(), context_settings=aliases)(run)
+
+    return enter
+
+
+def layers_of(text: str, option: str) -> tuple[int, ...]:
+    """`3,5-8` as numbers, `none` as no layer. InputError for anything else."""
+    found: set[int] = set()
+    for part in filter(None, map(str.strip, "" if text.strip() == "none" else text.split(","))):
+        span = re.fullmatch(r"([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?", part)  # more layers than any network has
+        first, last = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
+        if first > last:
+            raise InputError(f"{option}: expected layer numbers like 3,5,8 or 0-4, up to 9999, found {part!r}")
+        found.update(range(first, last + 1))
+    return tuple(sorted(found))
+
+
+def shares_of(text: str, option: str) -> tuple[float, ...]:
+    """`0.25,0.5` as numbers between 0 and 1. InputError, which names the option, for anything else."""
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if not shares or not all(0 < share < 1 for share in shares):
+        expected = "expected shares between 0 and 1 like 0.25,0.5,0.75"
+        raise InputError(f"{option}: {expected}, found {text!r}{meant(*shares)}")
+    return tuple(sorted(set(shares)))
+
+
+_PARSERS: Final[Mapping[Any, Callable[[str, str], tuple[Any, ...]]]] = {
+    tuple[int, ...]: layers_of,
+    tuple[int, ...] | None: layers_of,
+    tuple[float, ...] | None: shares_of,
+}
+"""By the type of an option that is written as a list."""
+
+
+def _expanded(options: type[Any], omit: Collection[str], defaults: Mapping[str, Any]) -> dict[str, Parameter]:
+    """A parameter for each field, and for each switch that says a value of one."""
+    types, helps = get_type_hints(options), help_of(options)
+    made: dict[str, Parameter] = {}
+    for each in fields(options):
+        if each.name in omit:
+            continue
+        help_, kind = helps[each.name], types[each.name]
+        if help_.text:
+            listed = kind in _PARSERS
+            default = defaults.get(each.name, None if listed else each.default)
+            written: Any = str | None if listed else kind
+            annotation = Annotated[written, _option(each.name, kind, help_)]
+            made[each.name] = _parameter(each.name, annotation, Parameter.empty if default is ... else default)
+        for flag, (_, said) in help_.switches.items():
+            key = _key(flag)
+            made[key] = _parameter(key, Annotated[bool, typer.Option(flag, help=said)], False)
+    return made
+
+
+def _option(name: str, kind: Any, said: Help) -> Any:
+    """Typer's option for a field."""
+    flags = said.flags or (_flag(name),)
+    if kind is bool or kind == bool | None:
+        return typer.Option(*flags, help=said.text)
+    whole = kind in (int, int | None)
+    metavar = said.metavar or ("NAME" if said.one_of else "N" if whole else "X")
+    return typer.Option(
+        *flags,
+        metavar=metavar,
+        help=said.text,
+        min=said.least,
+        max=said.most,
+        callback=params.one_of(*said.one_of) if said.one_of else None,
+    )
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def _value(options: type[Any], values: Mapping[str, Any]) -> Any:
+    """The class of options out of a command's values. InputError for what can't be, or says two things."""
+    types, helps = get_type_hints(options), help_of(options)
+    made: dict[str, Any] = {}
+    for each in fields(options):
+        said: dict[str, Any] = {}
+        switches = helps[each.name].switches
+        value, parse = values.get(each.name), _PARSERS.get(types[each.name])
+        if parse is not None and value is not None:
+            said[_flag(each.name)] = parse(value, _flag(each.name))
+        elif each.name in values and parse is None:
+            made[each.name] = value
+        said |= {flag: switches[flag][0] for flag in switches if values.get(_key(flag))}
+        if len(said) > 1:
+            raise InputError(f"expected {' or '.join(said)}, found {'both' if len(said) == 2 else 'all'}")
+        if said:
+            (made[each.name],) = said.values()
+    assert all(each.name in made or each.default is not MISSING for each in fields(options))
+    return options(**made)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _key(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")

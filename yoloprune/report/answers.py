@@ -1,0 +1,190 @@
+"""What each command answers: values for programs, tables and lines for people, and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
+
+from yoloprune.options import FinetuneOptions, PruneOptions, TrainOptions
+from yoloprune.report import tables
+from yoloprune.workspace import Figures, Workspace
+
+if TYPE_CHECKING:
+    from yoloprune.steps.ana import Analysed
+    from yoloprune.steps.check import Checked
+    from yoloprune.steps.detect import Found
+    from yoloprune.steps.export import Exported
+    from yoloprune.steps.finetune import Finetuned
+    from yoloprune.steps.forecast import Forecast
+    from yoloprune.steps.prune import Pruned
+    from yoloprune.steps.run import RunResult
+    from yoloprune.steps.stat import Stat
+    from yoloprune.steps.status import Status
+    from yoloprune.steps.train import TrainedNetwork
+    from yoloprune.steps.verify import Verified
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found out."""
+
+    payload: Mapping[str, Any]
+    """For programs, as JSON."""
+    parts: tuple[RenderableType, ...]
+    """For people, one below the other."""
+    warnings: tuple[str, ...] = ()
+
+
+def forecast(ahead: Forecast) -> Answer:
+    """What an analysis would do."""
+    return Answer(asdict(ahead), (_forecast_line(ahead),))
+
+
+def run_forecast(ahead: Forecast, thresholds: Sequence[float], training: FinetuneOptions) -> Answer:
+    """What `run` would do."""
+    listed = ", ".join(f"{each:g}" for each in thresholds)
+    trained = f"after it, pruned at {listed}, each time trained for {training.epochs:g} epochs"
+    return Answer({**asdict(ahead), "thresholds": thresholds}, (_forecast_line(ahead), trained))
+
+
+def analysed(done: Analysed) -> Answer:
+    """Sensitivity curves."""
+    files = {"sensitivity": done.file, "plot": done.file.with_suffix(".png")}
+    payload = tables.sensitivity_dict(done.sensitivity, done.gains)
+    table = tables.sensitivity_table(done.sensitivity, done.gains)
+    return Answer({**payload, "warnings": done.cautions, "files": files}, (table,), done.cautions)
+
+
+def pruned(done: Pruned, options: PruneOptions) -> Answer:
+    """What is left, and what it costs. options: as the user gave them."""
+    by_threshold = options.threshold is not None
+    payload = {
+        **_figures(done.before, done.after, {"plan": done.plan, "weights": done.weights}, written=done.written),
+        "threshold": done.threshold,
+        "joint_loss": done.joint_loss,
+        "warnings": done.cautions,
+        "branches_gone": done.units.branches,
+    }
+    parts: tuple[RenderableType, ...] = (
+        tables.group_table(done.units),
+        *(f"branch {each.inside[0]}..{each.sum} is gone" for each in done.branches),
+        tables.figures_table({"original": done.original, "before": done.before, "pruned": done.after}),
+        f"all groups together lose {done.joint_loss:.4f}; "
+        f"each alone {'may lose' if by_threshold else 'loses at most'} {done.threshold:.4f}",
+    )
+    adds_up = _sum_warnings(done.joint_loss, done.threshold) if by_threshold else ()
+    return Answer(payload, parts, (*done.cautions, *adds_up))
+
+
+def finetuned(done: Finetuned) -> Answer:
+    """Accuracy before and after training."""
+    networks = {"pruned": done.before} | ({"finetuned": done.after} if done.written else {})
+    files = {"weights": done.best, "last": done.last}
+    payload = _figures(done.before, done.after, files, written=done.written)
+    return Answer(payload, (tables.figures_table(networks),))
+
+
+def trained(done: TrainedNetwork, options: TrainOptions) -> Answer:
+    """A trained network, or what would be done."""
+    files = {"best": done.best, "last": done.last, "log": done.log, "chart": done.chart}
+    payload = {
+        "figures": done.figures.as_dict() if done.figures else None,
+        "iteration": done.iteration,
+        "iterations": done.iterations,
+        "pretrained_layers": done.layers,
+        "files": files if done.figures else {},
+    }
+    if done.figures is None:
+        start = f", from the first {done.layers} layers of {options.pretrained}" if options.pretrained else ""
+        return Answer(payload, (f"{done.iterations} iterations would be done{start}", tables.file_list(files)))
+    best = f"best after iteration {done.iteration}"
+    return Answer(payload, (tables.figures_table({"trained": done.figures}), best, tables.file_list(files)))
+
+
+def exported(done: Exported) -> Answer:
+    """The slim network's files."""
+    files = {"cfg": done.cfg, "weights": done.weights} | ({"names": done.names} if done.names else {})
+    payload = _figures(done.before, done.after, files, written=done.written)
+    return Answer(
+        payload, (tables.figures_table({"original": done.before, "slim": done.after}), tables.file_list(files))
+    )
+
+
+def ran(done: RunResult, asked: int) -> Answer:
+    """All rounds. asked: how many were to be done."""
+    rounds = done.workspace.rounds
+    warnings = list(done.cautions)
+    if len(rounds) < asked:
+        warnings.insert(0, f"{len(rounds)} of {asked} rounds: at the other thresholds nothing more could go")
+    for each in rounds:
+        lost = done.before.accuracy - each.pruned.accuracy
+        warnings += _sum_warnings(lost, each.threshold, f"round {each.number}: ")
+    payload = _figures(done.before, done.after, done.files) | tables.round_dict(done.workspace)
+    networks = tables.figures_table({"original": done.before, "slim": done.after})
+    parts = (tables.round_table(done.workspace), networks, tables.file_list(done.files))
+    return Answer(payload | {"warnings": done.cautions}, parts, tuple(warnings))
+
+
+def status(found: Status) -> Answer:
+    """The rounds of a workspace."""
+    payload = tables.round_dict(found.workspace) | {"changes": found.changes}
+    return Answer(payload, (tables.round_table(found.workspace), *found.changes))
+
+
+def undone(number: int, left: Workspace, *, dry_run: bool) -> Answer:
+    """A round taken back."""
+    said = f"round {number} {'would be' if dry_run else 'is'} taken back"
+    return Answer(tables.round_dict(left) | {"undone": number}, (tables.round_table(left), said))
+
+
+def accuracy(found: Mapping[str, Any]) -> Answer:
+    """All figures of a measurement."""
+    return Answer(found, tuple(tables.accuracy_tables(found)))
+
+
+def detections(names: Sequence[str], found: Sequence[Found]) -> Answer:
+    """What was found in pictures."""
+    return Answer(tables.detection_dict(found, names), (tables.detection_table(found, names),))
+
+
+def stat(found: Stat) -> Answer:
+    """A cfg's layers; warns of keys that nothing reads."""
+    keys = ", ".join(f"{entry.key} (line {entry.line})" for entry in found.graph.unused)
+    warnings = (f"{found.graph.cfg.file}: nothing reads {keys}",) if keys else ()
+    return Answer(found.as_dict(), (tables.layer_table(found),), warnings)
+
+
+def checked(found: Checked) -> Answer:
+    """What breaks or differs where."""
+    return Answer(found.as_dict(), (tables.finding_table(found),))
+
+
+def verified(found: Verified) -> Answer:
+    """How far two networks are apart."""
+    return Answer({**asdict(found), "verified": found.within}, (tables.reader_table(found),))
+
+
+def _figures(before: Figures, after: Figures, files: Mapping[str, Path], *, written: bool = True) -> dict[str, Any]:
+    """`files` names what was written, nothing after a dry run."""
+    return {"before": before.as_dict(), "after": after.as_dict(), "files": dict(files) if written else {}}
+
+
+def _forecast_line(ahead: Forecast) -> str:
+    return (
+        f"{ahead.groups} groups, {ahead.points} points of {ahead.images} pictures, "
+        f"about {ahead.seconds / 60:.1f} min and refitting"
+    )
+
+
+def _sum_warnings(joint_loss: float, threshold: float, which: str = "") -> tuple[str, ...]:
+    """Where all groups together lose more than each alone was allowed."""
+    if joint_loss <= threshold:
+        return ()
+    return (
+        f"{which}many small losses add up to {joint_loss:.4f}, over the threshold of {threshold:.4f}; "
+        "prune --force --total-loss holds all of it within a bound, finetune wins back",
+    )

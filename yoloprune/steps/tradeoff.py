@@ -1,0 +1,42 @@
+"""What sensitivity curves promise: the share of the BFLOPs that goes at a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from yoloprune.choices import REFERENCE_LOSS
+from yoloprune.prune.cost import flops
+from yoloprune.prune.granularity import AllocationCosts
+from yoloprune.prune.limits import prunable_count
+from yoloprune.prune.sensitivity import Sensitivity
+from yoloprune.steps.job import Job
+
+_MOST_LOST: Final = 0.1
+"""Loss at which `frontier` ends."""
+
+
+def gains(job: Job, sensitivity: Sensitivity, loss: float = REFERENCE_LOSS) -> dict[str, float]:
+    """For each group, the share of the original's BFLOPs that goes if it alone is pruned as far as `loss` lets it."""
+    costs = _bflops(job, sensitivity)
+    now = costs.total({})
+    alone: dict[str, Mapping[str, int]] = {
+        curve.label: {curve.label: prunable_count(sensitivity, curve, loss)} for curve in sensitivity.curves
+    }
+    return {label: (now - costs.total(allocation)) / costs.whole for label, allocation in alone.items()}
+
+
+def frontier(job: Job, sensitivity: Sensitivity) -> list[tuple[float, float]]:
+    """For losses that each group alone may have, the share of the original's BFLOPs that is gone then."""
+    costs = _bflops(job, sensitivity)
+    now = sensitivity.baseline - sensitivity.start
+    losses = sorted({now, *(sensitivity.loss(point) for curve in sensitivity.curves for point in curve.points)})
+    result = []
+    for loss in [loss for loss in losses if now <= loss <= _MOST_LOST]:
+        allocation = {curve.label: sensitivity.prunable_within(curve, loss) for curve in sensitivity.curves}
+        result.append((loss, 1 - costs.total(allocation) / costs.whole))
+    return result
+
+
+def _bflops(job: Job, sensitivity: Sensitivity) -> AllocationCosts:
+    return job.units.costs(flops(job.model.graph), sensitivity.orders)
