@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from yoloprune.errors import InputError
@@ -32,6 +34,17 @@ if "OMP_WAIT_POLICY" not in os.environ:
     # all takes three to ten times as long. Sleeping at once ("passive") costs an idle machine a quarter of a small
     # network's time, so many rounds of the loop 3 to 6 %. Read when PyTorch is loaded; what a user has set stays.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
+
+class _Package(ModuleType):
+    """The package. Some functions are called as the folder that their work is in, and those are what its names mean."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):  # as an import does with a folder
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -91,12 +91,16 @@ class Graph:
         return weights_file.count(self.layers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A graph and its weights."""
 
     graph: Graph
     weights: Weights
+
+    def __repr__(self) -> str:
+        name = Path(self.graph.cfg.file).name
+        return f"Model({name}: {len(self.graph.layers)} layers, {self.graph.parameters:,} floats)"
 
     def with_weights(self, weights: Weights) -> Model:
         """The same graph with other weights."""

@@ -34,12 +34,11 @@ class Analysed(Shown):
     """`sensitivity.json`."""
 
     def rows(self) -> Mapping[str, Mapping[str, object]]:
-        """For each group the largest sparsity within each tolerance."""
+        """For each group what its pruning saves, and the largest sparsity within each tolerance; the most first."""
         known = self.sensitivity
         return {
-            f"group {curve.label}": {
-                f"prunable at {loss:g}": known.prunable_within(curve, loss) / curve.size for loss in known.tolerances
-            }
+            f"group {curve.label}": {f"BFLOPs off at {REFERENCE_LOSS:g}": self.gains[curve.label]}
+            | {f"prunable at {loss:g}": known.prunable_within(curve, loss) / curve.size for loss in known.tolerances}
             for curve in sorted(known.curves, key=lambda each: -self.gains[each.label])
         }
 
