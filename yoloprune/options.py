@@ -7,14 +7,13 @@ they are. Loads no PyTorch: the command line starts with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 from yoloprune.choices import (
     CALIBRATE,
     CRITERIA_NAMES,
-    EPOCHS,
     GRANULARITIES,
     GRID,
     MULTIPLE,
@@ -53,10 +52,38 @@ class Help:
     """Flags that say a value each, and what is said of them."""
 
 
-def help_of(options: type[Any]) -> Mapping[str, Help]:
-    """What is said of each field of a class of options."""
-    hints = get_type_hints(options, include_extras=True)
-    return {name: next(each for each in hint.__metadata__ if isinstance(each, Help)) for name, hint in hints.items()}
+@dataclass(frozen=True)
+class Option:
+    """A field of a class of options."""
+
+    name: str
+    kind: Any
+    """Its type."""
+    default: Any
+    help: Help
+
+
+def options_of(kind: type[Any]) -> dict[str, Option]:
+    """The options of a class by name, and of the classes that it is made of; of two with a name the first."""
+    hints = get_type_hints(kind, include_extras=True)
+    found: dict[str, Option] = {}
+    for each in fields(kind):
+        hint: Any = hints[each.name]
+        if is_dataclass(hint):
+            found |= {name: option for name, option in options_of(hint).items() if name not in found}
+        else:
+            said = next(part for part in hint.__metadata__ if isinstance(part, Help))
+            found.setdefault(each.name, Option(each.name, hint.__origin__, each.default, said))
+    return found
+
+
+def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """A class of options out of values by name; what is left out has its default."""
+    hints = get_type_hints(kind)
+    given = {each.name: values[each.name] for each in fields(kind) if each.name in values}
+    classes: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    inner = {name: made(inside, values) for name, inside in classes.items()}
+    return kind(**given, **inner)
 
 
 @dataclass(frozen=True)
@@ -232,9 +259,9 @@ class DetectOptions:
 class RunOptions:
     """All four steps, round after round."""
 
+    analysis: AnalysisOptions
     prune: PruneOptions
     """threshold: of the last round; it grows to that evenly."""
-    finetune: FinetuneOptions = FinetuneOptions(epochs=EPOCHS)
+    finetune: FinetuneOptions
     """Of each round."""
-    analysis: AnalysisOptions = AnalysisOptions()
-    rounds: int = 1
+    rounds: Annotated[int, Help("Rounds of pruning and training.", metavar="K", least=1)] = 1

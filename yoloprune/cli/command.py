@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import is_dataclass
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Final, get_type_hints
 
@@ -14,7 +14,7 @@ from yoloprune.cli import params
 from yoloprune.cli.app import app
 from yoloprune.console import Screen, screen_of
 from yoloprune.errors import InputError
-from yoloprune.options import ALIASES, Help, help_of
+from yoloprune.options import ALIASES, Help, made, options_of
 from yoloprune.steps.goal import meant
 
 _OUTPUT: Final[Mapping[str, tuple[Any, Any]]] = {
@@ -51,8 +51,8 @@ def command(
 
         def run(**values: Any) -> None:
             with screen_of(values["json"], values["quiet"], values["force"]) as screen:
-                made = {key: _value(groups[key], values) if key in groups else values[key] for key in given}
-                function(screen, **made)
+                own = {key: _value(groups[key], values) if key in groups else values[key] for key in given}
+                function(screen, **own)
 
         ordered = sorted(taken.values(), key=lambda each: each.default is not Parameter.empty)
         run.__signature__ = Signature(ordered)  # type: ignore[attr-defined]  # what inspect asks for first
@@ -96,23 +96,20 @@ _PARSERS: Final[Mapping[Any, Callable[[str, str], tuple[Any, ...]]]] = {
 
 
 def _expanded(options: type[Any], omit: Collection[str], defaults: Mapping[str, Any]) -> dict[str, Parameter]:
-    """A parameter for each field, and for each switch that says a value of one."""
-    types, helps = get_type_hints(options), help_of(options)
-    made: dict[str, Parameter] = {}
-    for each in fields(options):
-        if each.name in omit:
+    """A parameter for each option, and for each switch that says a value of one."""
+    found: dict[str, Parameter] = {}
+    for name, each in options_of(options).items():
+        if name in omit:
             continue
-        help_, kind = helps[each.name], types[each.name]
-        if help_.text:
-            listed = kind in _PARSERS
-            default = defaults.get(each.name, None if listed else each.default)
-            written: Any = str | None if listed else kind
-            annotation = Annotated[written, _option(each.name, kind, help_)]
-            made[each.name] = _parameter(each.name, annotation, Parameter.empty if default is ... else default)
-        for flag, (_, said) in help_.switches.items():
-            key = _key(flag)
-            made[key] = _parameter(key, Annotated[bool, typer.Option(flag, help=said)], False)
-    return made
+        if each.help.text:
+            listed = each.kind in _PARSERS
+            default = defaults.get(name, None if listed else each.default)
+            written: Any = str | None if listed else each.kind
+            annotation = Annotated[written, _option(name, each.kind, each.help)]
+            found[name] = _parameter(name, annotation, Parameter.empty if default is ... else default)
+        for flag, (_, said) in each.help.switches.items():
+            found[_key(flag)] = _parameter(_key(flag), Annotated[bool, typer.Option(flag, help=said)], False)
+    return found
 
 
 def _option(name: str, kind: Any, said: Help) -> Any:
@@ -138,23 +135,20 @@ def _parameter(name: str, annotation: Any, default: Any) -> Parameter:
 
 def _value(options: type[Any], values: Mapping[str, Any]) -> Any:
     """The class of options out of a command's values. InputError for what can't be, or says two things."""
-    types, helps = get_type_hints(options), help_of(options)
-    made: dict[str, Any] = {}
-    for each in fields(options):
+    wanted: dict[str, Any] = {}
+    for name, each in options_of(options).items():
         said: dict[str, Any] = {}
-        switches = helps[each.name].switches
-        value, parse = values.get(each.name), _PARSERS.get(types[each.name])
+        value, parse = values.get(name), _PARSERS.get(each.kind)
         if parse is not None and value is not None:
-            said[_flag(each.name)] = parse(value, _flag(each.name))
-        elif each.name in values and parse is None:
-            made[each.name] = value
-        said |= {flag: switches[flag][0] for flag in switches if values.get(_key(flag))}
+            said[_flag(name)] = parse(value, _flag(name))
+        elif name in values and parse is None:
+            wanted[name] = value
+        said |= {flag: chosen for flag, (chosen, _) in each.help.switches.items() if values.get(_key(flag))}
         if len(said) > 1:
             raise InputError(f"expected {' or '.join(said)}, found {'both' if len(said) == 2 else 'all'}")
         if said:
-            (made[each.name],) = said.values()
-    assert all(each.name in made or each.default is not MISSING for each in fields(options))
-    return options(**made)
+            (wanted[name],) = said.values()
+    return made(options, wanted)
 
 
 def _flag(name: str) -> str:

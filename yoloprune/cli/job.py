@@ -5,10 +5,6 @@ Each loads its step, and PyTorch with it, when what was typed is right: help and
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from yoloprune.choices import EPOCHS
 from yoloprune.cli import params
 from yoloprune.cli.command import command
@@ -127,32 +123,28 @@ def run_command(
     weights: params.WeightsArg,
     out: params.Out,
     settings: Settings,
-    analysis: AnalysisOptions,
-    pruning: PruneOptions,
-    finetuning: FinetuneOptions,
+    options: RunOptions,
     data: params.Data = None,
-    rounds: Annotated[int, typer.Option("--rounds", metavar="K", min=1, help="Rounds of pruning and training.")] = 1,
     workspace: params.WorkspaceDir = DEFAULT,
     device: params.Device = "cpu",
     force: params.Force = False,
     dry_run: params.DryRun = False,
 ) -> None:
     """Do all four steps, the threshold growing from round to round to T."""
-    check_loss("--threshold", pruning.threshold or 0.0)
-    options = RunOptions(pruning, finetuning, analysis, rounds)
+    check_loss("--threshold", options.prune.threshold or 0.0)
     from yoloprune.steps.forecast import forecast
     from yoloprune.steps.run import check, run
 
     if dry_run:
         thresholds = check(options)
-        ahead = forecast(cfg, weights, data, analysis, settings=settings, device=device)
-        screen.show(answers.run_forecast(ahead, thresholds, finetuning))
+        ahead = forecast(cfg, weights, data, options.analysis, settings=settings, device=device)
+        screen.show(answers.run_forecast(ahead, thresholds, options.finetune))
         return
     done = run(
         cfg, weights, data, out, options, settings=settings, workspace=workspace, device=device, force=force,
         progress=screen.progress,
     )  # fmt: skip
-    screen.show(answers.ran(done, rounds))
+    screen.show(answers.ran(done, options.rounds))
 
 
 @command("status", "-w my-workspace")
