@@ -63,7 +63,7 @@ class Option:
     help: Help
 
 
-def options_of(kind: type[Any]) -> dict[str, Option]:
+def options_of(kind: Any) -> dict[str, Option]:
     """The options of a class by name, and of the classes that it is made of; of two with a name the first."""
     hints = get_type_hints(kind, include_extras=True)
     found: dict[str, Option] = {}
@@ -77,7 +77,7 @@ def options_of(kind: type[Any]) -> dict[str, Option]:
     return found
 
 
-def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
+def made(kind: Any, values: Mapping[str, Any]) -> Any:
     """A class of options out of values by name; what is left out has its default."""
     hints = get_type_hints(kind)
     given = {each.name: values[each.name] for each in fields(kind) if each.name in values}
