@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yoloprune.darknet.layers.convolution import Affine, Convolutional
+from yoloprune.darknet.layers.affine import Affine
+from yoloprune.darknet.layers.convolution import Convolutional
 from yoloprune.darknet.layers.norm import inverse_deviation
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.helpers import graph_of
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
-from yoloprune.darknet.layers.head import Cost, Yolo
+from yoloprune.darknet.layers.cost import Cost
+from yoloprune.darknet.layers.yolo import Yolo
 from yoloprune.darknet.model import Graph, build_graph, load_graph, plain
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError, InputWarning

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from yoloprune.darknet.layers.head import Yolo
+from yoloprune.darknet.layers.yolo import Yolo
 
 Doubles = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]

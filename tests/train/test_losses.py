@@ -12,7 +12,9 @@ import torch
 from tests.oracles import yolo_loss as oracle
 from tests.train.nets import graph, random_truths
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
-from yoloprune.darknet.layers.head import Head, Softmax, Yolo
+from yoloprune.darknet.layers.classifier import Softmax
+from yoloprune.darknet.layers.head import Head
+from yoloprune.darknet.layers.yolo import Yolo
 from yoloprune.darknet.network import Network
 from yoloprune.errors import InputError
 from yoloprune.train.losses import find_loss

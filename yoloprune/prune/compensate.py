@@ -27,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.base import Keep
-from yoloprune.darknet.layers.convolution import Affine
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays, Weights

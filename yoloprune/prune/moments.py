@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from yoloprune.darknet.layers.convolution import Affine
+from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import Network
 from yoloprune.prune.channels import Channels

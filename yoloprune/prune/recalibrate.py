@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.convolution import Affine
+from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.norm import fold, inverse_deviation
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.layers.base import Layer
-from yoloprune.darknet.layers.head import DetectionHead, Head, Logistic, Softmax
+from yoloprune.darknet.layers.classifier import Logistic, Softmax
+from yoloprune.darknet.layers.head import DetectionHead, Head
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.train.losses import inject

@@ -1,4 +1,4 @@
-"""Layers that make channels: [convolutional], [connected] (Darknet: convolutional_layer.c, connected_layer.c)."""
+"""[convolutional] (Darknet: convolutional_layer.c)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, MIXING, NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.activations import MIXING, read_activation
+from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
     Context,
@@ -22,13 +22,12 @@ from yoloprune.darknet.layers.base import (
     Shape,
     Slices,
     TensorSpec,
-    add_tensors,
     register,
     single,
 )
 from yoloprune.darknet.layers.blur import Blur, blurred
-from yoloprune.darknet.layers.norm import fold, normalize
-from yoloprune.darknet.layers.specs import connected_specs, convolution_specs
+from yoloprune.darknet.layers.norm import fold
+from yoloprune.darknet.layers.specs import convolution_specs
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
 
@@ -228,131 +227,9 @@ class Convolutional(Layer):
         return {"filters": self.filters, "size": self.size, "stride": self.stride_x}
 
 
-@register
-@dataclass(frozen=True)
-class Connected(Layer):
-    """Fully connected layer over the flattened map, then batch norm, then the activation."""
-
-    outputs: int
-    batch_normalize: bool
-    activation: str
-
-    names: ClassVar[tuple[str, ...]] = ("connected", "conn")
-    reads_vectors: ClassVar[bool] = True
-    sums_channels: ClassVar[bool] = True
-
-    @classmethod
-    def read(cls, options: Options, context: Context) -> Self:
-        """Defaults as parse_connected: one output, logistic."""
-        return cls(
-            **single(context),
-            outputs=options.integer("output", 1, 1),
-            batch_normalize=options.integer("batch_normalize", 0) != 0,
-            activation=read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED),
-        )
-
-    @property
-    def out(self) -> Shape:
-        """[outputs, 1, 1]."""
-        return Shape(self.outputs, 1, 1)
-
-    def tensors(self) -> tuple[TensorSpec, ...]:
-        """bias [N]; weight [N, C*H*W]; scale, mean, variance [N] with batch norm."""
-        return connected_specs(self.source_shapes[0].size, self.outputs, self.batch_normalize)
-
-    def module(self, dialect: Dialect) -> nn.Module:
-        """[B,C,H,W] -> [B,N,1,1]."""
-        return _Connected(self, dialect)
-
-    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
-        """New ids."""
-        return graph.new(self.outputs, self.index)
-
-    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
-        """Fewer outputs; each channel in stands for H*W columns."""
-        (shape,) = self.source_shapes
-        columns = np.repeat(inputs[0], shape.h * shape.w)
-        index: dict[str, tuple[Keep | None, ...]] = {spec.name: (output,) for spec in self.tensors()}
-        index["weight"] = (output, columns)
-        return Slices({"output": int(output.sum())}, index)
-
-    @property
-    def flops(self) -> int:
-        """2 in out."""
-        return 2 * self.source_shapes[0].size * self.outputs
-
-    def described(self) -> Mapping[str, Any]:
-        """filters: the outputs."""
-        return {"filters": self.outputs}
-
-
-_State = tuple[tuple[Tensor, int, int], ...]
-"""Arrays, how often each has changed, and where it lies, which is another place when a module was moved."""
-
-
-def _same(a: _State, b: _State) -> bool:
-    return all(x is y and was == now for (x, *was), (y, *now) in zip(a, b, strict=True))
-
-
-class Affine(nn.Module):
-    """What convolution and connected share: tensors by name, folded batch norm at inference, activation."""
-
-    bias: Tensor
-    scale: Tensor
-    mean: Tensor
-    variance: Tensor
-    weight: Tensor
-
-    def __init__(self, layer: Convolutional | Connected, dialect: Dialect) -> None:
-        super().__init__()
-        add_tensors(self, layer.tensors())
-        self.normalized = layer.batch_normalize
-        self.activate = ACTIVATIONS[layer.activation]
-        self.dialect = dialect
-        self.momentum = dialect.connected_momentum if isinstance(layer, Connected) else dialect.bn_momentum
-        self._folded: tuple[_State, tuple[Tensor, Tensor]] | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.normalized and self.training:
-            raw = self.linear(x, self.weight, None)
-            statistics = (self.mean, self.variance)
-            return self.activate(normalize(raw, self.scale, self.bias, *statistics, self.dialect, self.momentum))
-        weight, bias = self.folded() if self.normalized else (self.weight, self.bias)
-        return self.activate(self.linear(x, weight, bias))
-
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias with batch norm in them.
-
-        Kept until an array changes, as on a GPU making them takes as long as the convolution of a small network; where
-        gradients are wanted, or PyTorch doesn't count the changes, they are made each time.
-        """
-        arrays = self.weight, self.scale, self.bias, self.mean, self.variance
-        if torch.is_grad_enabled() or any(array.is_inference() for array in arrays):
-            return self._fold()
-        state = tuple((array, array._version, array.data_ptr()) for array in arrays)
-        if self._folded is None or not _same(self._folded[0], state):
-            self._folded = state, self._fold()
-        return self._folded[1]
-
-    def _fold(self) -> tuple[Tensor, Tensor]:
-        factor, bias = fold(self.scale, self.bias, self.mean, self.variance, self.dialect)
-        return self.weight * factor.view(-1, *[1] * (self.weight.dim() - 1)), bias
-
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The weighted sum alone: x [B,C,H,W] -> [B,N,H',W']."""
-        raise NotImplementedError
-
-    def columns(self, x: Tensor) -> Tensor:
-        """What the weights multiply, zeros of the padding included: x [B,C,H,W] -> [groups, D, M] for M = B H' W'.
-
-        With the weight as [groups, N/groups, D], `linear` is their product.
-        """
-        raise NotImplementedError
-
-
 class _Convolution(Affine):
     def __init__(self, layer: Convolutional, dialect: Dialect) -> None:
-        super().__init__(layer, dialect)
+        super().__init__(layer.tensors(), layer.batch_normalize, layer.activation, dialect, dialect.bn_momentum)
         self.stride = (1, 1) if layer.antialiasing else (layer.stride_y, layer.stride_x)
         self.padding = layer.padding
         self.dilation = layer.dilation
@@ -412,11 +289,3 @@ class _XnorConvolution(_Convolution):
 
 def _sign(x: Tensor) -> Tensor:
     return (x > 0).to(x.dtype) * 2 - 1
-
-
-class _Connected(Affine):
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(x.flatten(1), weight, bias)[:, :, None, None]
-
-    def columns(self, x: Tensor) -> Tensor:
-        return x.flatten(1).T[None]

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.head import Cost, Logistic, Softmax
+from yoloprune.darknet.layers.classifier import Logistic, Softmax
+from yoloprune.darknet.layers.cost import Cost
 from yoloprune.train.losses.base import inject, loss_for
 
 _UNKNOWN = -1234.0

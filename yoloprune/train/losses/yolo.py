@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.head import Yolo
+from yoloprune.darknet.layers.yolo import Yolo
 from yoloprune.detect.overlap import iou
 from yoloprune.train.losses.base import focal, inject, loss_for
 from yoloprune.train.losses.boxes import agreement, best_truths, ends, slopes

@@ -1,0 +1,98 @@
+"""[connected] (Darknet: connected_layer.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers.activations import NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.affine import Affine
+from yoloprune.darknet.layers.base import (
+    ChannelGraph,
+    Context,
+    Ids,
+    Keep,
+    Layer,
+    Shape,
+    Slices,
+    TensorSpec,
+    register,
+    single,
+)
+from yoloprune.darknet.layers.specs import connected_specs
+from yoloprune.darknet.options import Options
+
+
+@register
+@dataclass(frozen=True)
+class Connected(Layer):
+    """Fully connected layer over the flattened map, then batch norm, then the activation."""
+
+    outputs: int
+    batch_normalize: bool
+    activation: str
+
+    names: ClassVar[tuple[str, ...]] = ("connected", "conn")
+    reads_vectors: ClassVar[bool] = True
+    sums_channels: ClassVar[bool] = True
+
+    @classmethod
+    def read(cls, options: Options, context: Context) -> Self:
+        """Defaults as parse_connected: one output, logistic."""
+        return cls(
+            **single(context),
+            outputs=options.integer("output", 1, 1),
+            batch_normalize=options.integer("batch_normalize", 0) != 0,
+            activation=read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED),
+        )
+
+    @property
+    def out(self) -> Shape:
+        """[outputs, 1, 1]."""
+        return Shape(self.outputs, 1, 1)
+
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """bias [N]; weight [N, C*H*W]; scale, mean, variance [N] with batch norm."""
+        return connected_specs(self.source_shapes[0].size, self.outputs, self.batch_normalize)
+
+    def module(self, dialect: Dialect) -> nn.Module:
+        """[B,C,H,W] -> [B,N,1,1]."""
+        return _Connected(self, dialect)
+
+    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
+        """New ids."""
+        return graph.new(self.outputs, self.index)
+
+    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
+        """Fewer outputs; each channel in stands for H*W columns."""
+        (shape,) = self.source_shapes
+        columns = np.repeat(inputs[0], shape.h * shape.w)
+        index: dict[str, tuple[Keep | None, ...]] = {spec.name: (output,) for spec in self.tensors()}
+        index["weight"] = (output, columns)
+        return Slices({"output": int(output.sum())}, index)
+
+    @property
+    def flops(self) -> int:
+        """2 in out."""
+        return 2 * self.source_shapes[0].size * self.outputs
+
+    def described(self) -> Mapping[str, Any]:
+        """filters: the outputs."""
+        return {"filters": self.outputs}
+
+
+class _Connected(Affine):
+    def __init__(self, layer: Connected, dialect: Dialect) -> None:
+        super().__init__(layer.tensors(), layer.batch_normalize, layer.activation, dialect, dialect.connected_momentum)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x.flatten(1), weight, bias)[:, :, None, None]
+
+    def columns(self, x: Tensor) -> Tensor:
+        return x.flatten(1).T[None]
