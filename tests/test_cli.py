@@ -31,8 +31,9 @@ from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import Network, build
+from yoloprune.detect.detection_measure import DetectionMeasure
 from yoloprune.detect.image import read_pixels
-from yoloprune.detect.measure import DetectionMeasure, load_measure
+from yoloprune.detect.load import load_measure
 from yoloprune.progress import Progress
 from yoloprune.steps import ana as ana_step
 from yoloprune.steps import detect as detect_step
@@ -302,7 +303,7 @@ def test_map_is_the_measure(made: Bench) -> None:
     data = read_data(made.data)
     measure = load_measure(model.graph, data, letterbox=True, limit=3, points=11, nms_kind="greedynms")
     assert isinstance(measure, DetectionMeasure)
-    summary = measure.summary([each for batch in measure.run(build(model)) for each in batch])
+    summary = measure.summary(measure.predictions(build(model)))
     assert found == json.loads(json.dumps(summary))
     assert found["images"] == 3
     assert set(found["ap"]) == {"box", "disc"}

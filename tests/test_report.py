@@ -9,12 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from rich.console import Console, RenderableType
 
 from tests.drawn import CFG
 from tests.helpers import graph_of
 from yoloprune.choices import GRID
-from yoloprune.detect.boxes import Detections
+from yoloprune.darknet.predictions import Detections
 from yoloprune.options import AnalysisOptions, PruneOptions, Settings
 from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup
@@ -172,9 +173,8 @@ def test_readers() -> None:
 
 
 def test_boxes_are_in_pixels() -> None:
-    boxes = np.array([[0.5, 0.25, 0.2, 0.1]], np.float32)
-    found = Detections(boxes, np.array([1]), np.array([0.875], np.float32))
-    nothing = Detections(boxes[:0], found.classes[:0], found.probs[:0])
+    found = Detections(*map(torch.tensor, ([0], [1], [0.875], [[0.5, 0.25, 0.2, 0.1]])))
+    nothing = found.rows(torch.zeros(0, dtype=torch.int64))
     pictures = [Found(Path("a/dog.jpg"), (200, 100), found, Path()), Found(Path("b.png"), (9, 9), nothing, Path())]
     rows = cells(report.detection_table(pictures, ["cat", "big dog"]))
     assert ["dog.jpg", "big", "dog", "0.88", "80", "20", "40", "10"] in rows

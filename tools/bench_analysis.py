@@ -41,7 +41,8 @@ from yoloprune.choices import GRID
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
-from yoloprune.detect.measure import fit_for, load_measure, network_for_measuring
+from yoloprune.detect.load import fit_for, load_measure
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channels import trace
 from yoloprune.prune.group_evaluator import GroupEvaluator
@@ -178,7 +179,7 @@ class Bench:
 
     def close(self, sensitivity: Sensitivity, groups: int) -> Table:
         """Ours beside a fine grid, for groups drawn at random."""
-        found = self.measure.found(network_for_measuring(self.model, self.device))
+        found = self.measure.predictions(network_for_measuring(self.model, self.device))
         trials = GroupEvaluator(self.refitted, self.measure, lambda: found)
         drawn = np.random.default_rng(0).permutation(len(sensitivity.curves))[:groups]
         table = Table("group", "channels", *(f"at {loss:g}" for loss in self.losses), title="may go: ours, fine grid")

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from yoloprune.allocator import keep_freed_memory
 from yoloprune.darknet.network import Network
+from yoloprune.darknet.predictions import Predictions, join
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.prune.criteria import default_criterion
 from yoloprune.prune.group_evaluator import LOOKED_AT
@@ -75,31 +76,34 @@ class Cuts:
         self.model, self.measure, self.pruner = bench.model, bench.measure, bench.refitted
         self.device = bench.device
         self.network = network_for_measuring(self.model, self.device)
-        self.found = self.measure.found(self.network)
+        self.found = self.measure.predictions(self.network)
         outcome = self.measure.outcome(self.found)
         self.accuracy, self.order = outcome.accuracy, np.argsort(-outcome.contributions, kind="stable")
-        self.images = len(self.found)
+        self.images = len(self.measure.pictures)
         self.seen = tuple(self.images * quarters // 4 for quarters in (1, 2, 3))
-        first = self.measure.pictures.taking(self.order[:LOOKED_AT].tolist())
+        first = self.measure.pictures.select(self.order[:LOOKED_AT].tolist())
         self.first = [batch.inputs for batch in first]
 
     def cuts(self, every: int) -> Iterator[Cut]:
         """Of every so many groups, by steps of 5 points."""
         before = self._heads(self.network)
-        alone = [self._accuracy(self.found[:count]) for count in self.seen]
+        alone = [self._accuracy(_of_images(self.found, range(count))) for count in self.seen]
         variant = network_for_measuring(self.model, self.device)
         for curve in self.pruner.first_curves(default_criterion(True))[::every]:
             for count in grid_counts(curve, STEPS):
                 keep = curve.keep(self.pruner.channels, self.pruner.keep, count)
                 variant.set_weights(self.pruner.alone(keep).weights)
-                found = self.measure.found(variant)
+                found = self.measure.predictions(variant)
                 pairs = zip(before, self._heads(variant), strict=True)
                 entering, ranking = (float((b - a).square().sum() / a.square().sum()) for a, b in pairs)
                 yield Cut(
                     curve.label,
                     self.accuracy - self._accuracy(found),
                     [self.accuracy - self._accuracy(self._mixed(found, count)) for count in self.seen],
-                    [was - self._accuracy(found[:count]) for was, count in zip(alone, self.seen, strict=True)],
+                    [
+                        was - self._accuracy(_of_images(found, range(count)))
+                        for was, count in zip(alone, self.seen, strict=True)
+                    ],
                     entering,
                     ranking,
                 )
@@ -113,17 +117,16 @@ class Cuts:
                 results = [(batch, self.network(batch.inputs)) for batch in self.measure.pictures]
             seconds.append(time.perf_counter() - started)
             exact = ((batch, {index: x.float() for index, x in outputs.items()}) for batch, outputs in results)
-            accuracies.append(self._accuracy([each for part in self.measure.look(exact) for each in part]))
+            accuracies.append(self._accuracy(join(part for _, part in self.measure.predict(exact))))
         return f"bfloat16: {seconds[1] / seconds[0]:.2f} of the time, accuracy {accuracies[1] - accuracies[0]:+.4f}"
 
-    def _mixed(self, found: Sequence[object], count: int) -> list[object]:
-        mixed = list(self.found)
-        for number in self.order[:count]:
-            mixed[number] = found[number]
+    def _mixed(self, found: Predictions, count: int) -> Predictions:
+        images = self.order[:count].tolist()
+        mixed: Predictions = self.found.replaced(images, _of_images(found, images))
         return mixed
 
-    def _accuracy(self, found: Sequence[object]) -> float:
-        return self.measure.outcome(list(found)).accuracy
+    def _accuracy(self, found: Predictions) -> float:
+        return self.measure.outcome(found).accuracy
 
     def _heads(self, network: Network) -> tuple[torch.Tensor, torch.Tensor]:
         """What enters the heads of the first pictures, and what they rank their answers by; float64."""
@@ -135,6 +138,11 @@ class Cuts:
                 entering += [outputs[head.sources[0]].double().flatten() for head in heads]
                 ranking += [head.scores(outputs[head.index]).double().flatten() for head in heads]
         return torch.cat(entering), torch.cat(ranking)
+
+
+def _of_images(found: Predictions, images: Sequence[int]) -> Predictions:
+    """The rows of some images."""
+    return found.rows(torch.isin(found.image, torch.tensor(images)).nonzero().squeeze(1))
 
 
 def early(cuts: Sequence[Cut], seen: Sequence[int]) -> Iterator[str]:

@@ -33,7 +33,8 @@ from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.network import build
-from yoloprune.detect.measure import load_measure, network_for_measuring
+from yoloprune.detect.load import load_measure
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.prune.channels import KeepMask
 from yoloprune.prune.slim import free, slim_graph
 from yoloprune.train.loop import train

@@ -23,7 +23,8 @@ from yoloprune.darknet.data import DataFile, Split, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.image import read_pixels
-from yoloprune.detect.measure import load_measure, network_for_measuring
+from yoloprune.detect.load import load_measure
+from yoloprune.detect.measure import network_for_measuring
 
 
 def main() -> None:

@@ -35,7 +35,9 @@ from torch_pruning_twin import torch_pruning_cut
 from yoloprune.darknet.data import Split, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
-from yoloprune.detect.measure import DetectionMeasure, fit_for, network_for_measuring
+from yoloprune.detect.detection_measure import DetectionMeasure
+from yoloprune.detect.load import fit_for
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channels import KeepMask, trace
 from yoloprune.prune.cost import Costs, flops
@@ -135,7 +137,7 @@ class Bench:
         """Every group alone analysed, on the pictures that choose; once for each way."""
         key = (id(pruner), criterion)
         if key not in self._markets:
-            found = self.choosing.found(network_for_measuring(self.model))
+            found = self.choosing.predictions(network_for_measuring(self.model))
             trials = GroupEvaluator(pruner, self.choosing, lambda: found)
             setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
             curves = pruner.first_curves(criterion)

@@ -15,9 +15,9 @@ from tests.oracles import libdarknet_many
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
-from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.model import Model, build_graph
 from yoloprune.darknet.network import build
+from yoloprune.darknet.predictions import Detections
 from yoloprune.errors import InputError
 
 TREE = "animal -1\nthing -1\ncat 0\ndog 0\ncar 1\nbus 1\nminibus 5\nschoolbus 5\n"
@@ -36,10 +36,9 @@ THRESH = 0.3
 Found = dict[str, tuple[Model, np.ndarray, np.ndarray]]
 
 
-def rows(found: Candidates) -> np.ndarray:
+def rows(found: Detections) -> np.ndarray:
     """Image, class, x, y, w, h, probability, in an order of their own."""
-    image, boxes = found.image[found.box], found.boxes[found.box]
-    columns = [image[:, None], found.classes[:, None], boxes, found.probs[:, None]]
+    columns = [found.image[:, None], found.classes[:, None], found.boxes, found.probs[:, None]]
     return ordered(torch.cat([column.double() for column in columns], 1).numpy())
 
 

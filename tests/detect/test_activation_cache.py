@@ -1,4 +1,4 @@
-"""Measuring behind a front gives what measuring all of the network gives."""
+"""Measuring with an activation cache gives what measuring all of the network gives."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import build
+from yoloprune.darknet.predictions import join
 from yoloprune.detect.activation_cache import ActivationCache
-from yoloprune.detect.measure import load_measure
+from yoloprune.detect.load import load_measure
 from yoloprune.detect.pictures import Batch
 from yoloprune.prune.channels import trace
 from yoloprune.prune.slim import mask
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(("memory", "kept"), [(1 << 30, {4}), (1 << 21, {1, 3, 4}), (0, {0, 4})])
-def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int, kept: set[int]) -> None:
+def test_with_a_cache_nothing_differs(tmp_path: Path, memory: int, kept: set[int]) -> None:
     from make_shapes import write as draw_set
 
     draw_set(tmp_path / "set", {"train": 1, "valid": 12}, 160, 3, 1, force=False)
@@ -34,22 +35,22 @@ def test_behind_a_front_nothing_differs(tmp_path: Path, memory: int, kept: set[i
     model = load(cfg, weights, ALEXEYAB) if weights.exists() else random_model(load_graph(cfg, ALEXEYAB), 0)
     measure = load_measure(model.graph, read_data(tmp_path / "set" / "shapes.data"))
     order = np.random.default_rng(0).permutation(12)
-    front = ActivationCache(measure.pictures.taking(order.tolist()), build(model), memory)
+    cache = ActivationCache(measure.pictures.select(order.tolist()), build(model), memory)
     channels = trace(model.graph)
     found_kept = set()
     for group in (*channels.groups, channels.groups[2]):
-        front.advance(group.producers)
-        found_kept.add(front.kept)
+        cache.advance(group.producers)
+        found_kept.add(cache.kept)
         keep = channels.all_kept()
         keep[group.units[: len(group.units) // 2]] = False
         variant = build(mask(model, channels, keep))
-        first = list(islice(front.outputs(variant), 1))
-        ours = [each for found in measure.look(chain(first, front.outputs(variant, behind=1))) for each in found]
-        whole = measure.found(variant)
-        for one, number in zip(ours, order, strict=True):
-            assert np.array_equal(one.detections.boxes, whole[number].detections.boxes)
-            assert np.array_equal(one.detections.probs, whole[number].detections.probs)
-            assert np.array_equal(one.truth, whole[number].truth)
+        first = list(islice(cache.outputs(variant), 1))
+        parts = list(measure.predict(chain(first, cache.outputs(variant, skip=1))))
+        assert [number for numbers, _ in parts for number in numbers] == order.tolist()
+        ours, whole = join(part for _, part in parts).by_image(), measure.predictions(variant).by_image()
+        assert vars(ours).keys() >= {"image", "classes", "probs", "boxes", "truth"}
+        for one, other in zip(vars(ours).values(), vars(whole).values(), strict=True):
+            assert torch.equal(one, other)
     assert found_kept == kept  # 4 batches; of the first layer's filters there is nothing to keep
 
 
@@ -61,14 +62,14 @@ def test_a_head_that_a_cut_does_not_touch_is_not_run_again() -> None:
     model = random_model(graph_of(text + head + "[route]\nlayers=0\n" + head), 1)
     base, variant = build(model), build(model)
     pictures = Fixed(np.random.default_rng(2).random((3, 1, 3, 32, 32), np.float32))
-    front = ActivationCache(pictures, base)  # type: ignore[arg-type]  # batches are all it asks for
+    cache = ActivationCache(pictures, base)  # type: ignore[arg-type]  # batches are all it asks for
     calls: list[int] = []
     for index, layer in enumerate(variant.layers):
         layer.register_forward_hook(lambda *_, index=index: calls.append(index))
     for changed, run in (([2], {2, 3}), ([6], {6, 7}), ([2, 6], {2, 3, 6, 7}), ([0], set(range(8)))):
         calls.clear()
-        front.advance(changed)
-        found = [dict(outputs) for _, outputs in front.outputs(variant)]
+        cache.advance(changed)
+        found = [dict(outputs) for _, outputs in cache.outputs(variant)]
         assert set(calls) == run
         assert len(calls) == 3 * len(run)
         for batch, outputs in zip(pictures, found, strict=True):

@@ -29,14 +29,12 @@ def test_top_k_is_darknets(libdarknet: Path, levels: int, k: int, spoilt: float)
 
 def test_hand_counted() -> None:
     scores = np.array([[0.1, 0.9, 0.3, 0.2, 0.4, 0.5, 0.6]] * 4, np.float32)
-    batches = [(scores[:3], np.array([1, 0, 6])), (scores[3:], np.array([-1]))]
-    assert evaluate_classes(batches) == TopResult(images=4, top1=0.25, top5=0.5)
-    assert evaluate_classes(batches).top5 == 0.5
+    assert evaluate_classes(scores, np.array([1, 0, 6, -1])) == TopResult(images=4, top1=0.25, top5=0.5)
 
 
 def test_fewer_than_five_classes() -> None:
     scores = np.array([[0.1, 0.9], [0.9, 0.1]], np.float32)
-    assert evaluate_classes([(scores, np.array([1, 1]))]) == TopResult(images=2, top1=0.5, top5=1)
+    assert evaluate_classes(scores, np.array([1, 1])) == TopResult(images=2, top1=0.5, top5=1)
 
 
 def test_resampled_counts_images_as_often_as_they_are_drawn() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from yoloprune.detect.boxes import Detections
+from yoloprune.darknet.predictions import Detections, join
 from yoloprune.detect.draw import class_colour, draw
 
 
 def one(box: tuple[float, ...], number: int = 0, prob: float = 0.9) -> Detections:
-    return Detections(np.array([box], np.float32), np.array([number]), np.array([prob], np.float32))
+    return Detections(*map(torch.tensor, ([0], [number], [prob], [box])))
 
 
 def test_draws_a_copy_with_the_box_where_it_is() -> None:
@@ -38,9 +39,7 @@ def test_label_stays_in_the_picture() -> None:
 
 def test_more_probable_is_on_top() -> None:
     pixels = np.zeros((100, 100, 3), np.uint8)
-    both = Detections(
-        np.array([[0.5, 0.7, 0.4, 0.4]] * 2, np.float32), np.array([3, 1]), np.array([0.9, 0.5], np.float32)
-    )
+    both = join([one((0.5, 0.7, 0.4, 0.4), 3, 0.9), one((0.5, 0.7, 0.4, 0.4), 1, 0.5)])
     drawn = draw(pixels, both, [f"class {number}" for number in range(4)])
     assert np.abs(drawn[70, 30].astype(int) - class_colour(3)).max() < 40
     assert np.abs(drawn[70, 30].astype(int) - class_colour(1)).max() > 40
@@ -49,7 +48,7 @@ def test_more_probable_is_on_top() -> None:
 def test_boxes_over_the_edge_and_none() -> None:
     pixels = np.zeros((30, 40, 3), np.uint8)
     assert draw(pixels, one((0.5, 0.5, 3, 3)), ["x"]).any()
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    nothing = one((0.0, 0.0, 0.0, 0.0)).over(1)
     assert not draw(pixels, nothing, ["x"]).any()
 
 

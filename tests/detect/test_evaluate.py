@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from yoloprune.darknet.predictions import Detections, join
 from yoloprune.detect import evaluate as evaluate_file
-from yoloprune.detect.boxes import Detections
-from yoloprune.detect.evaluate import DetectionOutcome, MapResult, Metric, Points, evaluate
-from yoloprune.detect.match import claims, match, objects_of
+from yoloprune.detect.evaluate import DetectionOutcome, MapResult, Metric, Points
+from yoloprune.detect.match import Objects, match
 
 EXACT = 1e-12
 METRICS: tuple[Metric, ...] = ("map50", "map75", "map50-95")
@@ -19,8 +20,21 @@ METRICS: tuple[Metric, ...] = ("map50", "map75", "map50-95")
 
 def detections(*rows: tuple[float, int, float, float, float, float]) -> Detections:
     """Rows of probability, class, x, y, w, h; the most probable first."""
-    table = np.array(sorted(rows, key=lambda row: -row[0]), np.float32).reshape(-1, 6)
-    return Detections(table[:, 2:], table[:, 1].astype(np.int64), table[:, 0])
+    table = torch.tensor(sorted(rows, key=lambda row: -row[0])).reshape(-1, 6)
+    zeros = torch.zeros(len(table), dtype=torch.int64)
+    return Detections(
+        zeros, *(torch.from_numpy(each) for each in (table[:, 1].astype(np.int64), table[:, 0], table[:, 2:]))
+    )
+
+
+def of_images(found: list[Detections]) -> Detections:
+    """As one table."""
+    return join(replace(each, image=torch.full_like(each.image, number)) for number, each in enumerate(found))
+
+
+def evaluate(found: list[Detections], *arguments: Any, **options: Any) -> MapResult:
+    """Of what is found in each image."""
+    return evaluate_file.evaluate(of_images(found), *arguments, **options)
 
 
 def labels(*rows: tuple[float, ...]) -> np.ndarray:
@@ -35,7 +49,9 @@ def outcome(
     difficult: list[np.ndarray] | None = None,
 ) -> DetectionOutcome:
     """As measuring makes it."""
-    return DetectionOutcome(match(claims(found, truths, classes, difficult), objects_of(truths, classes)), metric)
+    hard = difficult or [labels()] * len(truths)
+    objects = Objects.of(truths, classes)
+    return DetectionOutcome.of(match(of_images(found), objects, Objects.of(hard, classes)), objects, metric)
 
 
 # Places far apart, and a box that has IoU 0.6 with the one at PLACES[0]: 0.06 of 0.1 wide.

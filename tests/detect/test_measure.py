@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from tests.drawn import bench
-from yoloprune.darknet.data import Split, load_split, read_data
+from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
 from yoloprune.darknet.network import build
-from yoloprune.detect.measure import DetectionMeasure, load_measure
+from yoloprune.detect.detection_measure import DetectionMeasure
+from yoloprune.detect.load import load_measure
 from yoloprune.detect.pictures import Pictures
 from yoloprune.readers import opencv
 
@@ -25,7 +25,7 @@ def test_map_is_what_opencv_and_a_plain_loop_give(shared: Path) -> None:
     data = read_data(shared / "data" / "coco_train128" / "coco_train128_all.data")
     model = load(cfg, weights, ALEXEYAB)
     measure = load_measure(model.graph, data, nms_kind="default")
-    ours = measure.summary([each for found in measure.run(build(model)) for each in found])
+    ours = measure.summary(measure.predictions(build(model)))
     assert ours["images"] == 128
 
     split = load_split(data, "valid", ALEXEYAB, classes=80)
@@ -48,17 +48,10 @@ def test_what_a_network_finds_is_in_no_digest(tmp_path: Path) -> None:
     assert isinstance(measure, DetectionMeasure)
     digests = []
     for labels, factor in ((True, 1), (True, 1 + 1e-6), (False, 1), (False, 1 + 1e-6)):
-        measure.labels = labels
         moved = replace(measure.split, truths=tuple(truth * np.float32(factor) for truth in measure.split.truths))
-        digests.append(DetectionMeasure.digest(_with(measure, moved)))
+        digests.append(replace(measure, split=moved, labels=labels).digest())
     assert digests[0] != digests[1]
     assert digests[2] == digests[3]
-
-
-def _with(measure: DetectionMeasure, split: Split) -> DetectionMeasure:
-    changed = copy(measure)
-    changed.split = split
-    return changed
 
 
 def plain_nms(rows: np.ndarray) -> list[tuple[float, int, np.ndarray]]:

@@ -101,7 +101,7 @@ def test_in_another_order_pictures_are_not_decoded_anew_where_there_is_room_for_
     before = list(pictures)
     read = reads_of(paths, monkeypatch)
     order = np.random.default_rng(1).permutation(8)
-    after = list(pictures.taking(order.tolist()))
+    after = list(pictures.select(order.tolist()))
     assert len(read) == again
     assert [len(batch.sizes) for batch in after] == [3, 3, 2]
     assert [number for batch in after for number in batch.numbers] == order.tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
 from yoloprune.darknet.network import Network
+from yoloprune.darknet.predictions import Predictions
 from yoloprune.detect.activation_cache import ActivationCache
-from yoloprune.detect.boxes import Detections
-from yoloprune.detect.match import claims
-from yoloprune.detect.measure import DetectionMeasure, load_measure, network_for_measuring
+from yoloprune.detect.detection_measure import DetectionMeasure
+from yoloprune.detect.load import load_measure
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.group_evaluator import LOOKED_AT, GroupEvaluator
@@ -28,9 +29,9 @@ from yoloprune.prune.pruner import Pruner
 ROOT = Path(__file__).resolve().parents[2]
 
 
-NONE = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
-NOTHING = claims([NONE], [np.zeros((0, 5), np.float32)], 1)[0]
-"""Found in a picture."""
+def without(found: Predictions, images: Sequence[int]) -> Predictions:
+    """What is left if nothing is found in some images."""
+    return found.replaced(images, found.rows(torch.zeros(0, dtype=torch.int64)))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> GroupEvaluator:
     train = load_split(data, "train", ALEXEYAB, classes=model.graph.classes, labels=False)
     batches = [batch.inputs for batch in Pictures(train.images, model.graph, "stretch")]
     pruner = Pruner(model, ChannelUnits.of(model.graph), lambda: batches)
-    found = [each for batch in measure.run(network_for_measuring(model)) for each in batch]
+    found = measure.predictions(network_for_measuring(model))
     return GroupEvaluator(pruner, measure, lambda: found)
 
 
@@ -117,8 +118,8 @@ def test_a_hopeless_cut_is_given_up_early_and_said_so(trials: GroupEvaluator) ->
 def test_in_later_rounds_unseen_pictures_count_as_before_this_cut(trials: GroupEvaluator) -> None:
     """And losses from the original still: here what is cut finds nothing any more."""
     curve = max(trials.pruner.first_curves("l1"), key=lambda each: trials.output_error(each, each.size - 1))
-    found = trials.measure.found(network_for_measuring(trials.pruner.model))
-    later = GroupEvaluator(trials.pruner, trials.measure, lambda: [NOTHING] * len(found), lambda: found)
+    found = trials.measure.predictions(network_for_measuring(trials.pruner.model))
+    later = GroupEvaluator(trials.pruner, trials.measure, lambda: without(found, range(16)), lambda: found)
     assert later.baseline == trials.baseline
     first, other = (each.point(curve, curve.size - 1, most=0.01) for each in (trials, later))
     assert other.share == 0.25
@@ -132,8 +133,8 @@ def test_what_was_looked_at_is_not_looked_at_again(trials: GroupEvaluator, monke
     seen: list[int] = []
     outputs = ActivationCache.outputs
 
-    def counted(front: ActivationCache, network: Network, behind: int = 0) -> Iterator[Any]:
-        for batch, each in outputs(front, network, behind):
+    def counted(cache: ActivationCache, network: Network, skip: int = 0) -> Iterator[Any]:
+        for batch, each in outputs(cache, network, skip):
             seen.append(len(batch.sizes))
             yield batch, each
 
@@ -145,18 +146,13 @@ def test_what_was_looked_at_is_not_looked_at_again(trials: GroupEvaluator, monke
 
 def test_the_pictures_with_the_most_at_stake_tell_most_of_a_loss(trials: GroupEvaluator) -> None:
     """What the original's findings in a picture add to its accuracy goes if they do, about."""
-    found = trials.measure.found(network_for_measuring(trials.pruner.model))
+    found = trials.measure.predictions(network_for_measuring(trials.pruner.model))
     outcome = trials.measure.outcome(found)
     contributions = outcome.contributions
     assert 0.3 * 1 + 0.7 * outcome.accuracy == pytest.approx(contributions.sum())
 
     def lost(numbers: list[int]) -> float:
-        return (
-            outcome.accuracy
-            - trials.measure.outcome(
-                [NOTHING if number in numbers else each for number, each in enumerate(found)]
-            ).accuracy
-        )
+        return outcome.accuracy - trials.measure.outcome(without(found, numbers)).accuracy
 
     order = np.argsort(-contributions)
     halves = lost(order[:8].tolist()), lost(order[8:].tolist())

@@ -17,7 +17,7 @@ MEMORY: Final = 2 << 30
 
 
 class ActivationCache:
-    """What variants of a network share, for each batch of pictures: all that the layers they differ in don't touch.
+    """Activations that variants of a network share, for each batch of pictures.
 
     Variants must have the base network's values in all layers but those of the last `advance`.
     """
@@ -26,43 +26,43 @@ class ActivationCache:
         self.pictures, self.base = pictures, base
         self.memory = room_on(next(base.parameters()).device, memory)
         self._changed: frozenset[int] = frozenset()
-        self._known: list[dict[int, Tensor]] = []
+        self._activations: list[dict[int, Tensor]] = []
 
     def advance(self, changed: Collection[int]) -> None:
         """From here on variants differ in the layers `changed`. Cheapest front to back: it goes on from where it is."""
         if self._changed == frozenset(changed):
             return
-        before = _let_go(self._known)  # of the base network, so it holds wherever the front goes
+        before = _popped(self._activations)  # of the base network, so they hold whatever changes next
         wanted = self._wanted(changed)
         size = sum(4 * layer.out.size for layer in self.base.graph.layers if layer.index in wanted)
         room = self.memory
-        self._changed, self._known = frozenset(changed), []
+        self._changed, self._activations = frozenset(changed), []
         for batch, known in self._batches(before):
             room -= size * len(batch.sizes)
             if room < 0:
                 break
             with torch.inference_mode():
                 outputs = self.base(batch.inputs, wanted, known)
-            self._known.append({index: output for index, output in outputs.items() if index >= 0})
+            self._activations.append({index: output for index, output in outputs.items() if index >= 0})
 
     @property
     def kept(self) -> int:
         """For how many batches activations are kept."""
-        return len(self._known)
+        return len(self._activations)
 
-    def outputs(self, network: Network, behind: int = 0) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
-        """What a variant puts out for each batch; `behind`: without the first so many."""
-        for batch, known in islice(self._batches(self._known), behind, None):
+    def outputs(self, network: Network, skip: int = 0) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
+        """Each batch and a variant's outputs for it, by layer, without the first `skip` batches."""
+        for batch, known in islice(self._batches(self._activations), skip, None):
             with torch.inference_mode():
                 outputs = network(batch.inputs, resume=known)
             yield batch, outputs
 
     def _batches(self, known: Iterable[dict[int, Tensor]]) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
-        """With what is known of each; nothing of the last ones."""
+        """Each with the activations that are known of it: of the last ones none."""
         return zip(self.pictures, chain(known, repeat({})), strict=False)
 
     def _wanted(self, changed: Collection[int]) -> set[int]:
-        """What is read across the first of `changed`, so that a later front can go on from there.
+        """Layers whose activations are kept: those read across the first of `changed`, to go on from there later.
 
         And of layers that don't depend on any in `changed`, the results and what those that do read.
         """
@@ -73,7 +73,7 @@ class ActivationCache:
         return graph.read_across(start) | (read | results) - touched
 
 
-def _let_go(known: list[dict[int, Tensor]]) -> Iterator[dict[int, Tensor]]:
-    """Each in turn, so that old and new activations take the room of one."""
-    while known:
-        yield known.pop(0)
+def _popped(activations: list[dict[int, Tensor]]) -> Iterator[dict[int, Tensor]]:
+    """Each in turn, let go of here, so that old and new activations take the room of one."""
+    while activations:
+        yield activations.pop(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,14 +53,10 @@ class ClassOutcome:
         return share
 
 
-def evaluate_classes(batches: Iterable[tuple[Scores, npt.NDArray[np.int64]]]) -> TopResult:
-    """Accuracy over batches of scores [B, K] and true classes [B]; an image of class -1 is never right."""
-    images = first = among = 0
-    for scores, classes in batches:
-        images += len(classes)
-        first += int(hits(scores, classes, 1).sum())
-        among += int(hits(scores, classes, _TOP).sum())
-    return TopResult(images, first / images if images else 0.0, among / images if images else 0.0)
+def evaluate_classes(scores: Scores, classes: npt.NDArray[np.int64]) -> TopResult:
+    """Accuracy from the scores [I, K] and true classes [I] of some images; an image of class -1 is never right."""
+    top1, top5 = (ClassOutcome(hits(scores, classes, k)).accuracy for k in (1, _TOP))
+    return TopResult(len(classes), top1, top5)
 
 
 def hits(scores: Scores, classes: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from yoloprune.detect.boxes import Detections
+from yoloprune.darknet.predictions import Detections
 from yoloprune.detect.image import Pixels
 
 Colour = tuple[int, int, int]
@@ -23,7 +23,7 @@ _PAPER: Final = (255, 255, 255)
 
 
 def draw(pixels: Pixels, detections: Detections, names: Sequence[str]) -> Pixels:
-    """A copy of a picture, uint8 [H, W, 3] BGR, with every detection's box, class name and probability.
+    """A copy of a picture, uint8 [H, W, 3] BGR, with the box, class name and probability of all that was found in it.
 
     The most probable box is drawn last, over the others; lines and text grow with the picture. Names that OpenCV's font
     lacks come out as question marks.
@@ -31,10 +31,9 @@ def draw(pixels: Pixels, detections: Detections, names: Sequence[str]) -> Pixels
     canvas = pixels.copy()
     height, width = canvas.shape[:2]
     line = max(round(min(height, width) / 250), 1)
-    for box, number, prob in reversed(
+    for (x, y, w, h), number, prob in reversed(
         list(zip(detections.boxes.tolist(), detections.classes.tolist(), detections.probs.tolist(), strict=True))
     ):
-        x, y, w, h = box
         left, right = (_pixel(edge, width) for edge in (x - w / 2, x + w / 2))
         top, bottom = (_pixel(edge, height) for edge in (y - h / 2, y + h / 2))
         colour = class_colour(number)

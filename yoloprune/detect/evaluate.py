@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from yoloprune.darknet.data import Labels
-from yoloprune.detect.boxes import Detections
-from yoloprune.detect.match import Matches, claims, match, objects_of
+from yoloprune.darknet.predictions import Detections
+from yoloprune.detect.match import Matches, Objects, match
 from yoloprune.detect.outcome import MISSED
 
 MAP_THRESH: Final = 0.005
@@ -70,74 +70,48 @@ class MapResult:
 
 
 def evaluate(
-    detections: Sequence[Detections],
+    found: Detections,
     truths: Sequence[Labels],
     classes: int,
     *,
     difficult: Sequence[Labels] | None = None,
     points: Points = 0,
 ) -> MapResult:
-    """Accuracy of the detections of each image against its objects, and its difficult ones if the set has such."""
-    found = claims(detections, truths, classes, difficult)
-    return summarize(match(found, objects_of(truths, classes)), points)
+    """Accuracy of the detections in some images against their objects, and their difficult ones if the set has such.
 
-
-def summarize(matches: Matches, points: Points = 0) -> MapResult:
-    """All figures."""
-    per_class = matches.objects.sum(0)
-    present = per_class > 0
-    aps = np.stack([_average_precisions(matches, thresh, points) for thresh in _THRESHOLDS])
-
-    def means(which: _Floats) -> tuple[float, float]:
-        return float(which.mean()), float(which[..., present].mean()) if present.any() else 0.0
-
-    map50, map50_present = means(aps[0])
-    map75, map75_present = means(aps[_THRESHOLDS.index(0.75)])
-    map50_95, map50_95_present = means(aps)
-
-    # Darknet counts these per image, in the order in which its sort of the last class left the boxes, and an object
-    # counts as found when any box before claimed it. That order means nothing; in descending probability the first
-    # claim is the best one, and the same that makes a true positive above. Its false positives include what overlaps
-    # only a difficult object, which is left out of the precision curve; we count as it does.
-    shown = matches.probs > np.float32(DISPLAY_THRESH)
-    true = _true_positives(matches, _THRESHOLDS[0]) & shown
-    found, counted, objects = int(true.sum()), int(shown.sum()), int(per_class.sum())
-    precision, recall = _ratio(found, counted), _ratio(found, objects)
-    return MapResult(
-        images=len(matches.objects),
-        ap=tuple(float(ap) if here else None for ap, here in zip(aps[0], present, strict=True)),
-        map50=map50,
-        map50_present=map50_present,
-        map75=map75,
-        map75_present=map75_present,
-        map50_95=map50_95,
-        map50_95_present=map50_95_present,
-        precision=precision,
-        recall=recall,
-        f1=_ratio(2 * precision * recall, precision + recall),
-        average_iou=_ratio(float(matches.overlap[true].sum(dtype=np.float64)), counted),
-        true_positives=found,
-        false_positives=counted - found,
-        objects=objects,
-    )
+    truths: of each image; the images of `found` are numbered likewise.
+    """
+    objects = Objects.of(truths, classes)
+    matches = match(found, objects, Objects.of(difficult or [truth[:0] for truth in truths], classes))
+    return DetectionOutcome.of(matches, objects, points=points).result
 
 
 @dataclass(frozen=True)
 class DetectionOutcome:
-    """What steers pruning, of a detector: the mean over the classes that are present (an `Outcome`)."""
+    """What was found, ranked, and the accuracy that it comes to (an `Outcome`).
 
-    matches: Matches
-    metric: Metric
+    What steers pruning is the mean over the classes that are present.
+    """
+
+    found: Matches
+    """[D], ranked."""
+    objects: _Indices
+    """[I, K]: objects of each image by class."""
+    metric: Metric = "map50"
     points: Points = 0
+
+    @classmethod
+    def of(cls, found: Matches, objects: Objects, metric: Metric = "map50", points: Points = 0) -> DetectionOutcome:
+        """Of what was found, in any order."""
+        return cls(found.ranked(), objects.counts.numpy(), metric, points)
 
     @property
     def accuracy(self) -> float:
         """On every image once."""
-        present = self.matches.objects.sum(0) > 0
+        present = self._of_class > 0
         if not present.any():
             return 0.0
-        aps = [_average_precisions(self.matches, thresh, self.points)[present] for thresh in _OF_METRIC[self.metric]]
-        return float(np.mean(aps))
+        return float(np.mean([self._average_precisions(thresh)[present] for thresh in _OF_METRIC[self.metric]]))
 
     @property
     def contributions(self) -> _Floats:
@@ -145,13 +119,13 @@ class DetectionOutcome:
 
         At the least IoU that the metric asks for.
         """
-        objects = self.matches.objects.sum(0)
+        objects = self._of_class
         present = max(int((objects > 0).sum()), 1)
-        found = np.zeros(len(self.matches.objects))
-        for number, (image, true) in _by_class(self.matches, _OF_METRIC[self.metric][0]).items():
+        found = np.zeros(len(self.objects))
+        for number, (image, true) in self._by_class(_OF_METRIC[self.metric][0]).items():
             precision = np.cumsum(true) / np.arange(1, len(true) + 1)
             np.add.at(found, image[true], _envelope(precision)[true] / objects[number])
-        possible = (self.matches.objects / np.maximum(objects, 1)).sum(1)
+        possible = (self.objects / np.maximum(objects, 1)).sum(1)
         contributions: _Floats = (found + MISSED * (possible - found)) / present
         return contributions
 
@@ -161,42 +135,79 @@ class DetectionOutcome:
         All that a resample changes is how many detections stand before each object that is found. Computed where
         `counts` is.
         """
-        there = counts @ torch.from_numpy(self.matches.objects).to(counts)  # [R, K]
+        there = counts @ torch.from_numpy(self.objects).to(counts)  # [R, K]
         thresholds = _OF_METRIC[self.metric]
-        total = sum(_resampled_areas(_by_class(self.matches, thresh), counts, there) for thresh in thresholds)
+        total = sum(_resampled_areas(self._by_class(thresh), counts, there) for thresh in thresholds)
         mean: _Floats = (total / ((there > 0).sum(1).clamp(min=1) * len(thresholds))).cpu().numpy()
         return mean
 
+    @property
+    def result(self) -> MapResult:
+        """All figures."""
+        present = self._of_class > 0
+        aps = np.stack([self._average_precisions(thresh) for thresh in _THRESHOLDS])
+        means = {}
+        for name, which in (("map50", aps[0]), ("map75", aps[_THRESHOLDS.index(0.75)]), ("map50_95", aps)):
+            means[name] = float(which.mean())
+            means[f"{name}_present"] = float(which[..., present].mean()) if present.any() else 0.0
 
-def _true_positives(matches: Matches, thresh: float) -> _Flags:
-    """[D]: whether a detection is the first of its object."""
-    claims = np.flatnonzero(matches.overlap > np.float32(thresh))
-    _, first = np.unique(matches.truth[claims], return_index=True)
-    true = np.zeros(len(matches.probs), np.bool_)
-    true[claims[first]] = True
-    return true
+        # Darknet counts these per image, in the order in which its sort of the last class left the boxes, and an object
+        # counts as found when any box before claimed it. That order means nothing; in descending probability the first
+        # claim is the best one, and the same that makes a true positive below. Its false positives include what
+        # overlaps only a difficult object, which is left out of the precision curve; we count as it does.
+        shown = self.found.probs.numpy() > np.float32(DISPLAY_THRESH)
+        true = self._true_positives(_THRESHOLDS[0]) & shown
+        found, counted, objects = int(true.sum()), int(shown.sum()), int(self.objects.sum())
+        precision, recall = _ratio(found, counted), _ratio(found, objects)
+        return MapResult(
+            images=len(self.objects),
+            ap=tuple(float(ap) if here else None for ap, here in zip(aps[0], present, strict=True)),
+            **means,
+            precision=precision,
+            recall=recall,
+            f1=_ratio(2 * precision * recall, precision + recall),
+            average_iou=_ratio(float(self.found.overlap.numpy()[true].sum(dtype=np.float64)), counted),
+            true_positives=found,
+            false_positives=counted - found,
+            objects=objects,
+        )
 
+    @property
+    def _of_class(self) -> _Indices:
+        """[K]: objects in all images."""
+        objects: _Indices = self.objects.sum(0)
+        return objects
 
-def _by_class(matches: Matches, thresh: float) -> dict[int, tuple[_Indices, _Flags]]:
-    """For each class that is present: image and whether true, of its detections that count, the most probable first."""
-    true = _true_positives(matches, thresh)
-    # What overlaps no object but a difficult one counts neither way.
-    counts = (matches.overlap > np.float32(thresh)) | ~(matches.difficult > np.float32(thresh))
-    ranks = np.flatnonzero(counts)
-    ends = np.searchsorted(matches.classes[ranks], np.arange(1, matches.objects.shape[1]))
-    present = matches.objects.sum(0) > 0
-    parts = enumerate(np.split(ranks, ends))
-    return {number: (matches.image[some], true[some]) for number, some in parts if some.size and present[number]}
+    def _true_positives(self, thresh: float) -> _Flags:
+        """[D]: whether a detection is the first of its object."""
+        claims = np.flatnonzero(self.found.overlap.numpy() > np.float32(thresh))
+        _, first = np.unique(self.found.truth.numpy()[claims], return_index=True)
+        true = np.zeros(len(self.found.truth), np.bool_)
+        true[claims[first]] = True
+        return true
 
+    def _by_class(self, thresh: float) -> dict[int, tuple[_Indices, _Flags]]:
+        """For each class that is present: image and whether true, of its detections that count, as they rank."""
+        true = self._true_positives(thresh)
+        image, classes, overlap, difficult = (
+            column.numpy()
+            for column in (self.found.image, self.found.classes, self.found.overlap, self.found.difficult)
+        )
+        # What overlaps no object but a difficult one counts neither way.
+        ranks = np.flatnonzero((overlap > np.float32(thresh)) | ~(difficult > np.float32(thresh)))
+        ends = np.searchsorted(classes[ranks], np.arange(1, self.objects.shape[1]))
+        present = self._of_class > 0
+        parts = enumerate(np.split(ranks, ends))
+        return {number: (image[some], true[some]) for number, some in parts if some.size and present[number]}
 
-def _average_precisions(matches: Matches, thresh: float, points: Points) -> _Floats:
-    """[K]: average precision of each class; 0 where it has no objects or no detections."""
-    objects = matches.objects.sum(0)
-    result = np.zeros(len(objects))
-    for number, (_, true) in _by_class(matches, thresh).items():
-        hits = np.cumsum(true)
-        result[number] = _average_precision(hits / np.arange(1, len(true) + 1), hits / objects[number], points)
-    return result
+    def _average_precisions(self, thresh: float) -> _Floats:
+        """[K]: average precision of each class; 0 where it has no objects or no detections."""
+        objects = self._of_class
+        result = np.zeros(len(objects))
+        for number, (_, true) in self._by_class(thresh).items():
+            hits = np.cumsum(true)
+            result[number] = _average_precision(hits / np.arange(1, len(true) + 1), hits / objects[number], self.points)
+        return result
 
 
 def _resampled_areas(ranked: Mapping[int, tuple[_Indices, _Flags]], counts: Tensor, objects: Tensor) -> Tensor:

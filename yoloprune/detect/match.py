@@ -9,119 +9,73 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from yoloprune.darknet.data import Labels
-from yoloprune.detect.boxes import Detections
+from yoloprune.darknet.predictions import Detections
 from yoloprune.detect.overlap import iou
-
-_Indices = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Claims:
-    """M detections of one image, and the object each is of."""
-
-    detections: Detections
-    truth: _Indices
-    """[M]: number in the image of the object of the same class that each overlaps most; -1 where there is none."""
-    overlap: npt.NDArray[np.float32]
-    """The IoU with it, 0 where there is none."""
-    difficult: npt.NDArray[np.float32]
-    """The greatest IoU with a difficult object of the same class."""
+from yoloprune.detect.runs import argsort, ranges
 
 
 @dataclass(frozen=True)
-class Matches:
-    """D detections of I images and what each found: by class, of one class the most probable first."""
+class Matches(Detections):
+    """M detections, and the object each is of."""
 
-    image: _Indices
-    """[D]: number of the image."""
-    probs: npt.NDArray[np.float32]
-    classes: _Indices
-    truth: _Indices
-    """Number, over all images, of the object of each; -1 where there is none."""
-    overlap: npt.NDArray[np.float32]
-    difficult: npt.NDArray[np.float32]
-    objects: _Indices
-    """[I, K]: objects of each image by class."""
+    truth: Tensor
+    """[M] int64: number in `Objects` of the object of its class and image that each overlaps most; -1: none."""
+    overlap: Tensor
+    """[M] float32: the IoU with it, 0 where there is none."""
+    difficult: Tensor
+    """[M] float32: the greatest IoU with a difficult object of its class and image."""
 
-
-def claims(
-    detections: Sequence[Detections],
-    truths: Sequence[Labels],
-    classes: int,
-    difficult: Sequence[Labels] | None = None,
-) -> list[Claims]:
-    """Of each image: every detection with the object it overlaps most, the first of those that it overlaps equally."""
-    counts = [len(found.probs) for found in detections]
-    image = np.repeat(np.arange(len(detections)), counts)
-    boxes = np.concatenate([found.boxes for found in detections])
-    segment = image * classes + np.concatenate([found.classes for found in detections])
-    truth, overlap = _best(segment, boxes, truths, classes)
-    before = np.cumsum([0, *(len(each) for each in truths)])
-    truth = np.where(truth >= 0, truth - before[image], -1)
-    hard = _best(segment, boxes, difficult, classes)[1] if difficult else np.zeros_like(overlap)
-    ends = np.cumsum(counts)[:-1]
-    parts = zip(detections, *(np.split(each, ends) for each in (truth, overlap, hard)), strict=True)
-    return [Claims(*part) for part in parts]
+    def ranked(self) -> Matches:
+        """By class, of one class the most probable first; equal ones in order of the images, then as they are."""
+        # What is over 0 is ordered as its bits are, so one sort of whole numbers does for both.
+        return self.rows(argsort(self.image, (self.classes << 32) - self.probs.view(torch.int32)))
 
 
-def objects_of(truths: Sequence[Labels], classes: int) -> _Indices:
-    """[I, K]: objects of each image by class."""
-    return np.stack([np.bincount(truth[:, 0].astype(np.int64), minlength=classes) for truth in truths])
+@dataclass(frozen=True)
+class Objects:
+    """J objects of I images and K classes: by image, of one image by class, of one class as they are listed."""
+
+    boxes: Tensor
+    """[J, 4] float32: centre x, centre y, width, height as fractions."""
+    counts: Tensor
+    """[I, K] int64"""
+
+    @classmethod
+    def of(cls, truths: Sequence[Labels], classes: int) -> Objects:
+        """From the rows (class, box) of each image."""
+        counts = [len(each) for each in truths]
+        rows = torch.from_numpy(np.concatenate([np.zeros((0, 5), np.float32), *truths]))
+        segment = torch.repeat_interleave(torch.tensor(counts)) * classes + rows[:, 0].long()
+        of_segment = torch.bincount(segment, minlength=len(counts) * classes)
+        return cls(rows[segment.argsort(stable=True), 1:], of_segment.view(len(counts), classes))
+
+    def overlapped_by(self, found: Detections) -> tuple[Tensor, Tensor]:
+        """For each of M detections the object of its image and class with the highest IoU [M], and that IoU [M].
+
+        The first of those that it overlaps equally; -1 and 0 if it overlaps none.
+        """
+        counts = self.counts.flatten()
+        segment = found.image * self.counts.shape[1] + found.classes
+        first = (counts.cumsum(0) - counts).index_select(0, segment)
+        owner, number = ranges(first, counts.index_select(0, segment))
+        # Of boxes without bounds it may be no number, which no maximum is equal to.
+        overlap = iou(found.boxes.index_select(0, owner), self.boxes.index_select(0, number)).nan_to_num(0.0)
+        most = torch.zeros(len(segment)).scatter_reduce(0, owner, overlap, "amax", include_self=False)
+        equal = (overlap == most.index_select(0, owner)).nonzero().squeeze(1)
+        best = torch.full_like(segment, -1).scatter_reduce(
+            0, owner.index_select(0, equal), number.index_select(0, equal), "amin", include_self=False
+        )
+        return torch.where(most > 0, best, -1), most
 
 
-def match(found: Sequence[Claims], objects: _Indices) -> Matches:
-    """All images' claims together; objects: of `objects_of`."""
-    image = np.repeat(np.arange(len(found)), [len(each.truth) for each in found])
-    probs = np.concatenate([each.detections.probs for each in found])
-    kinds = np.concatenate([each.detections.classes for each in found])
-    truth = np.concatenate([each.truth for each in found])
-    before = np.cumsum(objects.sum(1)) - objects.sum(1)
-    # What is over 0 is ordered as its bits are, so one sort of whole numbers does for both; the stable one, for ties.
-    order = torch.from_numpy((kinds << 32) - probs.view(np.int32)).argsort(stable=True).numpy()
-    return Matches(
-        image=image[order],
-        probs=probs[order],
-        classes=kinds[order],
-        truth=np.where(truth >= 0, truth + before[image], -1)[order],
-        overlap=np.concatenate([each.overlap for each in found])[order],
-        difficult=np.concatenate([each.difficult for each in found])[order],
-        objects=objects,
-    )
+def match(found: Detections, objects: Objects, difficult: Objects) -> Matches:
+    """Every detection with the object it overlaps most.
 
-
-def _best(
-    segment: _Indices, boxes: npt.NDArray[np.float32], truths: Sequence[Labels], classes: int
-) -> tuple[_Indices, npt.NDArray[np.float32]]:
-    """For each of D detections the object of its image and class (`segment`) with the highest IoU, and that IoU.
-
-    -1 and 0 if it overlaps none.
+    found: on the CPU, images numbered as in `objects`. difficult: what may be found or not, in the same I images.
     """
-    best, value = np.full(len(segment), -1), np.zeros(len(segment), np.float32)
-    owner = np.repeat(np.arange(len(truths)), [len(truth) for truth in truths])
-    if not owner.size:
-        return best, value
-    objects = np.concatenate(truths)
-    key = owner * classes + objects[:, 0].astype(np.int64)
-    order = np.argsort(key, kind="stable")
-    of_segment = np.bincount(key, minlength=len(truths) * classes)
-    rivals, first = of_segment[segment], (np.cumsum(of_segment) - of_segment)[segment]
-    with_rivals = np.flatnonzero(rivals)
-    if not with_rivals.size:
-        return best, value
-    ends = np.cumsum(rivals[with_rivals])
-    starts = ends - rivals[with_rivals]
-    pair_of = np.repeat(with_rivals, rivals[with_rivals])
-    within = np.arange(ends[-1]) - np.repeat(starts, rivals[with_rivals])
-    other = order[first[pair_of] + within]
-    # Of boxes without bounds it may be no number, which no maximum is equal to.
-    overlap = iou(*map(torch.from_numpy, (boxes[pair_of], objects[other, 1:]))).nan_to_num(0.0).numpy()
-    most = np.maximum.reduceat(overlap, starts)
-    is_most = np.flatnonzero(overlap == np.repeat(most, rivals[with_rivals]))
-    _, chosen = np.unique(pair_of[is_most], return_index=True)
-    value[with_rivals] = most
-    best[with_rivals] = np.where(most > 0, other[is_most[chosen]], -1)
-    return best, value
+    truth, overlap = objects.overlapped_by(found)
+    return Matches(**vars(found), truth=truth, overlap=overlap, difficult=difficult.overlapped_by(found)[1])

@@ -50,7 +50,7 @@ class Pictures:
         self._shape = graph.net.input
         self.device = torch.device(device)
         self.part = max(len(paths) // 4, 1)
-        """A quarter, after which a measurement may be given up: no batch is larger, `look` waits for no more."""
+        """A quarter, after which a measurement may be given up: no batch is larger, and no `Measure` waits for more."""
         self._batch = batch or min(batch_for(graph, device), self.part)
         self._numbers: Sequence[int] = range(len(paths))
         self._kept: list[Batch] = []
@@ -58,16 +58,16 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def taking(self, order: Sequence[int]) -> Pictures:
-        """The same in another order: the picture that was `order[0]` comes first. It gets the room, too."""
+    def select(self, order: Sequence[int]) -> Pictures:
+        """These of the pictures, in this order; what is kept in memory goes to them. Batches keep their numbers."""
         pictures = copy(self)
         pictures.paths = tuple(self.paths[number] for number in order)
         pictures._numbers = [self._numbers[number] for number in order]
-        pictures._kept = self._reordered(order)
+        pictures._kept = self._kept_in(order)
         self._kept = []
         return pictures
 
-    def _reordered(self, order: Sequence[int]) -> list[Batch]:
+    def _kept_in(self, order: Sequence[int]) -> list[Batch]:
         """What is kept, in another order, unless it isn't all or there is no room for both."""
         inputs = [each for batch in self._kept for each in batch.inputs]
         if len(inputs) < len(self) or 2 * len(inputs) * self._picture > self._room:

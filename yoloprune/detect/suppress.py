@@ -8,8 +8,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from yoloprune.darknet.layers.candidates import Candidates
+from yoloprune.darknet.predictions import Detections
 from yoloprune.detect.overlap import Overlap, iou_of
+from yoloprune.detect.runs import argsort, ranges, rank
 
 _PAIRS: Final = 1 << 15
 _PAIRS_ELSEWHERE: Final = 1 << 22
@@ -17,62 +18,77 @@ _PAIRS_ELSEWHERE: Final = 1 << 22
 _FIRST: Final = 4
 """Boxes of each class that a round settles at the least."""
 _CROWDED: Final = 8
-"""How many times as many pairs of candidates there are as of boxes before all classes are looked at together ..."""
+"""How many times as many pairs of detections there are as of boxes before all classes are looked at together ..."""
 _NEIGHBOURS: Final = 16
 """... and how many others each box may overlap on average: in denser crowds a round removes nearly all."""
 _AT_ONCE: Final = 1 << 20
 """Pairs that are then looked at together, or of one class if it has more: memory stays small."""
 
 
-def suppress(candidates: Candidates, overlaps: Overlap) -> Tensor:
-    """Indices, ascending, of the candidates that non-maximum suppression keeps.
+def suppress(found: Detections, overlaps: Overlap) -> Tensor:
+    """Numbers, ascending, of the detections that non-maximum suppression keeps.
 
-    In order of probability every candidate that is still there removes the less probable ones of its image and class
+    In order of probability every detection that is still there removes the less probable ones of its image and class
     whose boxes `overlaps` with its own. All images and classes go at once, and the result is that of the plain loop.
     """
-    box, image, classes = candidates.box, candidates.image, candidates.classes
-    if not len(box):
-        return box
-    segment = image.index_select(0, box) * (classes.max() + 1) + classes
+    if not len(found.probs):
+        return found.image
+    segment = found.image * (found.classes.max() + 1) + found.classes
+    is_first = _first_of_boxes(found)
+    first = is_first.nonzero().squeeze(1)
+    image = found.image.index_select(0, first)
     by_class, by_image = (torch.bincount(each).square().sum() for each in (segment, image))
     if by_class > _CROWDED * by_image:
-        pairs = _overlapping(candidates.boxes, image, overlaps)
+        pairs = _overlapping(found.boxes.index_select(0, first), image, overlaps)
         if pairs is not None:
-            return _suppress_by_box(candidates, *pairs)
-    return _suppress_by_class(candidates, segment, overlaps)
+            return _suppress_by_box(found, is_first.cumsum(0) - 1, *pairs)
+    return _suppress_by_class(found, segment, overlaps)
 
 
-def _suppress_by_class(candidates: Candidates, segment: Tensor, overlaps: Overlap) -> Tensor:
+def _first_of_boxes(found: Detections) -> Tensor:
+    """[M]: whether a row isn't of the same box as the one before: of its image, with its very sides, a later class.
+
+    Two boxes that are taken for one have no class in common, and boxes of different classes don't meet.
+    """
+    sides = found.boxes.view(torch.int32)
+    same = (found.classes[1:] > found.classes[:-1]) & (found.image[1:] == found.image[:-1])
+    for side in sides.T:
+        same &= side[1:] == side[:-1]
+    return torch.cat([same.new_ones(1), ~same])
+
+
+def _suppress_by_class(found: Detections, segment: Tensor, overlaps: Overlap) -> Tensor:
     """Each class of each image, `segment`, alone; in rounds.
 
     A round settles the first boxes of each class, and what these remove of the others.
     """
     everything = torch.arange(len(segment), device=segment.device)
-    order = in_order(everything, -candidates.probs, segment)
+    order = argsort(-found.probs, segment)
     segment = segment.index_select(0, order)
-    shapes = _Shapes.of(candidates.boxes.index_select(0, candidates.box.index_select(0, order)), overlaps)
+    shapes = _Shapes.of(found.boxes.index_select(0, order), overlaps)
     pairs = _PAIRS if segment.device.type == "cpu" else _PAIRS_ELSEWHERE
     alive = everything
     kept = [alive[:0]]
     while len(alive):
-        rank = _rank(segment.index_select(0, alive))
+        place = rank(segment.index_select(0, alive))
         settled = max(pairs // len(alive), _FIRST)
-        before = rank.clamp(max=settled)
-        later, earlier = _runs(everything[: len(alive)] - rank, before)
+        before = place.clamp(max=settled)
+        later, earlier = ranges(everything[: len(alive)] - place, before)
         removes = shapes.overlapping(alive.index_select(0, earlier), alive.index_select(0, later))
         stays = ~_removed(earlier.index_select(0, removes), later.index_select(0, removes), len(alive))
-        kept.append(alive[stays & (rank < settled)])
-        alive = alive[stays & (rank >= settled)]
+        kept.append(alive[stays & (place < settled)])
+        alive = alive[stays & (place >= settled)]
     return order.index_select(0, torch.cat(kept)).sort().values
 
 
-def _suppress_by_box(candidates: Candidates, first: Tensor, second: Tensor) -> Tensor:
+def _suppress_by_box(found: Detections, box: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """All classes of an image together, where box first[i] overlaps box second[i]: that is asked once for all classes.
 
+    box: number of each detection's box, ascending.
     In networks that are cut too far, or have learned nothing yet, every box of an image has every class.
     """
-    box, classes, probs = candidates.box, candidates.classes, candidates.probs
-    of_box = torch.bincount(box, minlength=len(candidates.boxes))
+    classes, probs = found.classes, found.probs
+    of_box = torch.bincount(box)
     kinds = int(classes.max()) + 1
     most = max(int(of_box.index_select(0, first).sum()), len(of_box) * kinds)
     parts = min(-(-most // _AT_ONCE), kinds)
@@ -97,13 +113,13 @@ def _overlapping(boxes: Tensor, image: Tensor, overlaps: Overlap) -> tuple[Tenso
     """
     order = image.argsort(stable=True)
     shapes = _Shapes.of(boxes.index_select(0, order), overlaps)
-    rank = _rank(image.index_select(0, order))
-    parts = torch.split(torch.arange(len(rank), device=rank.device), max(_AT_ONCE // (int(rank.max()) + 1), 1))
+    place = rank(image.index_select(0, order))
+    parts = torch.split(torch.arange(len(place), device=place.device), max(_AT_ONCE // (int(place.max()) + 1), 1))
     pairs = []
     left = _NEIGHBOURS * len(boxes)
     for some in parts:
-        before = rank.index_select(0, some)
-        owner, earlier = _runs(some - before, before)
+        before = place.index_select(0, some)
+        owner, earlier = ranges(some - before, before)
         later = some.index_select(0, owner)
         which = shapes.overlapping(earlier, later)
         left -= len(which)
@@ -117,16 +133,16 @@ def _overlapping(boxes: Tensor, image: Tensor, overlaps: Overlap) -> tuple[Tenso
 def _of_one_class(
     box: Tensor, classes: Tensor, count: int, kinds: int, first: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Indices of the pairs of candidates of one class of which one has box first[i] and the other box second[i].
+    """Numbers of the pairs of detections of one class of which one has box first[i] and the other box second[i].
 
-    box (ascending, below `count`) and classes (below `kinds`): of each candidate.
+    box (ascending, below `count`) and classes (below `kinds`): of each detection.
     """
     each = torch.arange(len(box), device=box.device)
-    candidate = torch.full((count * kinds,), -1, device=box.device)
-    candidate[box * kinds + classes] = each
+    detection = torch.full((count * kinds,), -1, device=box.device)
+    detection[box * kinds + classes] = each
     of_box = torch.bincount(box, minlength=count)
-    pair, one = _runs((of_box.cumsum(0) - of_box).index_select(0, first), of_box.index_select(0, first))
-    other = candidate.index_select(0, second.index_select(0, pair) * kinds + classes.index_select(0, one))
+    pair, one = ranges((of_box.cumsum(0) - of_box).index_select(0, first), of_box.index_select(0, first))
+    other = detection.index_select(0, second.index_select(0, pair) * kinds + classes.index_select(0, one))
     both = (other >= 0).nonzero().squeeze(1)
     return one.index_select(0, both), other.index_select(0, both)
 
@@ -146,21 +162,6 @@ def _removed(earlier: Tensor, later: Tensor, count: int) -> Tensor:
         left = (~settled).nonzero().squeeze(1)
         earlier, later = earlier.index_select(0, left), later.index_select(0, left)
     return removed
-
-
-def _rank(segment: Tensor) -> Tensor:
-    """How many of the same segment stand before each; segments are in order."""
-    number = torch.arange(len(segment), device=segment.device)
-    is_first = torch.ones_like(number, dtype=torch.bool)
-    torch.ne(segment[1:], segment[:-1], out=is_first[1:])
-    return number.sub_(torch.where(is_first, number, 0).cummax(0).values)
-
-
-def _runs(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each i in turn counts[i] whole numbers from starts[i] on: for each of them the i, and the number itself."""
-    owner = torch.repeat_interleave(counts)
-    begin = starts - counts.cumsum(0).sub_(counts)
-    return owner, torch.arange(len(owner), device=counts.device).add_(begin.index_select(0, owner))
 
 
 @dataclass(frozen=True)
@@ -208,10 +209,3 @@ class _Shapes:
         a, b, width, height, which = (each.index_select(0, near) for each in (a, b, width, height, which))
         overlap = iou_of(width, height, self.areas.index_select(0, a) + self.areas.index_select(0, b))
         return which.index_select(0, self.overlaps(overlap, self.boxes, a, b))
-
-
-def in_order(indices: Tensor, *keys: Tensor) -> Tensor:
-    """By the last key, equal ones by the one before; what is equal in all stays as it is."""
-    for key in keys:
-        indices = indices.index_select(0, key.index_select(0, indices).argsort(stable=True))
-    return indices

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yoloprune.darknet.network import Network
+from yoloprune.darknet.predictions import join
 from yoloprune.detect.activation_cache import ActivationCache
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.detect.outcome import Outcome, interval, resamples
@@ -38,16 +39,16 @@ _Part = tuple[Batch, Mapping[int, Tensor]]
 class GroupEvaluator:
     """Cuts of a pruner's network, each against the original.
 
-    uncut: gives what the pruner's network finds in each of the measure's pictures; original: likewise the original
-    network, from which losses count (default: the pruner's is the original). Called once, when they are needed.
+    uncut: gives what the pruner's network predicts of the measure's pictures; original: likewise the original network,
+    from which losses count (default: the pruner's is the original). Called once, when they are needed.
     """
 
     def __init__(
         self,
         pruner: Pruner,
         measure: Measure,
-        uncut: Callable[[], list[Any]],
-        original: Callable[[], list[Any]] | None = None,
+        uncut: Callable[[], Any],
+        original: Callable[[], Any] | None = None,
         seed: int = 0,
     ) -> None:
         self.pruner, self.measure, self.seed = pruner, measure, seed
@@ -74,21 +75,21 @@ class GroupEvaluator:
         Pictures that were not looked at count as found like before the cut. What `output_error` has just looked at is
         not computed again.
         """
-        first = self._first(curve, dropped)
-        found, seen = list(self._uncut), 0
-        asks = [share * len(found) for share in _ASK_AT]
-        for part in self.measure.look(chain(first, self._cache.outputs(self._variant, len(first)))):
-            for number, each in zip(self._order[seen : seen + len(part)], part, strict=True):
-                found[number] = each
-            seen += len(part)
-            if asks and asks[0] <= seen < len(found):
-                asks = [at for at in asks if at > seen]
-                loss = self.baseline - self.measure.outcome(found).accuracy
-                if loss - most > _CHANGE * self._contributions_left[seen]:
+        first, images = self._first(curve, dropped), len(self.measure.pictures)
+        uncut, asks = self._uncut, [share * images for share in _ASK_AT]
+        seen: list[int] = []
+        parts = []
+        for numbers, part in self.measure.predict(chain(first, self._cache.outputs(self._variant, len(first)))):
+            seen += numbers
+            parts.append(part)
+            if asks and asks[0] <= len(seen) < images:
+                asks = [at for at in asks if at > len(seen)]
+                loss = self.baseline - self.measure.outcome(uncut.replaced(seen, join(parts))).accuracy
+                if loss - most > _CHANGE * self._contributions_left[len(seen)]:
                     break
-        outcome = self.measure.outcome(found)
+        outcome = self.measure.outcome(uncut.replaced(seen, join(parts)))
         losses = self._resampled - outcome.resampled(self._counts)
-        return Point(dropped, outcome.accuracy, interval(losses), seen / len(found))
+        return Point(dropped, outcome.accuracy, interval(losses), len(seen) / images)
 
     def _first(self, curve: Curve, dropped: int) -> list[_Part]:
         """What a cut puts out for the first pictures; the variant has its weights from here on."""
@@ -125,7 +126,7 @@ class GroupEvaluator:
         return max(sum(map(_energy, self._before)), 1e-30)
 
     @cached_property
-    def _uncut(self) -> list[Any]:
+    def _uncut(self) -> Any:
         return self._find_uncut()
 
     @cached_property
@@ -154,11 +155,11 @@ class GroupEvaluator:
 
     @cached_property
     def _cache(self) -> ActivationCache:
-        return ActivationCache(self.measure.pictures.taking(self._order.tolist()), self._base)
+        return ActivationCache(self.measure.pictures.select(self._order.tolist()), self._base)
 
     @cached_property
     def _counts(self) -> Tensor:
-        return resamples(len(self._uncut), self.seed).to(self.pruner.device)
+        return resamples(len(self.measure.pictures), self.seed).to(self.pruner.device)
 
     @cached_property
     def _resampled(self) -> NDArray[np.float64]:

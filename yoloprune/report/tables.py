@@ -15,7 +15,7 @@ from yoloprune.choices import REFERENCE_LOSS
 from yoloprune.workspace import Figures, Workspace
 
 if TYPE_CHECKING:
-    from yoloprune.detect.boxes import Detections
+    from yoloprune.darknet.predictions import Detections
     from yoloprune.prune.granularity import Granularity
     from yoloprune.prune.sensitivity import Curve, Sensitivity
     from yoloprune.steps.check import Checked

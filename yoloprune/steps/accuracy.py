@@ -9,8 +9,10 @@ from typing import Any, get_args
 from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import load
+from yoloprune.darknet.predictions import join
 from yoloprune.detect.evaluate import Points
-from yoloprune.detect.measure import load_measure, network_for_measuring
+from yoloprune.detect.load import load_measure
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.detect.overlap import NmsKind
 from yoloprune.errors import InputError
 from yoloprune.options import Settings
@@ -50,8 +52,9 @@ def accuracy(
         **how,
     )
     check_readable(measure.pictures.paths, model.graph, progress)
-    found: list[Any] = []
-    for batch in measure.run(network_for_measuring(model, device)):
-        found += batch
-        progress(Progress("map", len(found), len(measure.pictures)))
-    return measure.summary(found)
+    parts, done = [], 0
+    for numbers, part in measure.run(network_for_measuring(model, device)):
+        parts.append(part)
+        done += len(numbers)
+        progress(Progress("map", done, len(measure.pictures)))
+    return measure.summary(join(parts))

@@ -68,11 +68,11 @@ class _Analysis:
         self.pruner = job.pruner(options, device)
 
     @cached_property
-    def unpruned(self) -> list[Any]:
-        """What the network finds that is pruned here: the original in the first round."""
+    def unpruned(self) -> Any:
+        """What the network predicts that is pruned here: the original in the first round."""
         if not self.job.workspace.rounds:
             return self.job.inputs.findings
-        return self.measure.found(network_for_measuring(self.job.model, self.device))
+        return self.measure.predictions(network_for_measuring(self.job.model, self.device))
 
     def begin(self, also: Sequence[float], *, force: bool) -> None:
         """Start the workspace and `sensitivity.json` where they are missing, and write down what is asked for."""

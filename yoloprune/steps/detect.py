@@ -16,11 +16,12 @@ from yoloprune.darknet.data import DataFile, load_names, read_data, read_images
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Graph, load
 from yoloprune.darknet.network import build
-from yoloprune.detect.boxes import Detections
+from yoloprune.darknet.predictions import Detections
 from yoloprune.detect.draw import draw
 from yoloprune.detect.image import ENDINGS, encoded, is_written, network_input, read_pixels
-from yoloprune.detect.measure import decoded, fit_for, suppressed
+from yoloprune.detect.load import fit_for
 from yoloprune.detect.overlap import NmsKind
+from yoloprune.detect.postprocess import decode, detections
 from yoloprune.errors import InputError
 from yoloprune.options import DetectOptions, Settings
 from yoloprune.progress import OnProgress, Progress, silent
@@ -79,8 +80,7 @@ def detect(
             pixels = read_pixels(image, c)
             inputs = torch.from_numpy(network_input(pixels, w, h, fit)).unsqueeze(0).to(device)
             size = (pixels.shape[1], pixels.shape[0])
-            candidates = decoded(graph, network(inputs), thresh)
-            (boxes,) = suppressed(graph, candidates, [size], fit == "letterbox", nms_kind=options.nms)
+            boxes = detections(graph, decode(graph, network(inputs), thresh), [size], fit, options.nms)
             found.append(Found(image, size, boxes, picture))
             if drafts is not None:
                 canvas = pixels if c == 3 else read_pixels(image)

@@ -14,7 +14,8 @@ from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Graph, Model, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.detect.intact import check_pictures
-from yoloprune.detect.measure import Measure, load_measure
+from yoloprune.detect.load import load_measure
+from yoloprune.detect.measure import Measure
 from yoloprune.errors import InputError
 from yoloprune.options import Settings
 from yoloprune.progress import OnProgress, Progress, silent
@@ -87,9 +88,9 @@ class Inputs:
         )
 
     @cached_property
-    def findings(self) -> list[Any]:
-        """What the original network finds in each of the measure's images."""
-        return self.measure.found(build(self.original, self.device))
+    def findings(self) -> Any:
+        """What the original network predicts of the measure's images."""
+        return self.measure.predictions(build(self.original, self.device))
 
     @cached_property
     def _train_images(self) -> dict[int, tuple[Path, ...]]:

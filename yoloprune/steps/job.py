@@ -11,7 +11,8 @@ from torch import Tensor
 from yoloprune.artefacts import read_bytes
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph, Model
-from yoloprune.detect.measure import default_metric, fit_for, steering_key
+from yoloprune.detect.load import default_metric, fit_for
+from yoloprune.detect.measure import steering_key
 from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError
 from yoloprune.options import AnalysisOptions, Settings

@@ -11,7 +11,7 @@ from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Graph, Model, load_graph
 from yoloprune.darknet.pretrained import read_pretrained
 from yoloprune.darknet.weights import Header, Weights
-from yoloprune.detect.measure import load_measure
+from yoloprune.detect.load import load_measure
 from yoloprune.errors import InputError
 from yoloprune.options import Settings, TrainOptions
 from yoloprune.progress import OnProgress, silent

@@ -15,7 +15,7 @@ from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.network import build
 from yoloprune.detect.image import load_batch
-from yoloprune.detect.measure import fit_for
+from yoloprune.detect.load import fit_for
 from yoloprune.errors import InputError
 from yoloprune.readers import READERS, STOCK, ReaderError
 from yoloprune.readers.base import Floats, Reader

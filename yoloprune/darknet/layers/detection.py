@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Context, register, single
-from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.options import Options
+from yoloprune.darknet.predictions import Detections
 
 
 @register
@@ -56,7 +56,7 @@ class Detection(DetectionHead):
         """[B,C,H,W] -> the same; classes of a cell through softmax where the section says so."""
         return _Detection(self)
 
-    def decode(self, output: Tensor, thresh: float) -> Candidates:
+    def decode(self, output: Tensor, thresh: float) -> Detections:
         """get_detection_detections: x and y in the cell, w and h of the picture."""
         b, cells = len(output), self.side**2
         classes, there, values = torch.split(
@@ -70,7 +70,7 @@ class Detection(DetectionHead):
         size = values[..., 2:] ** 2 if self.roots else values[..., 2:]
         image = torch.arange(b, device=output.device).repeat_interleave(cells * self.boxes)
         pairs = (image, centre.reshape(-1, 2), size.reshape(-1, 2), probs.reshape(-1, self.classes))
-        return self.candidates(*pairs, thresh)
+        return self.detections(*pairs, thresh)
 
 
 class _Detection(nn.Module):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Context, register, single
-from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels
 from yoloprune.darknet.options import Options
+from yoloprune.darknet.predictions import Detections
 
 _POINTS = {"center": 0.0, "left_top": 0.5, "right_bottom": -0.5}
 """Which point of a box x and y are -> the share of its size from there to the centre."""
@@ -60,15 +60,15 @@ class GaussianYolo(DetectionHead):
         """[B, A*(9+K), H, W] -> the same: all through the logistic but w and h; x and y scaled too."""
         return _GaussianYolo(self)
 
-    def decode(self, output: Tensor, thresh: float) -> Candidates:
+    def decode(self, output: Tensor, thresh: float) -> Detections:
         """get_gaussian_yolo_detections: what a box is unsure of lowers its classes."""
-        image, row, column, anchor, values = self._gather(output, thresh)
+        image, cell, anchor, values = self._gather(output, thresh)
         _, h, w = self.out
-        size = values[:, [4, 6]].exp() * values.new_tensor(self.anchors)[anchor]
-        point = (values[:, [0, 2]] + torch.stack([column, row], 1)) / values.new_tensor([w, h])
+        size = values[:, [4, 6]].exp() * anchor
+        point = (values[:, [0, 2]] + cell) / values.new_tensor([w, h])
         sure = 1 - values[:, [1, 3, 5, 7]].mean(1, keepdim=True)
         probs = values[:, 8:9] * values[:, 9:] * sure
-        return self.candidates(image, point + self.to_centre * size, size, probs, thresh)
+        return self.detections(image, point + self.to_centre * size, size, probs, thresh)
 
 
 class _GaussianYolo(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.layers.base import ChannelGraph, Ids, Layer, Shape
-from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.options import Options
+from yoloprune.darknet.predictions import Detections
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class DetectionHead(Head):
     beta_nms: float
 
     @abstractmethod
-    def decode(self, output: Tensor, thresh: float) -> Candidates:
+    def decode(self, output: Tensor, thresh: float) -> Detections:
         """Boxes of this head's activated output [B, A*(5+K), H, W], objectness and probability over `thresh`.
 
         In Darknet's order: image, cell by rows, anchor, class (get_yolo_detections, get_region_detections).
@@ -56,13 +56,14 @@ class DetectionHead(Head):
         classes = planes[:, :, -self.classes :]
         return (classes if self.objectness < 0 else planes[:, :, self.objectness, None] * classes).flatten(1)
 
-    def _gather(self, output: Tensor, thresh: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Image, row, column, anchor [M] and values [M, planes] of the cells with objectness over `thresh`."""
+    def _gather(self, output: Tensor, thresh: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the M boxes with objectness over `thresh`: image [M], column and row [M, 2], anchor [M, 2], all values."""
         b, _, h, w = output.shape
         cells = output.view(b, len(self.anchors), -1, h, w).permute(0, 3, 4, 1, 2)
         there = cells[..., self.objectness] > thresh if self.objectness >= 0 else torch.ones_like(cells[..., 0]) > 0
         image, row, column, anchor = torch.where(there)
-        return image, row, column, anchor, cells[image, row, column, anchor]
+        values = cells[image, row, column, anchor]
+        return image, torch.stack([column, row], 1), values.new_tensor(self.anchors)[anchor], values
 
     @property
     def objectness(self) -> int:
@@ -70,12 +71,10 @@ class DetectionHead(Head):
         return 4
 
     @staticmethod
-    def candidates(image: Tensor, centre: Tensor, size: Tensor, probs: Tensor, thresh: float) -> Candidates:
+    def detections(image: Tensor, centre: Tensor, size: Tensor, probs: Tensor, thresh: float) -> Detections:
         """Those of the pairs of M boxes and K classes [M, K] that are more probable than `thresh`."""
-        pair, classes = torch.where(probs > thresh)
-        some, box = torch.unique_consecutive(pair, return_inverse=True)
-        boxes = torch.cat([centre, size], 1)
-        return Candidates(image[some], boxes[some], box, classes, probs[pair, classes])
+        box, classes = torch.where(probs > thresh)
+        return Detections(image[box], classes, probs[box, classes], torch.cat([centre, size], 1)[box])
 
 
 def check_channels(options: Options, shape: Shape, anchors: int, classes: int, others: int = 5) -> None:

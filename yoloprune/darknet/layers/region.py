@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Context, register
-from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels
 from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
+from yoloprune.darknet.predictions import Detections
 
 TREE_THRESH = 0.5
 """How sure a walk down a tree of classes must be (`-hier`)."""
@@ -127,17 +127,17 @@ class Region(DetectionHead):
         """Behind the coordinates, unless there is a class for nothing."""
         return -1 if self.background else self.coords
 
-    def decode(self, output: Tensor, thresh: float) -> Candidates:
+    def decode(self, output: Tensor, thresh: float) -> Detections:
         """get_region_box: centre in the cell, exp(w) of the anchor."""
-        image, row, column, anchor, values = self._gather(output, thresh)
+        image, cell, anchor, values = self._gather(output, thresh)
         _, h, w = self.out
-        centre = (values[:, :2] + torch.stack([column, row], 1)) / values.new_tensor([w, h])
-        size = values[:, 2:4].exp() * values.new_tensor(self.anchors)[anchor]
+        centre = (values[:, :2] + cell) / values.new_tensor([w, h])
+        size = values[:, 2:4].exp() * anchor
         classes = values[:, self.coords + 1 :]
         there = torch.ones_like(values[:, :1]) if self.background else values[:, self.coords, None]
         if self.tree:
-            return self.candidates(image, centre, size, self._found(self.tree, there, classes), thresh)
-        return self.candidates(image, centre, size, there * classes, thresh)
+            return self.detections(image, centre, size, self._found(self.tree, there, classes), thresh)
+        return self.detections(image, centre, size, there * classes, thresh)
 
     def _found(self, tree: Tree, there: Tensor, classes: Tensor) -> Tensor:
         """A probability for one class, 0 for others [M, K], of objectness [M, 1] and classes given their parents."""

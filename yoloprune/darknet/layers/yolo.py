@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Context, register
-from yoloprune.darknet.layers.candidates import Candidates
 from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels
 from yoloprune.darknet.options import Options
+from yoloprune.darknet.predictions import Detections
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ class Yolo(DetectionHead):
         """[B, A*(5+K), H, W] -> the same: x, y, objectness and classes through the logistic, w and h raw."""
         return _Yolo(self)
 
-    def decode(self, output: Tensor, thresh: float) -> Candidates:
+    def decode(self, output: Tensor, thresh: float) -> Detections:
         """get_yolo_box: centre in the cell, exp(w) of the anchor, or with new_coords (2w)^2."""
-        image, row, column, anchor, values = self._gather(output, thresh)
+        image, cell, anchor, values = self._gather(output, thresh)
         _, h, w = self.out
-        centre = (values[:, :2] + torch.stack([column, row], 1)) / values.new_tensor([w, h])
+        centre = (values[:, :2] + cell) / values.new_tensor([w, h])
         factor = (2 * values[:, 2:4]) ** 2 if self.new_coords else values[:, 2:4].exp()
-        size = factor * values.new_tensor(self.anchors)[anchor]
-        return self.candidates(image, centre, size, values[:, 4:5] * values[:, 5:], thresh)
+        size = factor * anchor
+        return self.detections(image, centre, size, values[:, 4:5] * values[:, 5:], thresh)
 
 
 class _Yolo(nn.Module):

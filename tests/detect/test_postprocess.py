@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.oracles.libdarknet_image import Library
-from yoloprune.darknet.layers.candidates import Candidates
-from yoloprune.detect import boxes
+from yoloprune.darknet.predictions import Detections
+from yoloprune.detect import postprocess as file
 from yoloprune.detect import suppress as suppress_file
 from yoloprune.detect.image import letterbox, letterbox_size
 from yoloprune.detect.overlap import NmsKind, Overlap, iou
@@ -21,12 +21,7 @@ from yoloprune.detect.suppress import suppress
 CLASSES = 4
 
 
-def single(image: Tensor, boxes: Tensor, classes: Tensor, probs: Tensor) -> Candidates:
-    """Boxes of one class each."""
-    return Candidates(image, boxes, torch.arange(len(boxes)), classes, probs)
-
-
-def crowd(count: int, seed: int, images: int = 1) -> Candidates:
+def crowd(count: int, seed: int, images: int = 1) -> Detections:
     """Boxes around a few places, so that many overlap; probabilities all different."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, images, count)
@@ -35,7 +30,7 @@ def crowd(count: int, seed: int, images: int = 1) -> Candidates:
     centres = place[:, :2] + rng.normal(0, 0.04, (count, 2))
     sizes = (0.05 + 0.4 * place[:, 2:]) * np.exp(rng.normal(0, 0.3, (count, 2)))
     probs = rng.permutation(np.linspace(0.01, 0.99, count))
-    return single(
+    return Detections(
         image=torch.from_numpy(image),
         boxes=torch.from_numpy(np.concatenate((centres, sizes), 1).astype(np.float32)),
         classes=torch.from_numpy(rng.integers(0, CLASSES, count)),
@@ -43,14 +38,10 @@ def crowd(count: int, seed: int, images: int = 1) -> Candidates:
     )
 
 
-def only(candidates: Candidates, image: int) -> Candidates:
-    some = candidates.image == image
-    return single(
-        torch.zeros(int(some.sum()), dtype=torch.int64),
-        candidates.boxes[some],
-        candidates.classes[some],
-        candidates.probs[some],
-    )
+def only(candidates: Detections, image: int) -> Detections:
+    """One image's, as of a batch of one."""
+    some = candidates.rows(torch.nonzero(candidates.image == image).squeeze(1))
+    return replace(some, image=torch.zeros_like(some.image))
 
 
 def plain_iou(a: list[float], b: list[float]) -> float:
@@ -67,7 +58,7 @@ def plain_diou(a: list[float], b: list[float], power: float) -> float:
     return plain_iou(a, b) - math.pow(distance / (width**2 + height**2), power)
 
 
-def plain_nms(candidates: Candidates, overlap, thresh: float) -> list[tuple[float, int]]:
+def plain_nms(candidates: Detections, overlap, thresh: float) -> list[tuple[float, int]]:
     """(probability, class) of what a plain greedy loop keeps in one image, the most probable first."""
     order = torch.argsort(-candidates.probs).tolist()
     box, classes = candidates.boxes.double().tolist(), candidates.classes.tolist()
@@ -78,7 +69,7 @@ def plain_nms(candidates: Candidates, overlap, thresh: float) -> list[tuple[floa
     return [(candidates.probs[this].item(), classes[this]) for this in kept]
 
 
-def found(detections: boxes.Detections) -> list[tuple[float, int]]:
+def found(detections: Detections) -> list[tuple[float, int]]:
     return list(zip(detections.probs.tolist(), detections.classes.tolist(), strict=True))
 
 
@@ -90,7 +81,7 @@ def test_default_is_do_nms_sort(libdarknet: Path, count: int, seed: int, thresh:
     probs[np.arange(count), candidates.classes] = candidates.probs
     left = Library(libdarknet).nms(candidates.boxes.numpy(), probs, thresh)
     expected = sorted(((left[box, k].item(), k) for box, k in zip(*np.nonzero(left), strict=True)), reverse=True)
-    (detections,) = boxes.postprocess(candidates, 1, nms_thresh=thresh)
+    detections = file.postprocess(candidates, Overlap("default", thresh))
     assert 0 < len(expected) <= count
     assert found(detections) == [(prob, int(k)) for prob, k in expected]
 
@@ -107,7 +98,7 @@ def test_default_is_do_nms_sort(libdarknet: Path, count: int, seed: int, thresh:
 @pytest.mark.parametrize(("count", "seed"), [(200, 0), (200, 1), (1000, 2)])
 def test_every_kind_is_the_plain_loop(kind: NmsKind, overlap, count: int, seed: int) -> None:
     candidates = crowd(count, seed)
-    (detections,) = boxes.postprocess(candidates, 1, nms_kind=kind, nms_thresh=0.4, beta=1.3)
+    detections = file.postprocess(candidates, Overlap(kind, 0.4, 1.3))
     expected = plain_nms(candidates, overlap, 0.4)
     assert len(expected) < count
     assert found(detections) == expected
@@ -123,9 +114,8 @@ def test_boxes_of_many_classes_are_boxes_of_one_class_each(
     rng = np.random.default_rng(7)
     box, classes = map(torch.from_numpy, np.nonzero(rng.random((150, CLASSES)) < 0.8))
     probs = torch.from_numpy(rng.integers(1, levels, len(box)).astype(np.float32) / levels)
-    candidates = Candidates(several.image, several.boxes, box, classes, probs)
-    alone = single(several.image[box], several.boxes[box], classes, probs)
-    expected = suppress(alone, Overlap("default"))
+    candidates = Detections(several.image[box], classes, probs, several.boxes[box])
+    expected = suppress(candidates, Overlap("default"))
     assert 20 < len(expected) < len(box) - 20
     monkeypatch.setattr(suppress_file, "_CROWDED", 0)
     monkeypatch.setattr(suppress_file, "_AT_ONCE", at_once)
@@ -143,7 +133,7 @@ def test_classes_are_looked_at_together_unless_boxes_overlap_densely(
     box, classes = map(torch.from_numpy, np.nonzero(np.ones((2 * each, kinds))))
     probs = torch.from_numpy(rng.random(len(box), np.float32))
     image = torch.arange(2).repeat_interleave(each)
-    candidates = Candidates(image, torch.from_numpy(places), box, classes, probs)
+    candidates = Detections(image[box], classes, probs, torch.from_numpy(places)[box])
     other = "_suppress_by_box" if size > 1 else "_suppress_by_class"
     kept = suppress(candidates, Overlap("default"))
     monkeypatch.setattr(suppress_file, other, None)
@@ -153,19 +143,20 @@ def test_classes_are_looked_at_together_unless_boxes_overlap_densely(
 
 def test_kinds_differ() -> None:
     candidates = crowd(200, 1)
-    counts = {len(boxes.postprocess(candidates, 1, nms_kind=kind)[0].probs) for kind in ("default", "greedynms")}
+    kinds: tuple[NmsKind, ...] = ("default", "greedynms")
+    counts = {len(file.postprocess(candidates, Overlap(kind)).probs) for kind in kinds}
     assert len(counts) == 2
 
 
 def test_a_removed_box_removes_nothing() -> None:
     """Three in a row, each overlapping the next: the middle one goes, so the last stays."""
-    row = single(
+    row = Detections(
         image=torch.zeros(3, dtype=torch.int64),
         boxes=torch.tensor([[0.3, 0.5, 0.2, 0.2], [0.36, 0.5, 0.2, 0.2], [0.42, 0.5, 0.2, 0.2]]),
         classes=torch.zeros(3, dtype=torch.int64),
         probs=torch.tensor([0.9, 0.8, 0.7]),
     )
-    (detections,) = boxes.postprocess(row, 1)
+    detections = file.postprocess(row, Overlap("default"))
     np.testing.assert_allclose(detections.probs, [0.9, 0.7])
 
 
@@ -175,49 +166,51 @@ def test_overlap_at_the_threshold_stays() -> None:
     third = iou(pair[0], pair[1])
     assert third == np.float32(1 / 3)
     zeros = torch.zeros(2, dtype=torch.int64)
-    both = single(zeros, pair, zeros, torch.tensor([0.5, 0.6]))
+    both = Detections(zeros, zeros, torch.tensor([0.5, 0.6]), pair)
     assert suppress(both, Overlap("default", float(third))).tolist() == [0, 1]
     assert suppress(both, Overlap("default", 0.333)).tolist() == [1]
 
 
 def test_batch_is_its_images_alone() -> None:
     candidates = crowd(2000, 3, images=4)
-    together = boxes.postprocess(candidates, 6)
-    assert [len(detections.probs) for detections in together[4:]] == [0, 0]
+    together = file.postprocess(candidates, Overlap("default"))
+    assert (np.diff(together.image) >= 0).all()
+    assert set(together.image.tolist()) == {0, 1, 2, 3}
     for number in range(4):
-        (alone,) = boxes.postprocess(only(candidates, number), 1)
-        assert found(together[number]) == found(alone)
-        assert (together[number].boxes == alone.boxes).all()
+        alone = file.postprocess(only(candidates, number), Overlap("default"))
+        assert found(only(together, number)) == found(alone)
+        assert (only(together, number).boxes == alone.boxes).all()
         assert (np.diff(alone.probs) <= 0).all()
 
 
 def test_equal_probabilities_keep_the_order_of_the_heads() -> None:
-    far = single(
+    far = Detections(
         image=torch.zeros(5, dtype=torch.int64),
         boxes=torch.tensor([[0.1 + 0.2 * number, 0.5, 0.1, 0.1] for number in range(5)]),
         classes=torch.tensor([2, 1, 0, 1, 2]),
         probs=torch.full((5,), 0.5),
     )
-    (detections,) = boxes.postprocess(far, 1)
+    detections = file.postprocess(far, Overlap("default"))
     assert detections.classes.tolist() == [2, 1, 0, 1, 2]
 
 
 def test_nothing_and_points() -> None:
     nothing = crowd(0, 0)
-    assert [len(detections.probs) for detections in boxes.postprocess(nothing, 2)] == [0, 0]
-    points = single(
+    assert len(file.postprocess(nothing, Overlap("default")).probs) == 0
+    points = Detections(
         image=torch.zeros(2, dtype=torch.int64),
         boxes=torch.tensor([[0.5, 0.5, 0.0, 0.0]] * 2),
         classes=torch.zeros(2, dtype=torch.int64),
         probs=torch.tensor([0.5, 0.4]),
     )
-    for kind in ("default", "greedynms"):
-        (detections,) = boxes.postprocess(points, 1, nms_kind=kind)
+    kinds: tuple[NmsKind, ...] = ("default", "greedynms")
+    for kind in kinds:
+        detections = file.postprocess(points, Overlap(kind))
         assert len(detections.probs) == 2
 
 
 def test_over_is_strict() -> None:
-    (detections,) = boxes.postprocess(crowd(100, 5), 1)
+    detections = file.postprocess(crowd(100, 5), Overlap("default"))
     thresh = float(detections.probs[3])
     assert found(detections.over(thresh)) == found(detections)[:3]
 
@@ -229,15 +222,15 @@ def test_correction_undoes_the_letterbox(picture: tuple[int, int], network: tupl
     in_picture = np.array([[0.25, 0.7, 0.1, 0.3], [0.5, 0.5, 1, 1]])
     scale = inner / network
     in_network = np.concatenate(((in_picture[:, :2] - 0.5) * scale + 0.5, in_picture[:, 2:] * scale), 1)
-    candidates = single(
+    candidates = Detections(
         image=torch.tensor([1, 1]),
         boxes=torch.from_numpy(in_network.astype(np.float32)),
         classes=torch.tensor([0, 1]),
         probs=torch.tensor([0.9, 0.8]),
     )
-    nothing = boxes.letterbox_correction((7, 5), network)
-    correction = [nothing, boxes.letterbox_correction(picture, network)]
-    _, detections = boxes.postprocess(candidates, 2, correction=correction)
+    nothing = file.letterbox_correction((7, 5), network)
+    correction = [nothing, file.letterbox_correction(picture, network)]
+    detections = file.postprocess(candidates, Overlap("default"), correction)
     np.testing.assert_allclose(detections.boxes, in_picture, atol=1e-5)
 
 
@@ -248,8 +241,7 @@ def test_correction_finds_a_bright_square_of_a_letterboxed_picture() -> None:
     seen[: (160 - 120) // 2] = seen[(160 + 120) // 2 :] = 0
     ys, xs = np.nonzero(seen > 0.5)
     box = np.array([(xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2, np.ptp(xs) + 1, np.ptp(ys) + 1]) / 160
-    candidates = single(
-        torch.zeros(1, dtype=torch.int64), torch.from_numpy(box[None]).float(), torch.zeros(1).long(), torch.ones(1)
-    )
-    (detections,) = boxes.postprocess(candidates, 1, correction=[boxes.letterbox_correction((400, 300), (160, 160))])
+    zero = torch.zeros(1, dtype=torch.int64)
+    candidates = Detections(zero, zero, torch.ones(1), torch.from_numpy(box[None]).float())
+    detections = file.postprocess(candidates, Overlap("default"), [file.letterbox_correction((400, 300), (160, 160))])
     np.testing.assert_allclose(detections.boxes[0], [150 / 400, 180 / 300, 100 / 400, 60 / 300], atol=1.5 / 120)

@@ -1,0 +1,66 @@
+"""Classifiers are measured by how often the true class is among their best answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yoloprune.darknet.data import ClassSplit
+from yoloprune.darknet.network import Network
+from yoloprune.darknet.predictions import Predictions
+from yoloprune.detect.classify import ClassOutcome, evaluate_classes, hits
+from yoloprune.detect.measure import Measure, digest_of
+from yoloprune.detect.pictures import Batch
+
+
+@dataclass(frozen=True)
+class ClassScores(Predictions):
+    """One row an image."""
+
+    scores: Tensor
+    """[M, K] float32: of each class."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMeasure(Measure):
+    """Top-1 and top-5 by Darknet's rules; predictions are `ClassScores`."""
+
+    split: ClassSplit
+    metric: str = "top1"
+
+    def predict(
+        self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]
+    ) -> Iterator[tuple[Sequence[int], ClassScores]]:
+        head = self.graph.layers[self.graph.outputs[-1]]
+        for batch, output in outputs:
+            yield batch.numbers, ClassScores(torch.tensor(batch.numbers), head.scores(output[head.index]).cpu())
+
+    def outcome(self, predictions: ClassScores) -> ClassOutcome:
+        return ClassOutcome(hits(_in_order(predictions), self._truths, 1 if self.metric == "top1" else 5))
+
+    def summary(self, predictions: ClassScores) -> Mapping[str, Any]:
+        result = evaluate_classes(_in_order(predictions), self._truths)
+        return {"top1": result.top1, "top5": result.top5, "metric": self.metric, "images": result.images}
+
+    def digest(self) -> str:
+        classes = self.split.classes if self.labels else ()
+        return digest_of(self.split.images, (str(number).encode() for number in classes))
+
+    def supervised_by(self, teacher: Network) -> Measure:
+        best = _in_order(self.predictions(teacher)).argmax(1)
+        return replace(self, split=replace(self.split, classes=tuple(best.tolist())), labels=False)
+
+    @property
+    def _truths(self) -> np.typing.NDArray[np.int64]:
+        return np.array(self.split.classes, np.int64)
+
+
+def _in_order(predictions: ClassScores) -> np.typing.NDArray[np.float32]:
+    """[I, K]: the scores of each image."""
+    scores: np.typing.NDArray[np.float32] = predictions.by_image().scores.numpy()
+    return scores

@@ -1,0 +1,108 @@
+"""Detectors are measured by their mean average precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from yoloprune.darknet.data import Split
+from yoloprune.darknet.network import Network
+from yoloprune.darknet.predictions import Detections, join
+from yoloprune.detect.evaluate import DISPLAY_THRESH, MAP_THRESH, DetectionOutcome, Points
+from yoloprune.detect.match import Matches, Objects, match
+from yoloprune.detect.measure import Measure, digest_of
+from yoloprune.detect.pictures import Batch
+from yoloprune.detect.postprocess import decode, detections
+from yoloprune.errors import InputError
+
+SUPPRESSED: Final = 32
+SUPPRESSED_ELSEWHERE: Final = 256
+"""Pictures whose boxes are suppressed together, on a CPU and on other devices: they share what starting each operation
+takes."""
+CROWD: Final = 1 << 12
+"""Boxes of each of these, on average, at the most, but for those of one batch: ruined networks find that many."""
+
+_MEANS: Final = tuple(f"{name}{over}" for name in ("map50", "map75", "map50_95") for over in ("", "_present"))
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionMeasure(Measure):
+    """Mean average precision by Darknet's rules; predictions are `Matches`."""
+
+    split: Split
+    metric: str = "map50"
+    points: Points = 0
+    nms_kind: str | None = None
+    """Instead of the cfg's."""
+
+    def predict(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Iterator[tuple[Sequence[int], Matches]]:
+        parts: list[Detections] = []
+        numbers: list[int] = []
+        sizes: list[tuple[int, int]] = []
+        together = SUPPRESSED if self.pictures.device.type == "cpu" else SUPPRESSED_ELSEWHERE
+        for batch, output in outputs:
+            part = decode(self.graph, output, MAP_THRESH)
+            parts.append(replace(part, image=part.image + len(numbers)))
+            numbers += batch.numbers
+            sizes += batch.sizes
+            crowded = sum(len(part.probs) for part in parts) > CROWD * together
+            if crowded or len(numbers) >= min(together, self.pictures.part):
+                yield numbers, self._matches(join(parts), numbers, sizes)
+                parts, numbers, sizes = [], [], []
+        if parts:
+            yield numbers, self._matches(join(parts), numbers, sizes)
+
+    def outcome(self, predictions: Matches) -> DetectionOutcome:
+        metric: Any = self.metric
+        return DetectionOutcome.of(predictions, self._objects, metric, self.points)
+
+    def summary(self, predictions: Matches) -> Mapping[str, Any]:
+        result = self.outcome(predictions).result
+        return {
+            **{name.replace("_95", "-95"): getattr(result, name) for name in _MEANS},
+            "metric": self.metric,
+            **{name: getattr(result, name) for name in ("images", "precision", "recall", "f1", "average_iou")},
+            "ap": _by_name(self.split.names, result.ap),
+        }
+
+    def digest(self) -> str:
+        truths = (*self.split.truths, *self.split.difficult) if self.labels else ()
+        return digest_of(self.split.images, (truth.tobytes() for truth in truths))
+
+    def supervised_by(self, teacher: Network) -> Measure:
+        images = len(self.pictures)
+        sure = self.predictions(teacher).over(DISPLAY_THRESH).by_image()
+        if not len(sure.image):
+            raise InputError(f"--no-labels: the network finds nothing over {DISPLAY_THRESH} in {images} pictures")
+        rows = torch.cat([sure.classes[:, None].float(), sure.boxes], 1)
+        truths = torch.split(rows, torch.bincount(sure.image, minlength=images).tolist())
+        return replace(self, split=replace(self.split, truths=tuple(each.numpy() for each in truths)), labels=False)
+
+    def _matches(self, found: Detections, numbers: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Matches:
+        """What is left of all that the heads propose for some batches' pictures, and which objects it is of."""
+        found = detections(self.graph, found, sizes, self.pictures.fit, self.nms_kind)
+        return match(replace(found, image=torch.tensor(numbers)[found.image]), self._objects, self._difficult)
+
+    @cached_property
+    def _objects(self) -> Objects:
+        return Objects.of(self.split.truths, self.graph.classes)
+
+    @cached_property
+    def _difficult(self) -> Objects:
+        return Objects.of(self.split.difficult, self.graph.classes)
+
+
+def _by_name(names: Sequence[str], values: Sequence[float | None]) -> dict[str, float | None]:
+    """Values of classes; a name that comes again, which Darknet doesn't mind, has the class's number behind it."""
+    found: dict[str, float | None] = {}
+    for number, (name, value) in enumerate(zip(names, values, strict=True)):
+        key = name
+        while key in found:
+            key = f"{key} ({number})"
+        found[key] = value
+    return found
