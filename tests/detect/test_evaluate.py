@@ -20,11 +20,9 @@ METRICS: tuple[Metric, ...] = ("map50", "map75", "map50-95")
 
 def detections(*rows: tuple[float, int, float, float, float, float]) -> Detections:
     """Rows of probability, class, x, y, w, h; the most probable first."""
-    table = torch.tensor(sorted(rows, key=lambda row: -row[0])).reshape(-1, 6)
+    table = torch.tensor(sorted(rows, key=lambda row: -row[0]), dtype=torch.float32).reshape(-1, 6)
     zeros = torch.zeros(len(table), dtype=torch.int64)
-    return Detections(
-        zeros, *(torch.from_numpy(each) for each in (table[:, 1].astype(np.int64), table[:, 0], table[:, 2:]))
-    )
+    return Detections(zeros, table[:, 1].long(), table[:, 0], table[:, 2:])
 
 
 def of_images(found: list[Detections]) -> Detections:
