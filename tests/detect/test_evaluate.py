@@ -11,11 +11,11 @@ import torch
 
 from yoloprune.darknet.predictions import Detections, join
 from yoloprune.detect import evaluate as evaluate_file
-from yoloprune.detect.evaluate import DetectionOutcome, MapResult, Metric, Points
+from yoloprune.detect.evaluate import DetectionOutcome, MapResult, Points
 from yoloprune.detect.match import Objects, match
 
 EXACT = 1e-12
-METRICS: tuple[Metric, ...] = ("map50", "map75", "map50-95")
+METRICS: tuple[str, ...] = ("map50", "map75", "map50-95")
 
 
 def detections(*rows: tuple[float, int, float, float, float, float]) -> Detections:
@@ -43,7 +43,7 @@ def outcome(
     found: list[Detections],
     truths: list[np.ndarray],
     classes: int,
-    metric: Metric,
+    metric: str,
     difficult: list[np.ndarray] | None = None,
 ) -> DetectionOutcome:
     """As measuring makes it."""
@@ -283,7 +283,7 @@ def test_difficult_changes_the_random_sets() -> None:
 @pytest.mark.parametrize("with_difficult", [False, True])
 @pytest.mark.parametrize("at_once", [1 << 22, 8, 1])
 def test_resampled_is_the_accuracy_of_a_set_with_images_repeated(
-    metric: Metric, with_difficult: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+    metric: str, with_difficult: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All at once, and in parts as large sets are."""
     monkeypatch.setattr(evaluate_file, "_AT_ONCE", at_once)

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from tests.oracles.libdarknet_image import Library
-from yoloprune.detect import image
+from yoloprune.darknet.layers.base import Shape
+from yoloprune.detect import image, resize
+from yoloprune.detect.pictures import load_batches
 from yoloprune.errors import InputError
 
 TOLERANCE = 1e-6
@@ -51,37 +53,38 @@ SIZES = [
 @pytest.mark.parametrize("channels", [1, 3])
 def test_stretch_is_resize_image(darknet: Library, size: tuple[int, int, int, int], channels: int) -> None:
     pixels = random_pixels(size[0], size[1], channels)
-    ours = image.stretch(pixels, size[2], size[3])
+    ours = resize.network_input(pixels, size[2], size[3], "stretch")
     assert ours.shape == (channels, size[3], size[2])
-    assert np.abs(ours - darknet.resize(image.planes(pixels), size[2], size[3])).max() <= TOLERANCE
+    assert np.abs(ours - darknet.resize(resize.planes(pixels), size[2], size[3])).max() <= TOLERANCE
 
 
 def test_stretch_over_many_heights_keeps_darknets_last_row(darknet: Library) -> None:
     dark = 0
     for target in range(2, 80):
         pixels = np.full((53, 11, 3), 255, np.uint8)
-        ours = image.stretch(pixels, 9, target)
-        assert np.abs(ours - darknet.resize(image.planes(pixels), 9, target)).max() <= TOLERANCE
+        ours = resize.network_input(pixels, 9, target, "stretch")
+        assert np.abs(ours - darknet.resize(resize.planes(pixels), 9, target)).max() <= TOLERANCE
         dark += bool(ours[:, -1].max() < 0.5)
     assert dark > 0, "no height among these shows the rounding that the docstring tells of"
 
 
 def test_stretch_to_one_row_takes_the_last() -> None:
     pixels = random_pixels(7, 5)
-    np.testing.assert_allclose(image.stretch(pixels, 5, 1)[:, 0], image.planes(pixels)[:, -1], atol=TOLERANCE)
+    ours = resize.network_input(pixels, 5, 1, "stretch")
+    np.testing.assert_allclose(ours[:, 0], resize.planes(pixels)[:, -1], atol=TOLERANCE)
 
 
 def test_stretch_takes_views(darknet: Library) -> None:
     pixels = random_pixels(50, 60)[3:40, 5:44]
-    whole = np.ascontiguousarray(image.planes(pixels))
-    assert np.abs(image.stretch(pixels, 33, 29) - darknet.resize(whole, 33, 29)).max() <= TOLERANCE
+    whole = np.ascontiguousarray(resize.planes(pixels))
+    assert np.abs(resize.network_input(pixels, 33, 29, "stretch") - darknet.resize(whole, 33, 29)).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize("size", [*SIZES[:4], (480, 640, 320, 320), (333, 500, 416, 352), (500, 333, 416, 352)])
 def test_letterbox_is_letterbox_image(darknet: Library, size: tuple[int, int, int, int]) -> None:
     pixels = random_pixels(size[0], size[1])
-    ours = image.letterbox(pixels, size[2], size[3])
-    assert np.abs(ours - darknet.letterbox(image.planes(pixels), size[2], size[3])).max() <= TOLERANCE
+    ours = resize.network_input(pixels, size[2], size[3], "letterbox")
+    assert np.abs(ours - darknet.letterbox(resize.planes(pixels), size[2], size[3])).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize(("height", "width"), [(61, 97), (97, 61), (40, 40), (32, 50)])
@@ -90,22 +93,22 @@ def test_short_side_is_resize_min_and_crop(
     darknet: Library, height: int, width: int, net_width: int, net_height: int
 ) -> None:
     pixels = random_pixels(height, width)
-    resized = darknet.resize_min(image.planes(pixels), net_width)
+    resized = darknet.resize_min(resize.planes(pixels), net_width)
     x, y = int((resized.shape[2] - net_width) / 2), int((resized.shape[1] - net_height) / 2)
     expected = darknet.crop(resized, x, y, net_width, net_height)
-    assert np.abs(image.short_side(pixels, net_width, net_height) - expected).max() <= TOLERANCE
+    assert np.abs(resize.network_input(pixels, net_width, net_height, "short_side") - expected).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize(("height", "width"), [(61, 97), (97, 62), (40, 40)])
 def test_centre_square_is_center_crop_image(darknet: Library, height: int, width: int) -> None:
     pixels = random_pixels(height, width)
-    expected = darknet.center_crop(image.planes(pixels), 31, 35)
-    assert np.abs(image.centre_square(pixels, 31, 35) - expected).max() <= TOLERANCE
+    expected = darknet.center_crop(resize.planes(pixels), 31, 35)
+    assert np.abs(resize.network_input(pixels, 31, 35, "centre_square") - expected).max() <= TOLERANCE
 
 
-def test_read_image_is_load_image_color(darknet: Library, tmp_path: Path) -> None:
+def test_planes_are_load_image_color(darknet: Library, tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", random_pixels(20, 31))
-    np.testing.assert_allclose(image.read_image(path), darknet.load(path), atol=TOLERANCE)
+    np.testing.assert_allclose(resize.planes(image.read_pixels(path)), darknet.load(path), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -124,10 +127,10 @@ def test_every_kind_of_picture_is_decoded_as_darknet_does(darknet: Library, tmp_
     theirs = darknet.load(path)
     assert theirs.shape == (3, 13, 17)
     levels = 1 if ending in ("jpg", "JPEG") else 0  # two builds of libjpeg
-    assert np.abs(image.read_image(path) - theirs).max() <= levels / 255 + TOLERANCE
+    assert np.abs(resize.planes(image.read_pixels(path)) - theirs).max() <= levels / 255 + TOLERANCE
     grey = np.tensordot([0.299, 0.587, 0.114], theirs, 1)[None]
     # whole levels; a colour JPEG has its grey as it was before it was rounded and cut to colours, so only on average
-    apart = np.abs(image.read_image(path, 1) - grey)
+    apart = np.abs(resize.planes(image.read_pixels(path, 1)) - grey)
     assert (apart.mean() if levels else apart.max()) <= 1.5 / 255 + TOLERANCE
 
 
@@ -138,14 +141,14 @@ def test_a_photograph_that_says_how_it_was_held(darknet: Library, tmp_path: Path
     exif = b"Exif\0\0" + tiff
     data = path.read_bytes()
     path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
-    ours = image.read_image(path)
+    ours = resize.planes(image.read_pixels(path))
     assert ours.shape == (3, 40, 24)
     assert np.abs(ours - darknet.load(path)).max() <= 1 / 255 + TOLERANCE
 
 
-def test_read_image_is_red_green_blue_from_0_to_1(tmp_path: Path) -> None:
+def test_planes_are_red_green_blue_from_0_to_1(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.full((2, 3, 3), (0, 51, 255), np.uint8))
-    np.testing.assert_allclose(image.read_image(path)[:, 0, 0], [1, 0.2, 0], atol=TOLERANCE)
+    np.testing.assert_allclose(resize.planes(image.read_pixels(path))[:, 0, 0], [1, 0.2, 0], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("stored", [1, 3, 4])
@@ -189,19 +192,19 @@ def test_every_kind_that_is_written_holds_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox", "short_side", "centre_square"])
-def test_load_batches_in_order(tmp_path: Path, fit: image.Fit) -> None:
+def test_load_batches_in_order(tmp_path: Path, fit: resize.Fit) -> None:
     sizes = [(30 + 3 * number, 50 - 2 * number) for number in range(9)]
     paths = [
         write(tmp_path / f"{number}.png", random_pixels(height, width, seed=number))
         for number, (width, height) in enumerate(sizes)
     ]
-    batches = list(image.load_batches(paths, 24, 32, 3, fit, batch=2, workers=3))
+    batches = list(load_batches(paths, Shape(3, 32, 24), fit, 2))
     assert [len(tensor) for tensor, _ in batches] == [2, 2, 2, 2, 1]
     assert [size for _, some in batches for size in some] == sizes
     loaded = np.concatenate([tensor.numpy() for tensor, _ in batches])
-    one_by_one = [image.network_input(image.read_pixels(path), 24, 32, fit) for path in paths]
+    one_by_one = [resize.network_input(image.read_pixels(path), 24, 32, fit) for path in paths]
     assert (loaded == np.stack(one_by_one)).all()
-    tensor, some = image.load_batch(paths, 24, 32, 3, fit)
+    ((tensor, some),) = load_batches(paths, Shape(3, 32, 24), fit, 9)
     assert (tensor.numpy() == loaded).all()
     assert some == sizes
 
@@ -209,8 +212,8 @@ def test_load_batches_in_order(tmp_path: Path, fit: image.Fit) -> None:
 def test_load_batches_reports_a_bad_picture_and_can_be_left(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{number}.png", random_pixels(8, 8)) for number in range(6)]
     paths.append(tmp_path / "gone.png")
-    batches = image.load_batches(paths, 8, 8, 3, "stretch", batch=2)
+    batches = load_batches(paths, Shape(3, 8, 8), "stretch", 2)
     assert len(next(batches)[0]) == 2
     batches.close()
     with pytest.raises(InputError, match=r"gone\.png"):
-        list(image.load_batches(paths, 8, 8, 3, "stretch", batch=2))
+        list(load_batches(paths, Shape(3, 8, 8), "stretch", 2))

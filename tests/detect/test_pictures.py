@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tests.helpers import graph_of
-from yoloprune.detect import image as image_file
 from yoloprune.detect import pictures as pictures_file
+from yoloprune.detect.image import Pixels
 from yoloprune.detect.pictures import Pictures, batch_for, room_on
 
 
@@ -54,21 +54,21 @@ def reads_of(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the pictures that are decoded from here on, as they are."""
     read: list[int] = []
 
-    def read_pixels(path: Path, channels: int) -> image_file.Pixels:
+    def read_pixels(path: Path, channels: int) -> Pixels:
         read.append(paths.index(path))
         return image_read(path, channels)
 
-    image_read = image_file.read_pixels
-    monkeypatch.setattr(image_file, "read_pixels", read_pixels)
+    image_read = pictures_file.read_pixels
+    monkeypatch.setattr(pictures_file, "read_pixels", read_pixels)
     return read
 
 
 def test_the_first_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for 4 of 10: they are read once, the others each time, also where a pass ends early or two overlap."""
     paths = noise(tmp_path, [32] * 10)
-    image_read = image_file.read_pixels
+    image_read = pictures_file.read_pixels
     read = reads_of(paths, monkeypatch)
-    monkeypatch.setattr(image_file, "_AHEAD", 0)
+    monkeypatch.setattr(pictures_file, "_AHEAD", 0)
     monkeypatch.setattr(pictures_file, "MEMORY", 4 * 3 * 32 * 32 * 4)
     pictures = Pictures(paths, graph_of(SMALL), "stretch", batch=2)
     next(iter(pictures))

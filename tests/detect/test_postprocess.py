@@ -14,8 +14,8 @@ from tests.oracles.libdarknet_image import Library
 from yoloprune.darknet.predictions import Detections
 from yoloprune.detect import postprocess as file
 from yoloprune.detect import suppress as suppress_file
-from yoloprune.detect.image import letterbox, letterbox_size
 from yoloprune.detect.overlap import NmsKind, Overlap, iou
+from yoloprune.detect.resize import letterbox_size, network_input
 from yoloprune.detect.suppress import suppress
 
 CLASSES = 4
@@ -237,7 +237,7 @@ def test_correction_undoes_the_letterbox(picture: tuple[int, int], network: tupl
 def test_correction_finds_a_bright_square_of_a_letterboxed_picture() -> None:
     pixels = np.zeros((300, 400, 3), np.uint8)
     pixels[150:210, 100:200] = 255
-    seen = letterbox(pixels, 160, 160)[0]
+    seen = network_input(pixels, 160, 160, "letterbox")[0]
     seen[: (160 - 120) // 2] = seen[(160 + 120) // 2 :] = 0
     ys, xs = np.nonzero(seen > 0.5)
     box = np.array([(xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2, np.ptp(xs) + 1, np.ptp(ys) + 1]) / 160

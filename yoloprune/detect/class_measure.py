@@ -13,7 +13,7 @@ from torch import Tensor
 from yoloprune.darknet.data import ClassSplit
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.predictions import Predictions
-from yoloprune.detect.classify import ClassOutcome, evaluate_classes, hits
+from yoloprune.detect.classify import METRICS, ClassOutcome, hits
 from yoloprune.detect.measure import Measure, digest_of
 from yoloprune.detect.pictures import Batch
 
@@ -41,11 +41,11 @@ class ClassMeasure(Measure):
             yield batch.numbers, ClassScores(torch.tensor(batch.numbers), head.scores(output[head.index]).cpu())
 
     def outcome(self, predictions: ClassScores) -> ClassOutcome:
-        return ClassOutcome(hits(_in_order(predictions), self._truths, 1 if self.metric == "top1" else 5))
+        return self._outcome(predictions, self.metric)
 
     def summary(self, predictions: ClassScores) -> Mapping[str, Any]:
-        result = evaluate_classes(_in_order(predictions), self._truths)
-        return {"top1": result.top1, "top5": result.top5, "metric": self.metric, "images": result.images}
+        figures = {metric: self._outcome(predictions, metric).accuracy for metric in METRICS}
+        return {**figures, "metric": self.metric, "images": len(self.split.images)}
 
     def digest(self) -> str:
         classes = self.split.classes if self.labels else ()
@@ -55,9 +55,8 @@ class ClassMeasure(Measure):
         best = _in_order(self.predictions(teacher)).argmax(1)
         return replace(self, split=replace(self.split, classes=tuple(best.tolist())), labels=False)
 
-    @property
-    def _truths(self) -> np.typing.NDArray[np.int64]:
-        return np.array(self.split.classes, np.int64)
+    def _outcome(self, predictions: ClassScores, metric: str) -> ClassOutcome:
+        return ClassOutcome(hits(_in_order(predictions), np.array(self.split.classes, np.int64), METRICS[metric]))
 
 
 def _in_order(predictions: ClassScores) -> np.typing.NDArray[np.float32]:

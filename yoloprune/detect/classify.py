@@ -14,17 +14,8 @@ from yoloprune.detect.outcome import MISSED
 
 Scores = npt.NDArray[np.float32]
 
-_TOP: Final = 5
-
-
-@dataclass(frozen=True)
-class TopResult:
-    """Accuracy of a classifier over a set of images, fractions in 0..1."""
-
-    images: int
-    top1: float
-    top5: float
-    """Of fewer than 5 classes: of as many as there are, so 1 if every image has a class."""
+METRICS: Final = {"top1": 1, "top5": 5}
+"""Among how many best answers the true class is to be; of fewer classes, among all of them."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +42,6 @@ class ClassOutcome:
         right = weights @ torch.from_numpy(self.right).to(weights)
         share: npt.NDArray[np.float64] = (right / weights.sum(1)).cpu().numpy()
         return share
-
-
-def evaluate_classes(scores: Scores, classes: npt.NDArray[np.int64]) -> TopResult:
-    """Accuracy from the scores [I, K] and true classes [I] of some images; an image of class -1 is never right."""
-    top1, top5 = (ClassOutcome(hits(scores, classes, k)).accuracy for k in (1, _TOP))
-    return TopResult(len(classes), top1, top5)
 
 
 def hits(scores: Scores, classes: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.bool_]:

@@ -58,8 +58,7 @@ class DetectionMeasure(Measure):
             yield numbers, self._matches(join(parts), numbers, sizes)
 
     def outcome(self, predictions: Matches) -> DetectionOutcome:
-        metric: Any = self.metric
-        return DetectionOutcome.of(predictions, self._objects, metric, self.points)
+        return DetectionOutcome.of(predictions, self._objects, self.metric, self.points)
 
     def summary(self, predictions: Matches) -> Mapping[str, Any]:
         result = self.outcome(predictions).result

@@ -28,10 +28,10 @@ DISPLAY_THRESH: Final = 0.25
 """Probability above which precision, recall, F1 and average IoU are counted."""
 Points = Literal[0, 11, 101]
 """`-points`: 0 the area under the precision envelope, else the mean of the best precision at so many recalls."""
-Metric = Literal["map50", "map75", "map50-95"]
 
 _THRESHOLDS: Final = tuple(percent / 100 for percent in range(50, 100, 5))
-_OF_METRIC: Final[Mapping[Metric, tuple[float, ...]]] = {"map50": (0.5,), "map75": (0.75,), "map50-95": _THRESHOLDS}
+METRICS: Final[Mapping[str, tuple[float, ...]]] = {"map50": (0.5,), "map75": (0.75,), "map50-95": _THRESHOLDS}
+"""What can steer pruning: the mean over these IoU."""
 
 _AT_ONCE: Final = 1 << 18
 _AT_ONCE_ELSEWHERE: Final = 1 << 24
@@ -97,11 +97,11 @@ class DetectionOutcome:
     """[D], ranked."""
     objects: _Indices
     """[I, K]: objects of each image by class."""
-    metric: Metric = "map50"
+    metric: str = "map50"
     points: Points = 0
 
     @classmethod
-    def of(cls, found: Matches, objects: Objects, metric: Metric = "map50", points: Points = 0) -> DetectionOutcome:
+    def of(cls, found: Matches, objects: Objects, metric: str = "map50", points: Points = 0) -> DetectionOutcome:
         """Of what was found, in any order."""
         return cls(found.ranked(), objects.counts.numpy(), metric, points)
 
@@ -111,7 +111,7 @@ class DetectionOutcome:
         present = self._of_class > 0
         if not present.any():
             return 0.0
-        return float(np.mean([self._average_precisions(thresh)[present] for thresh in _OF_METRIC[self.metric]]))
+        return float(np.mean([self._average_precisions(thresh)[present] for thresh in METRICS[self.metric]]))
 
     @property
     def contributions(self) -> _Floats:
@@ -122,7 +122,7 @@ class DetectionOutcome:
         objects = self._of_class
         present = max(int((objects > 0).sum()), 1)
         found = np.zeros(len(self.objects))
-        for number, (image, true) in self._by_class(_OF_METRIC[self.metric][0]).items():
+        for number, (image, true) in self._by_class(METRICS[self.metric][0]).items():
             precision = np.cumsum(true) / np.arange(1, len(true) + 1)
             np.add.at(found, image[true], _envelope(precision)[true] / objects[number])
         possible = (self.objects / np.maximum(objects, 1)).sum(1)
@@ -136,7 +136,7 @@ class DetectionOutcome:
         `counts` is.
         """
         there = counts @ torch.from_numpy(self.objects).to(counts)  # [R, K]
-        thresholds = _OF_METRIC[self.metric]
+        thresholds = METRICS[self.metric]
         total = sum(_resampled_areas(self._by_class(thresh), counts, there) for thresh in thresholds)
         mean: _Floats = (total / ((there > 0).sum(1).clamp(min=1) * len(thresholds))).cpu().numpy()
         return mean

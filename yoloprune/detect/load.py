@@ -7,12 +7,13 @@ import torch
 from yoloprune.darknet.data import ClassSplit, DataFile, Which, load_classes, load_split
 from yoloprune.darknet.model import Graph
 from yoloprune.darknet.network import Network
+from yoloprune.detect import classify, evaluate
 from yoloprune.detect.class_measure import ClassMeasure
 from yoloprune.detect.detection_measure import DetectionMeasure
 from yoloprune.detect.evaluate import Points
-from yoloprune.detect.image import Fit
-from yoloprune.detect.measure import CLASS_METRICS, DETECTION_METRICS, Measure
+from yoloprune.detect.measure import Measure
 from yoloprune.detect.pictures import Pictures
+from yoloprune.detect.resize import Fit
 from yoloprune.errors import InputError
 
 
@@ -56,7 +57,7 @@ def load_measure(
     which
         The list.
     metric
-        One of `DETECTION_METRICS` or of `CLASS_METRICS`; by default their first.
+        One of the `METRICS` of evaluate.py or classify.py; by default their first.
     letterbox
         See `fit_for`.
     limit
@@ -88,4 +89,4 @@ def load_measure(
 
 
 def _metrics(graph: Graph) -> tuple[str, ...]:
-    return DETECTION_METRICS if graph.detection_heads else CLASS_METRICS
+    return tuple(evaluate.METRICS if graph.detection_heads else classify.METRICS)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +16,9 @@ from yoloprune.darknet.data import ClassSplit, Split
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import Network, build
 from yoloprune.darknet.predictions import join
+from yoloprune.detect import classify
 from yoloprune.detect.outcome import Outcome
 from yoloprune.detect.pictures import Batch, Pictures
-
-DETECTION_METRICS: Final = ("map50", "map75", "map50-95")
-CLASS_METRICS: Final = ("top1", "top5")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +90,7 @@ def steering_key(metric: str, labels: bool = True) -> str:
     """What the steering figure is called in reports: over the classes that are present."""
     if not labels:
         return f"{metric}_agreement"
-    return metric if metric in CLASS_METRICS else f"{metric}_present"
+    return metric if metric in classify.METRICS else f"{metric}_present"
 
 
 def digest_of(images: Sequence[Path], truths: Iterable[bytes] = ()) -> str:

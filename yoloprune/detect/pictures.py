@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from yoloprune.darknet.layers.base import Shape
 from yoloprune.darknet.model import Graph
-from yoloprune.detect.image import Fit, load_batches
+from yoloprune.detect.image import read_pixels
+from yoloprune.detect.resize import Fit, Planes, fit_into
 
 PIXELS: Final = 16 * 320 * 320
 """Of a batch's input on a CPU: larger ones fall out of the cache, smaller ones wait for each layer's start."""
@@ -20,6 +26,10 @@ ALIVE: Final = 1 << 30
 """Bytes of a batch's outputs on other devices, which is less than any GPU has and enough to keep it at work."""
 MEMORY: Final = 2 << 30
 """Bytes of decoded input that a CPU keeps for the next measurement; pictures beyond that are decoded anew."""
+
+
+_AHEAD: Final = 2
+"""Batches being decoded while one is in use."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +104,8 @@ class Pictures:
     def __iter__(self) -> Iterator[Batch]:
         yield from self._kept
         number, room = len(self._kept), self._room
-        c, h, w = self._shape
         left = self.paths[number * self._batch :]
-        for inputs, sizes in load_batches(left, w, h, c, self.fit, batch=self._batch):
+        for inputs, sizes in load_batches(left, self._shape, self.fit, self._batch):
             numbers = self._numbers[number * self._batch :][: len(sizes)]
             batch = Batch(inputs.to(self.device, memory_format=torch.channels_last), numbers, sizes)
             number += 1
@@ -118,3 +127,33 @@ def room_on(device: str | torch.device, of_cpu: int) -> int:
     if torch.device(device).type != "cuda":
         return of_cpu
     return torch.cuda.get_device_properties(device).total_memory // 16
+
+
+def load_batches(
+    paths: Sequence[Path], shape: Shape, fit: Fit, batch: int
+) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
+    """Pictures as float32 tensors [B, *shape], `batch` at a time, in order, and their own (width, height).
+
+    The next ones are decoded while one is in use, by a thread a core. Errors as `read_pixels`; the first picture's
+    comes first.
+    """
+
+    def load(path: Path, out: Planes) -> tuple[int, int]:
+        pixels = read_pixels(path, shape.c)
+        fit_into(out, pixels, fit)
+        return pixels.shape[1], pixels.shape[0]
+
+    # OpenCV and NumPy let go of the interpreter while they work, so threads are enough.
+    pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="pictures")
+    pending: deque[tuple[Planes, list[Future[tuple[int, int]]]]] = deque()
+    try:
+        for start in range(0, len(paths) + _AHEAD * batch, batch):
+            some = paths[start : start + batch]
+            if some:
+                inputs = np.empty((len(some), *shape), np.float32)
+                pending.append((inputs, [pool.submit(load, path, out) for path, out in zip(some, inputs, strict=True)]))
+            if start >= _AHEAD * batch:
+                inputs, sizes = pending.popleft()
+                yield torch.from_numpy(inputs), [size.result() for size in sizes]
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from yoloprune.darknet.model import Graph
 from yoloprune.darknet.predictions import Detections, join
-from yoloprune.detect.image import Fit, letterbox_size
 from yoloprune.detect.overlap import Overlap
+from yoloprune.detect.resize import Fit, letterbox_size
 from yoloprune.detect.runs import argsort
 from yoloprune.detect.suppress import suppress
 
@@ -32,7 +32,7 @@ class Correction(NamedTuple):
 def letterbox_correction(image: tuple[int, int], network: tuple[int, int]) -> Correction:
     """Where a picture of (width, height) `image` lies in an input of (width, height) `network`. (correct_yolo_boxes.)
 
-    The border is half the difference, not rounded as where the picture is pasted (`image.letterbox`): Darknet's own.
+    The border is half the difference, not rounded as where the picture is pasted (`resize`): Darknet's own.
     """
     inner_width, inner_height = letterbox_size(*image, *network)
     return Correction(

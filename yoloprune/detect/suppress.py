@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -65,7 +64,7 @@ def _suppress_by_class(found: Detections, segment: Tensor, overlaps: Overlap) ->
     everything = torch.arange(len(segment), device=segment.device)
     order = argsort(-found.probs, segment)
     segment = segment.index_select(0, order)
-    shapes = _Shapes.of(found.boxes.index_select(0, order), overlaps)
+    boxes = _Boxes(found.boxes.index_select(0, order), overlaps)
     pairs = _PAIRS if segment.device.type == "cpu" else _PAIRS_ELSEWHERE
     alive = everything
     kept = [alive[:0]]
@@ -74,7 +73,7 @@ def _suppress_by_class(found: Detections, segment: Tensor, overlaps: Overlap) ->
         settled = max(pairs // len(alive), _FIRST)
         before = place.clamp(max=settled)
         later, earlier = ranges(everything[: len(alive)] - place, before)
-        removes = shapes.overlapping(alive.index_select(0, earlier), alive.index_select(0, later))
+        removes = boxes.overlapping(alive.index_select(0, earlier), alive.index_select(0, later))
         stays = ~_removed(earlier.index_select(0, removes), later.index_select(0, removes), len(alive))
         kept.append(alive[stays & (place < settled)])
         alive = alive[stays & (place >= settled)]
@@ -112,7 +111,7 @@ def _overlapping(boxes: Tensor, image: Tensor, overlaps: Overlap) -> tuple[Tenso
     None if there are more than `_NEIGHBOURS` times as many as boxes.
     """
     order = image.argsort(stable=True)
-    shapes = _Shapes.of(boxes.index_select(0, order), overlaps)
+    in_order = _Boxes(boxes.index_select(0, order), overlaps)
     place = rank(image.index_select(0, order))
     parts = torch.split(torch.arange(len(place), device=place.device), max(_AT_ONCE // (int(place.max()) + 1), 1))
     pairs = []
@@ -121,7 +120,7 @@ def _overlapping(boxes: Tensor, image: Tensor, overlaps: Overlap) -> tuple[Tenso
         before = place.index_select(0, some)
         owner, earlier = ranges(some - before, before)
         later = some.index_select(0, owner)
-        which = shapes.overlapping(earlier, later)
+        which = in_order.overlapping(earlier, later)
         left -= len(which)
         if left < 0:
             return None
@@ -164,48 +163,26 @@ def _removed(earlier: Tensor, later: Tensor, count: int) -> Tensor:
     return removed
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One axis of boxes, to tell quickly which pairs may overlap: most don't."""
+class _Boxes:
+    """Boxes, to tell which pairs of them overlap too much: quickly, since most don't meet on either axis."""
 
-    low: Tensor
-    high: Tensor
-    least: Tensor
-    """What two boxes have in common is more than the sum of theirs, if they overlap."""
-
-    @classmethod
-    def of(cls, centre: Tensor, size: Tensor, least: float) -> _Side:
-        half = size / 2
-        return cls(centre - half, centre + half, size * least)
-
-    def common(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the pairs of boxes [M] and others [M] may overlap, and what each pair has in common."""
-        common = torch.minimum(self.high.index_select(0, a), self.high.index_select(0, b))
-        common.sub_(torch.maximum(self.low.index_select(0, a), self.low.index_select(0, b)))
-        least = self.least.index_select(0, a).add_(self.least.index_select(0, b))
-        return (common > least).nonzero().squeeze(1), common
-
-
-@dataclass(frozen=True)
-class _Shapes:
-    """Boxes, and what overlaps too much."""
-
-    boxes: Tensor
-    sides: tuple[_Side, ...]
-    areas: Tensor
-    overlaps: Overlap
-
-    @classmethod
-    def of(cls, boxes: Tensor, overlaps: Overlap) -> _Shapes:
-        sides = tuple(_Side.of(boxes[:, axis], boxes[:, axis + 2], overlaps.least) for axis in range(2))
-        return cls(boxes, sides, boxes[:, 2] * boxes[:, 3], overlaps)
+    def __init__(self, boxes: Tensor, overlaps: Overlap) -> None:
+        self._boxes, self._overlaps = boxes, overlaps
+        self._areas = boxes[:, 2] * boxes[:, 3]
+        # Of each axis. What two boxes have in common is more than the sum of their `least`, if they overlap.
+        halves = boxes[:, 2:] / 2
+        low, high, least = boxes[:, :2] - halves, boxes[:, :2] + halves, boxes[:, 2:] * overlaps.least
+        self._axes = [tuple(each[:, axis].contiguous() for each in (low, high, least)) for axis in range(2)]
 
     def overlapping(self, a: Tensor, b: Tensor) -> Tensor:
         """Numbers of the pairs of boxes a[i] and b[i] that do."""
-        x, y = self.sides
-        which, width = x.common(a, b)
-        a, b, width = (each.index_select(0, which) for each in (a, b, width))
-        near, height = y.common(a, b)
-        a, b, width, height, which = (each.index_select(0, near) for each in (a, b, width, height, which))
-        overlap = iou_of(width, height, self.areas.index_select(0, a) + self.areas.index_select(0, b))
-        return which.index_select(0, self.overlaps(overlap, self.boxes, a, b))
+        which = torch.arange(len(a), device=a.device)
+        sizes: list[Tensor] = []
+        for low, high, least in self._axes:
+            common = torch.minimum(high.index_select(0, a), high.index_select(0, b))
+            common.sub_(torch.maximum(low.index_select(0, a), low.index_select(0, b)))
+            near = (common > least.index_select(0, a).add_(least.index_select(0, b))).nonzero().squeeze(1)
+            a, b, which, *sizes = (each.index_select(0, near) for each in (a, b, which, *sizes, common))
+        width, height = sizes
+        overlap = iou_of(width, height, self._areas.index_select(0, a) + self._areas.index_select(0, b))
+        return which.index_select(0, self._overlaps(overlap, self._boxes, a, b))

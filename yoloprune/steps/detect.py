@@ -18,10 +18,11 @@ from yoloprune.darknet.model import Graph, load
 from yoloprune.darknet.network import build
 from yoloprune.darknet.predictions import Detections
 from yoloprune.detect.draw import draw
-from yoloprune.detect.image import ENDINGS, encoded, is_written, network_input, read_pixels
+from yoloprune.detect.image import ENDINGS, encoded, is_written, read_pixels
 from yoloprune.detect.load import fit_for
 from yoloprune.detect.overlap import NmsKind
 from yoloprune.detect.postprocess import decode, detections
+from yoloprune.detect.resize import network_input
 from yoloprune.errors import InputError
 from yoloprune.options import DetectOptions, Settings
 from yoloprune.progress import OnProgress, Progress, silent

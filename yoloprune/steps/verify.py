@@ -14,8 +14,9 @@ from yoloprune.choices import TOLERANCE
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.network import build
-from yoloprune.detect.image import load_batch
+from yoloprune.detect.image import read_pixels
 from yoloprune.detect.load import fit_for
+from yoloprune.detect.resize import network_input
 from yoloprune.errors import InputError
 from yoloprune.readers import READERS, STOCK, ReaderError
 from yoloprune.readers.base import Floats, Reader
@@ -124,9 +125,7 @@ def _inputs(model: Model, image: Path | None, seed: int) -> Floats:
     c, h, w = model.graph.net.input
     if image is None:
         return np.random.default_rng(seed).random((2, c, h, w), np.float32)
-    inputs, _ = load_batch([image], w, h, c, fit_for(model.graph, None))
-    result: Floats = inputs.numpy()
-    return result
+    return network_input(read_pixels(image, c), w, h, fit_for(model.graph, None))[None]
 
 
 def _difference(a: Floats, b: Floats) -> float:
