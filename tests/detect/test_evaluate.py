@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,13 +29,19 @@ def of_images(found: list[Detections]) -> Detections:
     return join(replace(each, image=torch.full_like(each.image, number)) for number, each in enumerate(found))
 
 
-def evaluate(found: list[Detections], *arguments: Any, **options: Any) -> MapResult:
-    """Of what is found in each image."""
-    return evaluate_file.evaluate(of_images(found), *arguments, **options)
-
-
 def labels(*rows: tuple[float, ...]) -> np.ndarray:
     return np.array(rows, np.float32).reshape(-1, 5)
+
+
+def evaluate(
+    found: list[Detections],
+    truths: list[np.ndarray],
+    classes: int,
+    *,
+    difficult: list[np.ndarray] | None = None,
+    points: Points = 0,
+) -> MapResult:
+    return outcome(found, truths, classes, "map50", difficult, points).result
 
 
 def outcome(
@@ -45,11 +50,12 @@ def outcome(
     classes: int,
     metric: str,
     difficult: list[np.ndarray] | None = None,
+    points: Points = 0,
 ) -> DetectionOutcome:
     """As measuring makes it."""
     hard = difficult or [labels()] * len(truths)
     objects = Objects.of(truths, classes)
-    return DetectionOutcome.of(match(of_images(found), objects, Objects.of(hard, classes)), objects, metric)
+    return DetectionOutcome.of(match(of_images(found), objects, Objects.of(hard, classes)), objects, metric, points)
 
 
 # Places far apart, and a box that has IoU 0.6 with the one at PLACES[0]: 0.06 of 0.1 wide.

@@ -25,6 +25,11 @@ def darknet(libdarknet: Path) -> Library:
     return Library(libdarknet)
 
 
+def planes(pixels: image.Pixels) -> resize.Planes:
+    """Of the same size, as float32."""
+    return resize.network_input(pixels, pixels.shape[1], pixels.shape[0], "stretch")
+
+
 def random_pixels(height: int, width: int, channels: int = 3, seed: int = 0) -> image.Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
@@ -55,7 +60,7 @@ def test_stretch_is_resize_image(darknet: Library, size: tuple[int, int, int, in
     pixels = random_pixels(size[0], size[1], channels)
     ours = resize.network_input(pixels, size[2], size[3], "stretch")
     assert ours.shape == (channels, size[3], size[2])
-    assert np.abs(ours - darknet.resize(resize.planes(pixels), size[2], size[3])).max() <= TOLERANCE
+    assert np.abs(ours - darknet.resize(planes(pixels), size[2], size[3])).max() <= TOLERANCE
 
 
 def test_stretch_over_many_heights_keeps_darknets_last_row(darknet: Library) -> None:
@@ -63,7 +68,7 @@ def test_stretch_over_many_heights_keeps_darknets_last_row(darknet: Library) -> 
     for target in range(2, 80):
         pixels = np.full((53, 11, 3), 255, np.uint8)
         ours = resize.network_input(pixels, 9, target, "stretch")
-        assert np.abs(ours - darknet.resize(resize.planes(pixels), 9, target)).max() <= TOLERANCE
+        assert np.abs(ours - darknet.resize(planes(pixels), 9, target)).max() <= TOLERANCE
         dark += bool(ours[:, -1].max() < 0.5)
     assert dark > 0, "no height among these shows the rounding that the docstring tells of"
 
@@ -71,12 +76,12 @@ def test_stretch_over_many_heights_keeps_darknets_last_row(darknet: Library) -> 
 def test_stretch_to_one_row_takes_the_last() -> None:
     pixels = random_pixels(7, 5)
     ours = resize.network_input(pixels, 5, 1, "stretch")
-    np.testing.assert_allclose(ours[:, 0], resize.planes(pixels)[:, -1], atol=TOLERANCE)
+    np.testing.assert_allclose(ours[:, 0], planes(pixels)[:, -1], atol=TOLERANCE)
 
 
 def test_stretch_takes_views(darknet: Library) -> None:
     pixels = random_pixels(50, 60)[3:40, 5:44]
-    whole = np.ascontiguousarray(resize.planes(pixels))
+    whole = np.ascontiguousarray(planes(pixels))
     assert np.abs(resize.network_input(pixels, 33, 29, "stretch") - darknet.resize(whole, 33, 29)).max() <= TOLERANCE
 
 
@@ -84,7 +89,7 @@ def test_stretch_takes_views(darknet: Library) -> None:
 def test_letterbox_is_letterbox_image(darknet: Library, size: tuple[int, int, int, int]) -> None:
     pixels = random_pixels(size[0], size[1])
     ours = resize.network_input(pixels, size[2], size[3], "letterbox")
-    assert np.abs(ours - darknet.letterbox(resize.planes(pixels), size[2], size[3])).max() <= TOLERANCE
+    assert np.abs(ours - darknet.letterbox(planes(pixels), size[2], size[3])).max() <= TOLERANCE
 
 
 @pytest.mark.parametrize(("height", "width"), [(61, 97), (97, 61), (40, 40), (32, 50)])
@@ -93,7 +98,7 @@ def test_short_side_is_resize_min_and_crop(
     darknet: Library, height: int, width: int, net_width: int, net_height: int
 ) -> None:
     pixels = random_pixels(height, width)
-    resized = darknet.resize_min(resize.planes(pixels), net_width)
+    resized = darknet.resize_min(planes(pixels), net_width)
     x, y = int((resized.shape[2] - net_width) / 2), int((resized.shape[1] - net_height) / 2)
     expected = darknet.crop(resized, x, y, net_width, net_height)
     assert np.abs(resize.network_input(pixels, net_width, net_height, "short_side") - expected).max() <= TOLERANCE
@@ -102,13 +107,13 @@ def test_short_side_is_resize_min_and_crop(
 @pytest.mark.parametrize(("height", "width"), [(61, 97), (97, 62), (40, 40)])
 def test_centre_square_is_center_crop_image(darknet: Library, height: int, width: int) -> None:
     pixels = random_pixels(height, width)
-    expected = darknet.center_crop(resize.planes(pixels), 31, 35)
+    expected = darknet.center_crop(planes(pixels), 31, 35)
     assert np.abs(resize.network_input(pixels, 31, 35, "centre_square") - expected).max() <= TOLERANCE
 
 
 def test_planes_are_load_image_color(darknet: Library, tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", random_pixels(20, 31))
-    np.testing.assert_allclose(resize.planes(image.read_pixels(path)), darknet.load(path), atol=TOLERANCE)
+    np.testing.assert_allclose(planes(image.read_pixels(path)), darknet.load(path), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +132,10 @@ def test_every_kind_of_picture_is_decoded_as_darknet_does(darknet: Library, tmp_
     theirs = darknet.load(path)
     assert theirs.shape == (3, 13, 17)
     levels = 1 if ending in ("jpg", "JPEG") else 0  # two builds of libjpeg
-    assert np.abs(resize.planes(image.read_pixels(path)) - theirs).max() <= levels / 255 + TOLERANCE
+    assert np.abs(planes(image.read_pixels(path)) - theirs).max() <= levels / 255 + TOLERANCE
     grey = np.tensordot([0.299, 0.587, 0.114], theirs, 1)[None]
     # whole levels; a colour JPEG has its grey as it was before it was rounded and cut to colours, so only on average
-    apart = np.abs(resize.planes(image.read_pixels(path, 1)) - grey)
+    apart = np.abs(planes(image.read_pixels(path, 1)) - grey)
     assert (apart.mean() if levels else apart.max()) <= 1.5 / 255 + TOLERANCE
 
 
@@ -141,14 +146,14 @@ def test_a_photograph_that_says_how_it_was_held(darknet: Library, tmp_path: Path
     exif = b"Exif\0\0" + tiff
     data = path.read_bytes()
     path.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
-    ours = resize.planes(image.read_pixels(path))
+    ours = planes(image.read_pixels(path))
     assert ours.shape == (3, 40, 24)
     assert np.abs(ours - darknet.load(path)).max() <= 1 / 255 + TOLERANCE
 
 
 def test_planes_are_red_green_blue_from_0_to_1(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.full((2, 3, 3), (0, 51, 255), np.uint8))
-    np.testing.assert_allclose(resize.planes(image.read_pixels(path))[:, 0, 0], [1, 0.2, 0], atol=TOLERANCE)
+    np.testing.assert_allclose(planes(image.read_pixels(path))[:, 0, 0], [1, 0.2, 0], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("stored", [1, 3, 4])

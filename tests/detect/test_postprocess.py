@@ -228,8 +228,8 @@ def test_correction_undoes_the_letterbox(picture: tuple[int, int], network: tupl
         classes=torch.tensor([0, 1]),
         probs=torch.tensor([0.9, 0.8]),
     )
-    nothing = file.letterbox_correction((7, 5), network)
-    correction = [nothing, file.letterbox_correction(picture, network)]
+    nothing = file.letterbox_place((7, 5), network)
+    correction = [nothing, file.letterbox_place(picture, network)]
     detections = file.postprocess(candidates, Overlap("default"), correction)
     np.testing.assert_allclose(detections.boxes, in_picture, atol=1e-5)
 
@@ -243,5 +243,5 @@ def test_correction_finds_a_bright_square_of_a_letterboxed_picture() -> None:
     box = np.array([(xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2, np.ptp(xs) + 1, np.ptp(ys) + 1]) / 160
     zero = torch.zeros(1, dtype=torch.int64)
     candidates = Detections(zero, zero, torch.ones(1), torch.from_numpy(box[None]).float())
-    detections = file.postprocess(candidates, Overlap("default"), [file.letterbox_correction((400, 300), (160, 160))])
+    detections = file.postprocess(candidates, Overlap("default"), [file.letterbox_place((400, 300), (160, 160))])
     np.testing.assert_allclose(detections.boxes[0], [150 / 400, 180 / 300, 100 / 400, 60 / 300], atol=1.5 / 120)

@@ -7,7 +7,7 @@ one. The network's detections come with probabilities over `MAP_THRESH`, after n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,9 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from yoloprune.darknet.data import Labels
-from yoloprune.darknet.predictions import Detections
-from yoloprune.detect.match import Matches, Objects, match
+from yoloprune.detect.match import Matches, Objects
 from yoloprune.detect.outcome import MISSED
 
 MAP_THRESH: Final = 0.005
@@ -67,23 +65,6 @@ class MapResult:
     true_positives: int
     false_positives: int
     objects: int
-
-
-def evaluate(
-    found: Detections,
-    truths: Sequence[Labels],
-    classes: int,
-    *,
-    difficult: Sequence[Labels] | None = None,
-    points: Points = 0,
-) -> MapResult:
-    """Accuracy of the detections in some images against their objects, and their difficult ones if the set has such.
-
-    truths: of each image; the images of `found` are numbered likewise.
-    """
-    objects = Objects.of(truths, classes)
-    matches = match(found, objects, Objects.of(difficult or [truth[:0] for truth in truths], classes))
-    return DetectionOutcome.of(matches, objects, points=points).result
 
 
 @dataclass(frozen=True)
@@ -205,8 +186,7 @@ class DetectionOutcome:
         objects = self._of_class
         result = np.zeros(len(objects))
         for number, (_, true) in self._by_class(thresh).items():
-            hits = np.cumsum(true)
-            result[number] = _average_precision(hits / np.arange(1, len(true) + 1), hits / objects[number], self.points)
+            result[number] = _average_precision(true, objects[number], self.points)
         return result
 
 
@@ -260,9 +240,10 @@ def _resampled_areas(ranked: Mapping[int, tuple[_Indices, _Flags]], counts: Tens
     return torch.cat(areas)
 
 
-def _average_precision(precision: _Floats, recall: _Floats, points: Points) -> float:
-    """Of one class, from its precision and recall after each detection. At least one detection."""
-    envelope = _envelope(precision)
+def _average_precision(true: _Flags, objects: int, points: Points) -> float:
+    """Of one class: whether each of its detections is true, at least one, and how many objects there are."""
+    hits = np.cumsum(true)
+    envelope, recall = _envelope(hits / np.arange(1, len(true) + 1)), hits / objects
     if points == 0:
         return float(np.diff(recall, prepend=0.0) @ envelope)
     reached = np.searchsorted(recall, np.arange(points) / (points - 1))

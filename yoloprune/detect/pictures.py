@@ -63,6 +63,9 @@ class Pictures:
         """A quarter, after which a measurement may be given up: no batch is larger, and no `Measure` waits for more."""
         self._batch = batch or min(batch_for(graph, device), self.part)
         self._numbers: Sequence[int] = range(len(paths))
+        self._picture = 4 * self._shape.size
+        """Bytes of one as network input."""
+        self._room = room_on(self.device, MEMORY)
         self._kept: list[Batch] = []
 
     def __len__(self) -> int:
@@ -92,25 +95,16 @@ class Pictures:
             batches.append(Batch(together, numbers, [sizes[number] for number in some]))
         return batches
 
-    @property
-    def _picture(self) -> int:
-        """Bytes of one as network input."""
-        return 4 * self._shape.size
-
-    @property
-    def _room(self) -> int:
-        return room_on(self.device, MEMORY)
-
     def __iter__(self) -> Iterator[Batch]:
         yield from self._kept
-        number, room = len(self._kept), self._room
+        number = len(self._kept)
         left = self.paths[number * self._batch :]
         for inputs, sizes in load_batches(left, self._shape, self.fit, self._batch):
             numbers = self._numbers[number * self._batch :][: len(sizes)]
             batch = Batch(inputs.to(self.device, memory_format=torch.channels_last), numbers, sizes)
             number += 1
             # Of two passes at a time the one that is ahead keeps.
-            if number > len(self._kept) and number * self._batch * self._picture <= room:
+            if number > len(self._kept) and number * self._batch * self._picture <= self._room:
                 self._kept.append(batch)
             yield batch
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,28 +19,18 @@ from yoloprune.detect.resize import Fit, letterbox_size
 from yoloprune.detect.runs import argsort
 from yoloprune.detect.suppress import suppress
 
-
-class Correction(NamedTuple):
-    """How a letterboxed picture lies in the network's input: fractions of the input's width and height."""
-
-    x: float
-    y: float
-    width: float
-    height: float
+Place = tuple[float, float, float, float]
+"""Of a letterboxed picture: x, y, width, height as fractions of the network's input."""
 
 
-def letterbox_correction(image: tuple[int, int], network: tuple[int, int]) -> Correction:
+def letterbox_place(image: tuple[int, int], network: tuple[int, int]) -> Place:
     """Where a picture of (width, height) `image` lies in an input of (width, height) `network`. (correct_yolo_boxes.)
 
-    The border is half the difference, not rounded as where the picture is pasted (`resize`): Darknet's own.
+    The border is half the difference, not rounded as where the picture is pasted (resize.py): Darknet's own.
     """
-    inner_width, inner_height = letterbox_size(*image, *network)
-    return Correction(
-        x=(network[0] - inner_width) / 2 / network[0],
-        y=(network[1] - inner_height) / 2 / network[1],
-        width=inner_width / network[0],
-        height=inner_height / network[1],
-    )
+    inner = letterbox_size(*image, *network)
+    x, y = ((whole - part) / 2 / whole for part, whole in zip(inner, network, strict=True))
+    return x, y, inner[0] / network[0], inner[1] / network[1]
 
 
 def decode(graph: Graph, outputs: Mapping[int, Tensor], thresh: float) -> Detections:
@@ -61,26 +51,26 @@ def detections(
     """
     last, net = graph.detection_heads[-1], graph.net.input
     kind: Any = nms_kind or last.nms_kind
-    correction = [letterbox_correction(size, (net.w, net.h)) for size in sizes] if fit == "letterbox" else None
-    return postprocess(found, Overlap(kind, beta=last.beta_nms), correction)
+    places = [letterbox_place(size, (net.w, net.h)) for size in sizes] if fit == "letterbox" else None
+    return postprocess(found, Overlap(kind, beta=last.beta_nms), places)
 
 
-def postprocess(found: Detections, overlap: Overlap, correction: Sequence[Correction] | None = None) -> Detections:
+def postprocess(found: Detections, overlap: Overlap, places: Sequence[Place] | None = None) -> Detections:
     """What non-maximum suppression leaves, on the CPU: in order of the images, of each the most probable first.
 
     Equal ones are in the heads' order. Suppressed on whatever device they are.
 
-    correction: one an image for letterboxed pictures, None for stretched ones. Darknet corrects before it suppresses,
+    places: of letterboxed pictures, one an image; None for stretched ones. Darknet corrects before it suppresses,
     and so do we: greedynms and diounms measure distances, which the correction changes.
     """
-    if correction is not None:
-        found = replace(found, boxes=_corrected(found, correction))
+    if places is not None:
+        found = replace(found, boxes=_corrected(found, places))
     found = found.rows(suppress(found, overlap))
     return found.rows(argsort(-found.probs, found.image)).cpu()
 
 
-def _corrected(found: Detections, correction: Sequence[Correction]) -> Tensor:
-    inner = torch.tensor(correction, dtype=torch.float64, device=found.image.device).index_select(0, found.image)
+def _corrected(found: Detections, places: Sequence[Place]) -> Tensor:
+    inner = torch.tensor(places, dtype=torch.float64, device=found.image.device).index_select(0, found.image)
     corrected = found.boxes.double()
     corrected[:, :2] -= inner[:, :2]
     corrected /= inner[:, 2:].tile(2)

@@ -43,11 +43,6 @@ def fit_into(out: Planes, pixels: Pixels, fit: Fit) -> None:
     _FITS[fit](pixels, out)
 
 
-def planes(pixels: Pixels) -> Planes:
-    """uint8 [H, W, C] BGR as float32 [C, H, W] RGB, 0..1."""
-    return np.multiply(pixels[:, :, ::-1].transpose(2, 0, 1), _UNIT, dtype=np.float32, order="C")
-
-
 def letterbox_size(source_width: int, source_height: int, width: int, height: int) -> tuple[int, int]:
     """Width and height of the picture inside its letterbox, rounded down (at least 1, where Darknet gets none)."""
     if np.float32(width) / np.float32(source_width) < np.float32(height) / np.float32(source_height):
@@ -125,8 +120,8 @@ _FITS: Final[dict[Fit, Callable[[Pixels, Planes], None]]] = {
 
 
 def _taps(source: int, target: int, *, rows: bool) -> tuple[_Indices, _Indices, Planes, Planes]:
-    """Both source rows (or columns) of every target one and their weights. (resize_image.)"""
-    where = _positions(source, target)
+    """Both source rows (or columns) of every target one and their weights, in C's float arithmetic. (resize_image.)"""
+    where = np.arange(target, dtype=np.float32) * (np.float32(source - 1) / np.float32(max(target - 1, 1)))
     first = np.minimum(where.astype(np.int64), source - 1)
     share = where - first.astype(np.float32)
     weight = share.copy()
@@ -135,12 +130,6 @@ def _taps(source: int, target: int, *, rows: bool) -> tuple[_Indices, _Indices, 
     else:
         first[-1], share[-1], weight[-1] = source - 1, 0, 0
     return first, np.minimum(first + 1, source - 1), 1 - share, weight
-
-
-def _positions(source: int, target: int) -> Planes:
-    """Where each of `target` samples falls among `source`, in C's float arithmetic."""
-    scale = np.float32(source - 1) / np.float32(max(target - 1, 1))
-    return np.arange(target, dtype=np.float32) * scale
 
 
 def _transposed(pixels: Pixels) -> Pixels:
