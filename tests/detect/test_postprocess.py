@@ -230,7 +230,7 @@ def test_correction_undoes_the_letterbox(picture: tuple[int, int], network: tupl
     )
     nothing = file.letterbox_place((7, 5), network)
     correction = [nothing, file.letterbox_place(picture, network)]
-    detections = file.postprocess(candidates, Overlap("default"), correction)
+    detections = file.corrected(candidates, correction)
     np.testing.assert_allclose(detections.boxes, in_picture, atol=1e-5)
 
 
@@ -243,5 +243,5 @@ def test_correction_finds_a_bright_square_of_a_letterboxed_picture() -> None:
     box = np.array([(xs.min() + xs.max() + 1) / 2, (ys.min() + ys.max() + 1) / 2, np.ptp(xs) + 1, np.ptp(ys) + 1]) / 160
     zero = torch.zeros(1, dtype=torch.int64)
     candidates = Detections(zero, zero, torch.ones(1), torch.from_numpy(box[None]).float())
-    detections = file.postprocess(candidates, Overlap("default"), [file.letterbox_place((400, 300), (160, 160))])
+    detections = file.corrected(candidates, [file.letterbox_place((400, 300), (160, 160))])
     np.testing.assert_allclose(detections.boxes[0], [150 / 400, 180 / 300, 100 / 400, 60 / 300], atol=1.5 / 120)

@@ -45,11 +45,6 @@ class ActivationCache:
                 outputs = self.base(batch.inputs, wanted, known)
             self._activations.append({index: output for index, output in outputs.items() if index >= 0})
 
-    @property
-    def kept(self) -> int:
-        """For how many batches activations are kept."""
-        return len(self._activations)
-
     def outputs(self, network: Network, skip: int = 0) -> Iterator[tuple[Batch, Mapping[int, Tensor]]]:
         """Each batch and a variant's outputs for it, by layer, without the first `skip` batches."""
         for batch, known in islice(self._batches(self._activations), skip, None):

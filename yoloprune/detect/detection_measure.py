@@ -17,7 +17,7 @@ from yoloprune.detect.evaluate import DISPLAY_THRESH, MAP_THRESH, DetectionOutco
 from yoloprune.detect.match import Matches, Objects, match
 from yoloprune.detect.measure import Measure, digest_of
 from yoloprune.detect.pictures import Batch
-from yoloprune.detect.postprocess import decode, detections
+from yoloprune.detect.postprocess import decode, overlap_of, postprocess
 from yoloprune.errors import InputError
 
 SUPPRESSED: Final = 32
@@ -43,19 +43,17 @@ class DetectionMeasure(Measure):
     def predict(self, outputs: Iterable[tuple[Batch, Mapping[int, Tensor]]]) -> Iterator[tuple[Sequence[int], Matches]]:
         parts: list[Detections] = []
         numbers: list[int] = []
-        sizes: list[tuple[int, int]] = []
         together = SUPPRESSED if self.pictures.device.type == "cpu" else SUPPRESSED_ELSEWHERE
         for batch, output in outputs:
-            part = decode(self.graph, output, MAP_THRESH)
+            part = decode(self.graph, output, MAP_THRESH, batch.sizes, self.pictures.fit)
             parts.append(replace(part, image=part.image + len(numbers)))
             numbers += batch.numbers
-            sizes += batch.sizes
             crowded = sum(len(part.probs) for part in parts) > CROWD * together
             if crowded or len(numbers) >= min(together, self.pictures.part):
-                yield numbers, self._matches(join(parts), numbers, sizes)
-                parts, numbers, sizes = [], [], []
+                yield numbers, self._matches(join(parts), numbers)
+                parts, numbers = [], []
         if parts:
-            yield numbers, self._matches(join(parts), numbers, sizes)
+            yield numbers, self._matches(join(parts), numbers)
 
     def outcome(self, predictions: Matches) -> DetectionOutcome:
         return DetectionOutcome.of(predictions, self._objects, self.metric, self.points)
@@ -82,9 +80,9 @@ class DetectionMeasure(Measure):
         truths = torch.split(rows, torch.bincount(sure.image, minlength=images).tolist())
         return replace(self, split=replace(self.split, truths=tuple(each.numpy() for each in truths)), labels=False)
 
-    def _matches(self, found: Detections, numbers: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Matches:
+    def _matches(self, found: Detections, numbers: Sequence[int]) -> Matches:
         """What is left of all that the heads propose for some batches' pictures, and which objects it is of."""
-        found = detections(self.graph, found, sizes, self.pictures.fit, self.nms_kind)
+        found = postprocess(found, overlap_of(self.graph, self.nms_kind))
         return match(replace(found, image=torch.tensor(numbers)[found.image]), self._objects, self._difficult)
 
     @cached_property

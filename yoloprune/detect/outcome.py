@@ -36,13 +36,13 @@ class Outcome(Protocol):
         """[R]: that figure on each of the `resamples`, computed on the device where these are."""
 
 
-def resamples(images: int, seed: int, count: int = RESAMPLES) -> Tensor:
-    """[R, I]: how often each of `count` draws of as many images as there are, with replacement, has drawn image i."""
+def resamples(images: int, seed: int) -> Tensor:
+    """[R, I]: how often each of R draws of as many images as there are, with replacement, has drawn image i."""
     rng = np.random.default_rng(seed)
-    return torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), count).astype(np.float32))
+    return torch.from_numpy(rng.multinomial(images, np.full(images, 1 / images), RESAMPLES).astype(np.float32))
 
 
-def interval(losses: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
-    """Lower and upper end of the middle `level` of resampled losses [R]."""
-    low, high = np.quantile(losses, [(1 - level) / 2, (1 + level) / 2])
+def interval(losses: NDArray[np.float64]) -> tuple[float, float]:
+    """Lower and upper end of the middle `LEVEL` of resampled losses [R]."""
+    low, high = np.quantile(losses, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -33,45 +33,42 @@ def letterbox_place(image: tuple[int, int], network: tuple[int, int]) -> Place:
     return x, y, inner[0] / network[0], inner[1] / network[1]
 
 
-def decode(graph: Graph, outputs: Mapping[int, Tensor], thresh: float) -> Detections:
+def decode(
+    graph: Graph, outputs: Mapping[int, Tensor], thresh: float, sizes: Sequence[tuple[int, int]], fit: Fit
+) -> Detections:
     """What all heads propose for a batch, more probable than `thresh`, head after head; no gradient goes back.
 
-    outputs: by layer, as `Network` gives them.
+    outputs: by layer, as `Network` gives them. sizes: width and height of each picture. fit: how they were brought to
+    the network's size. Boxes of letterboxed pictures are corrected before they are suppressed, as in Darknet: greedynms
+    and diounms measure distances, which the correction changes.
     """
-    return join(head.decode(outputs[head.index].detach(), thresh) for head in graph.detection_heads)
+    found = join(head.decode(outputs[head.index].detach(), thresh) for head in graph.detection_heads)
+    if fit != "letterbox":
+        return found
+    net = graph.net.input
+    return corrected(found, [letterbox_place(size, (net.w, net.h)) for size in sizes])
 
 
-def detections(
-    graph: Graph, found: Detections, sizes: Sequence[tuple[int, int]], fit: Fit, nms_kind: str | None = None
-) -> Detections:
-    """What is left of all that the heads found: `postprocess` as a network and its pictures ask for.
+def corrected(found: Detections, places: Sequence[Place]) -> Detections:
+    """Boxes as fractions of their pictures, which lie at `places`, one an image. (correct_yolo_boxes.)"""
+    inner = torch.tensor(places, dtype=torch.float64, device=found.image.device).index_select(0, found.image)
+    boxes = found.boxes.double()
+    boxes[:, :2] -= inner[:, :2]
+    boxes /= inner[:, 2:].tile(2)
+    return replace(found, boxes=boxes.float())
 
-    The last head says when boxes overlap too much, as in AlexeyAB's Darknet, unless `nms_kind` does. found: of
-    `decode`. sizes: width and height of each picture. fit: how they were brought to the network's size.
-    """
-    last, net = graph.detection_heads[-1], graph.net.input
+
+def overlap_of(graph: Graph, nms_kind: str | None = None) -> Overlap:
+    """When a network's boxes overlap too much: as its last head says, as in AlexeyAB's Darknet, or `nms_kind`."""
+    last = graph.detection_heads[-1]
     kind: Any = nms_kind or last.nms_kind
-    places = [letterbox_place(size, (net.w, net.h)) for size in sizes] if fit == "letterbox" else None
-    return postprocess(found, Overlap(kind, beta=last.beta_nms), places)
+    return Overlap(kind, beta=last.beta_nms)
 
 
-def postprocess(found: Detections, overlap: Overlap, places: Sequence[Place] | None = None) -> Detections:
+def postprocess(found: Detections, overlap: Overlap) -> Detections:
     """What non-maximum suppression leaves, on the CPU: in order of the images, of each the most probable first.
 
     Equal ones are in the heads' order. Suppressed on whatever device they are.
-
-    places: of letterboxed pictures, one an image; None for stretched ones. Darknet corrects before it suppresses,
-    and so do we: greedynms and diounms measure distances, which the correction changes.
     """
-    if places is not None:
-        found = replace(found, boxes=_corrected(found, places))
     found = found.rows(suppress(found, overlap))
     return found.rows(argsort(-found.probs, found.image)).cpu()
-
-
-def _corrected(found: Detections, places: Sequence[Place]) -> Tensor:
-    inner = torch.tensor(places, dtype=torch.float64, device=found.image.device).index_select(0, found.image)
-    corrected = found.boxes.double()
-    corrected[:, :2] -= inner[:, :2]
-    corrected /= inner[:, 2:].tile(2)
-    return corrected.float()

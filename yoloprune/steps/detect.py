@@ -21,7 +21,7 @@ from yoloprune.detect.draw import draw
 from yoloprune.detect.image import ENDINGS, encoded, is_written, read_pixels
 from yoloprune.detect.load import fit_for
 from yoloprune.detect.overlap import NmsKind
-from yoloprune.detect.postprocess import decode, detections
+from yoloprune.detect.postprocess import decode, overlap_of, postprocess
 from yoloprune.detect.resize import network_input
 from yoloprune.errors import InputError
 from yoloprune.options import DetectOptions, Settings
@@ -81,7 +81,7 @@ def detect(
             pixels = read_pixels(image, c)
             inputs = torch.from_numpy(network_input(pixels, w, h, fit)).unsqueeze(0).to(device)
             size = (pixels.shape[1], pixels.shape[0])
-            boxes = detections(graph, decode(graph, network(inputs), thresh), [size], fit, options.nms)
+            boxes = postprocess(decode(graph, network(inputs), thresh, [size], fit), overlap_of(graph, options.nms))
             found.append(Found(image, size, boxes, picture))
             if drafts is not None:
                 canvas = pixels if c == 3 else read_pixels(image)
