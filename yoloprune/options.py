@@ -87,14 +87,20 @@ def made(kind: Any, values: Mapping[str, Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a network is read and measured; it holds for every step of a job."""
+class _ReadingOptions:
+    """How a network and its images are read."""
 
     dialect: Annotated[str, Help("Whose Darknet: alexeyab or pjreddie.", one_of=DIALECT_NAMES)] = "alexeyab"
     letterbox: Annotated[
         bool | None,
         Help("Keep a picture's aspect or not; left out, as the cfg and dialect say.", flags=("--letterbox/--stretch",)),
     ] = None
+
+
+@dataclass(frozen=True)
+class Settings(_ReadingOptions):
+    """How a network is read and measured; it holds for every step of a job."""
+
     metric: Annotated[
         str | None, Help("map50, map75, map50-95, top1 or top5; left out, map50 or top1.", metavar="NAME")
     ] = None
@@ -243,7 +249,7 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
-class DetectOptions:
+class DetectOptions(_ReadingOptions):
     """What counts as found."""
 
     thresh: Annotated[

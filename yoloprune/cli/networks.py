@@ -67,7 +67,6 @@ def map_command(
 @command(
     "detect",
     "yolo.cfg yolo.weights dog.jpg cat.jpg -o boxes --data coco.data",
-    omit={*_OF_MEASURING, "metric", "images"},
 )
 def detect_command(
     screen: Screen,
@@ -78,7 +77,6 @@ def detect_command(
     ],
     out: params.Out,
     options: DetectOptions,
-    settings: Settings,
     data: params.Data = None,
     device: params.Device = "cpu",
     force: params.Force = False,
@@ -88,8 +86,8 @@ def detect_command(
     from yoloprune.steps.detect import detect
 
     done = detect(
-        cfg, weights, pictures, out, options, data=data, settings=settings, device=device, force=force,
-        dry_run=dry_run, progress=screen.progress,
+        cfg, weights, pictures, out, data, options, device=device, force=force, dry_run=dry_run,
+        progress=screen.progress,
     )  # fmt: skip
     screen.show(answers.detections(*done))
 

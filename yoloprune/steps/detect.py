@@ -24,7 +24,7 @@ from yoloprune.detect.overlap import NmsKind
 from yoloprune.detect.postprocess import decode, overlap_of, postprocess
 from yoloprune.detect.resize import network_input
 from yoloprune.errors import InputError
-from yoloprune.options import DetectOptions, Settings
+from yoloprune.options import DetectOptions
 from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.steps.inputs import check_readable, data_candidates, expect_one_of
 
@@ -48,10 +48,9 @@ def detect(
     weights: Path,
     images: Sequence[Path],
     out: Path,
+    data: Path | None = None,
     options: DetectOptions = DetectOptions(),  # noqa: B008 - a frozen value
     *,
-    data: Path | None = None,
-    settings: Settings = Settings(),  # noqa: B008
     device: str = "cpu",
     force: bool = False,
     dry_run: bool = False,
@@ -66,14 +65,14 @@ def detect(
     """
     images = [image for given in images for image in _pictures_in(given)]
     pictures = _copies(images, out, force=force)
-    model = load(cfg, weights, dialect_named(settings.dialect))
+    model = load(cfg, weights, dialect_named(options.dialect))
     graph = model.graph
     if not graph.detection_heads:
         raise InputError("expected a detector, found a network without detection heads", file=cfg)
     expect_one_of("--nms", options.nms, get_args(NmsKind))
     names = class_names(graph, cfg, data)
     check_readable(images, graph, progress)
-    network, fit, (c, h, w) = build(model, device), fit_for(graph, settings.letterbox), graph.net.input
+    network, fit, (c, h, w) = build(model, device), fit_for(graph, options.letterbox), graph.net.input
     thresh = graph.dialect.display_thresh if options.thresh is None else options.thresh
     found: list[Found] = []
     with nullcontext() if dry_run else _appearing(out) as drafts, torch.inference_mode():
