@@ -108,12 +108,12 @@ def pictures_alone(graph: Graph, images: Split, iterations: int, workers: int) -
         return 4 * epoch * size / (time.perf_counter() - start)
 
 
-def _in_memory(samples: Samples, firsts: Iterable[int], size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _in_memory(samples: Samples, starts: Iterable[int], size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     c, h, w = samples.graph.net.input
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (size, h, w, c), generator=generator, dtype=torch.uint8)
-    truths = samples.join([samples.at(place)[1] for place in range(size)])
-    for _ in firsts:
+    truths = samples.collate([samples.at(index)[1] for index in range(size)])
+    for _ in starts:
         yield pixels, truths
 
 

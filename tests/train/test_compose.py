@@ -9,7 +9,7 @@ import pytest
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.layers.base import Shape
 from yoloprune.train.augment import Augmentation, View, draw, place_truths, render
-from yoloprune.train.compose import cornered, cut_of, mixed, put_quarter, touched
+from yoloprune.train.compose import blur_and_noise, cornered, mixup, mosaic_centre, place_quarter
 
 TARGET = Shape(3, 52, 68)
 
@@ -29,7 +29,7 @@ def test_boxes_of_a_mosaic_cover_their_pixels() -> None:
     rule = Augmentation(jitter=0.2, flip=True)
     levels, seen, clipped = (255, 215, 175, 135), 0, 0
     for _ in range(150):
-        cut = cut_of(TARGET, rng)
+        cut = mosaic_centre(TARGET, rng)
         assert 10 <= cut[1] <= 42
         assert 13 <= cut[0] <= 55
         canvas = np.zeros((TARGET.h, TARGET.w, 3), np.uint8)
@@ -41,7 +41,7 @@ def test_boxes_of_a_mosaic_cover_their_pixels() -> None:
                 view = cornered(view, size, quarter)
             placed = place_truths(truths, view, size, TARGET, dialect=ALEXEYAB, most=9, rng=rng)
             shown = render(pixels, view, TARGET, grey=False)
-            boxes = put_quarter(canvas, quarter, cut, shown, placed, view, size, bound=True)
+            boxes = place_quarter(canvas, quarter, cut, shown, placed, view, size, bound=True)
             rows = slice(0, cut[1]) if quarter < 2 else slice(cut[1], TARGET.h)
             columns = slice(0, cut[0]) if quarter % 2 == 0 else slice(cut[0], TARGET.w)
             bright = np.argwhere(np.abs(canvas[rows, columns, 0].astype(int) - level) < 12)
@@ -64,14 +64,14 @@ def test_without_bound_boxes_reach_into_other_quarters() -> None:
     whole = np.array([[3, 0.5, 0.5, 0.9, 0.9]], np.float32)
     canvas = np.zeros((52, 68, 3), np.uint8)
     shown = np.full((52, 68, 3), 9, np.uint8)
-    (box,) = put_quarter(canvas, 0, (30, 20), shown, whole, view, size, bound=False)
+    (box,) = place_quarter(canvas, 0, (30, 20), shown, whole, view, size, bound=False)
     # its lower right corner comes to (30, 20): the box moves by -38, -32 and is clipped at 0
     right, bottom = 0.95 * 68 - 38, 0.95 * 52 - 32
     np.testing.assert_allclose(box, [3, right / 2 / 68, bottom / 2 / 52, right / 68, bottom / 52], rtol=1e-5)
     assert (canvas[:20, :30] == 9).all()
     assert (canvas[20:] == 0).all()
     assert (canvas[:, 30:] == 0).all()
-    (box,) = put_quarter(canvas, 3, (30, 20), shown, whole, view, size, bound=False)
+    (box,) = place_quarter(canvas, 3, (30, 20), shown, whole, view, size, bound=False)
     np.testing.assert_allclose(
         box, [3, (30 + 0.05 * 68 + 68) / 2 / 68, (20 + 0.05 * 52 + 52) / 2 / 52, 34.6 / 68, 29.4 / 52], rtol=1e-5
     )
@@ -89,7 +89,7 @@ def test_a_cornered_view_shows_the_corner() -> None:
 def test_mixed_is_the_mean() -> None:
     rng = np.random.default_rng(1)
     a, b = (rng.integers(0, 256, (9, 7, 3), np.uint8) for _ in range(2))
-    assert np.abs(mixed(a, b).astype(int) - (a.astype(int) + b) / 2).max() <= 0.5
+    assert np.abs(mixup(a, b).astype(int) - (a.astype(int) + b) / 2).max() <= 0.5
 
 
 def test_blur_spares_boxes_or_not() -> None:
@@ -102,7 +102,7 @@ def test_blur_spares_boxes_or_not() -> None:
     inner[15:45, 20:60] = pixels[15:45, 20:60]
     seen = set()
     for _ in range(60):
-        found = touched(Augmentation(blur=9), pixels, truths, rng)  # 9 is cut to an eighth of the box: 3
+        found = blur_and_noise(Augmentation(blur=9), pixels, truths, rng)  # 9 is cut to an eighth of the box: 3
         seen.add(next(i for i, each in enumerate((pixels, inner, over)) if (found == each).all()))
     assert seen == {0, 1, 2}
 
@@ -110,7 +110,7 @@ def test_blur_spares_boxes_or_not() -> None:
 def test_noise_only_brightens_every_other_picture() -> None:
     rng = np.random.default_rng(3)
     pixels = np.full((60, 80, 3), 100, np.uint8)
-    noisy = [touched(Augmentation(noise=20), pixels, np.zeros((0, 5), np.float32), rng) for _ in range(40)]
+    noisy = [blur_and_noise(Augmentation(noise=20), pixels, np.zeros((0, 5), np.float32), rng) for _ in range(40)]
     changed = [each for each in noisy if (each != pixels).any()]
     assert 10 < len(changed) < 30
     values = np.stack(changed).astype(float) - 100

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yoloprune.darknet.layers.base import Shape
-from yoloprune.train.augment import Augmentation, factor
+from yoloprune.train.augment import Augmentation, random_scale
 from yoloprune.train.crops import crop
 
 
@@ -46,7 +46,7 @@ def test_a_crop_is_darknets(seed: int, flip: bool) -> None:
     target = Shape(3, 21, 21)
     found = crop(rule, pixels, target, np.random.default_rng(seed))
     rng = np.random.default_rng(seed)  # the same draws, in the same order
-    aspect = factor(1.3, rng)
+    aspect = random_scale(1.3, rng)
     scale = int(rng.integers(20, 41)) / min(47, 61 * aspect)
     rad = math.radians(float(rng.uniform(-25, 25)))
     reach = (61 * scale / aspect - 21) / 2, (47 * scale - 21) / 2

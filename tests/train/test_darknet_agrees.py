@@ -20,7 +20,7 @@ from yoloprune.darknet.weights import Weights
 from yoloprune.errors import InputWarning
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.recipe import Recipe
-from yoloprune.train.schedule import Schedule
+from yoloprune.train.schedule import Schedule, same_named
 from yoloprune.train.training_loss import TrainingLoss
 
 UPDATES = 2
@@ -236,7 +236,7 @@ def updated(
     network.set_weights(weights)
     network.to(dtype).train()
     objective = TrainingLoss.of(graph)
-    schedule = Schedule.from_net(graph.net)
+    schedule = Schedule(**same_named(Schedule, graph.net))
     optimizer = Optimizer(network, Recipe.from_graph(graph))
     part = batch // graph.net.subdivisions
     loss = 0.0
@@ -356,7 +356,7 @@ def check_rates(folder: Path, library: Path, text: str) -> None:
     head = "[net]\nbatch=4\nsubdivisions=2\nwidth=8\nheight=8\nchannels=1\n"
     layer = "[convolutional]\nfilters=1\nactivation=linear\n"
     (folder / "net.cfg").write_text(f"{head}{text}\n{layer}")
-    schedule = Schedule.from_net(load_graph(folder / "net.cfg", PJREDDIE).net)
+    schedule = Schedule(**same_named(Schedule, load_graph(folder / "net.cfg", PJREDDIE).net))
     iterations = list(range(1, 49))
     expected = oracle.rates(library, folder, [4 * iteration for iteration in iterations])
     rates = [schedule.rate(iteration) for iteration in iterations]

@@ -18,7 +18,7 @@ from yoloprune.darknet.layers.yolo import Yolo
 from yoloprune.darknet.network import Network
 from yoloprune.errors import InputError
 from yoloprune.train.losses import find_loss
-from yoloprune.train.losses.boxes import agreement, slopes
+from yoloprune.train.losses.boxes import box_gradient, box_iou
 
 KINDS = ("iou", "giou", "diou", "ciou")
 
@@ -89,18 +89,18 @@ def boxes(rng: np.random.Generator, count: int, spread: float) -> torch.Tensor:
 def test_slopes_are_derivatives_where_darknets_are(kind: str) -> None:
     rng = np.random.default_rng(4)
     a, b = boxes(rng, 200, 0.1), boxes(rng, 200, 0.1)
-    meet = agreement(a, b, "iou") > 0.01
+    meet = box_iou(a, b, "iou") > 0.01
     a, b = a[meet].requires_grad_(), b[meet]
     assert len(a) > 50
-    (grad,) = torch.autograd.grad(agreement(a, b, kind).sum(), a)
+    (grad,) = torch.autograd.grad(box_iou(a, b, kind).sum(), a)
     doubled = grad * torch.tensor([1.0, 1.0, 2.0, 2.0])  # Darknet doesn't halve an edge's share of a side
-    torch.testing.assert_close(slopes(a.detach(), b, kind), doubled, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(box_gradient(a.detach(), b, kind), doubled, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_agreement_is_one_for_the_same_box_and_falls_with_distance(kind: str) -> None:
     here = torch.tensor([[0.5, 0.5, 0.2, 0.3]], dtype=torch.float64)
-    values = [float(agreement(here, here + torch.tensor([step, 0.0, 0.0, 0.0]), kind)) for step in (0, 0.05, 0.1, 0.2)]
+    values = [float(box_iou(here, here + torch.tensor([step, 0.0, 0.0, 0.0]), kind)) for step in (0, 0.05, 0.1, 0.2)]
     assert values[0] == pytest.approx(1)
     assert values == sorted(values, reverse=True)
 

@@ -49,7 +49,8 @@ def test_errors_are_the_same_and_leave_no_process(tmp_path: Path, workers: int) 
     images.images[4].write_bytes(b"no picture")
     model, recipe = fresh()
     samples = Samples.of(images, model.graph, recipe, 7, 0)
-    right = next(number for number in range(9) if samples._number(number) == 4) // 2
+    order = np.random.default_rng((7, 0, 0)).permutation(9)
+    right = order.tolist().index(4) // 2
     row = batches(samples, range(0, 100, 2), 2, workers)
     for _ in range(right):
         next(row)
@@ -87,7 +88,7 @@ def test_what_is_learnt_from_is_the_same_however_its_paths_are_written(
         written = [split.images, tuple(Path(path.name) for path in split.images)]
         written.append(tuple(Path("..") / tmp_path.name / path.name for path in split.images))
         learnt = {
-            b"".join(Samples.of(replace(split, images=paths), model.graph, recipe, 1, 0).learnt()) for paths in written
+            b"".join(Samples.of(replace(split, images=paths), model.graph, recipe, 1, 0).hashed()) for paths in written
         }
         assert len(learnt) == 1
 

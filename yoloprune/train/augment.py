@@ -7,6 +7,7 @@ size and place on a grey canvas, which is a rectangle too. The draws follow Dark
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,9 +18,12 @@ from yoloprune.darknet.data import Labels
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Shape
 from yoloprune.darknet.model import Graph
+from yoloprune.train.schedule import same_named
 
 Pixels = NDArray[np.uint8]
 """[H, W, C]."""
+_Rectangle = tuple[float, float, float, float]
+"""Left, top, width, height in pixels of the picture."""
 _GREY = 127.5
 
 
@@ -63,25 +67,13 @@ class Augmentation:
         """
         net, heads = graph.net, graph.detection_heads
         training = getattr(heads[-1], "training", None) if heads else None
-        return cls(
-            jitter=training.jitter if training else 0.0,
-            resize=training.resize if training else 1.0,
-            hue=net.hue,
-            saturation=net.saturation,
-            exposure=net.exposure,
-            flip=net.flip,
-            letterbox=bool(net.letter_box) if letterbox is None else letterbox,
-            canvas=graph.dialect.letterbox,
-            mosaic=net.mosaic,
-            mosaic_bound=net.mosaic_bound,
-            mixup=net.mixup,
-            blur=net.blur,
-            noise=net.gaussian_noise,
-            crop=net.crop,
-            aspect=net.aspect,
-            angle=net.angle,
-            smooth=net.label_smooth_eps,
-        )
+        own = {
+            "letterbox": bool(net.letter_box) if letterbox is None else letterbox,
+            "canvas": graph.dialect.letterbox,
+            "noise": net.gaussian_noise,
+            "smooth": net.label_smooth_eps,
+        }
+        return cls(**(same_named(cls, training) | same_named(cls, net) | own))
 
 
 @dataclass(frozen=True)
@@ -102,16 +94,16 @@ def draw(rule: Augmentation, size: tuple[int, int], target: Shape, rng: np.rando
     """A view of a picture of `size` (width, height) for an input of shape `target`."""
     find = _on_canvas if rule.canvas else _cropped
     left, top, width, height = find(rule, size, target, rng)
-    return View(left, top, width, height, *colours(rule, rng))
+    return View(left, top, width, height, *draw_colours(rule, rng))
 
 
-def colours(rule: Augmentation, rng: np.random.Generator) -> tuple[bool, float, float, float]:
+def draw_colours(rule: Augmentation, rng: np.random.Generator) -> tuple[bool, float, float, float]:
     """Mirrored or not, hue, saturation, exposure."""
     return (
         rule.flip and bool(rng.integers(2)),
         float(rng.uniform(-rule.hue, rule.hue)),
-        factor(rule.saturation, rng),
-        factor(rule.exposure, rng),
+        random_scale(rule.saturation, rng),
+        random_scale(rule.exposure, rng),
     )
 
 
@@ -127,16 +119,22 @@ def render(pixels: Pixels, view: View, target: Shape, *, grey: bool) -> Pixels:
         [[-step_x if view.flip else step_x, 0, first_x - 0.5], [0, step_y, view.top + step_y / 2 - 0.5]]
     )
     border = (_GREY,) * 4 if grey else cv2.mean(pixels)
-    sized = cv2.warpAffine(
-        pixels,
-        to_source,
-        (target.w, target.h),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=border,
+    return warp(pixels, to_source, target, border, (view.hue, view.saturation, view.exposure))
+
+
+def warp(
+    pixels: Pixels, to_source: NDArray[np.float64], target: Shape, border: Sequence[float], hsv: Sequence[float]
+) -> Pixels:
+    """uint8 [H, W, C] in blue, green, red -> [h, w, C] in red, green, blue, its colours changed as `distort_colours`.
+
+    to_source: [2, 3] from a target's pixel (x, y, 1) to the picture's (x, y); border: what lies outside.
+    """
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = (target.w, target.h)
+    warped = cv2.warpAffine(
+        pixels, to_source, size, flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=tuple(border)
     )
-    shaped = np.asarray(sized, np.uint8).reshape(target.h, target.w, -1)
-    return coloured(shaped, view.hue, view.saturation, view.exposure)
+    return distort_colours(np.asarray(warped, np.uint8).reshape(target.h, target.w, -1), *hsv)
 
 
 def place_truths(
@@ -171,9 +169,7 @@ def place_truths(
     return kept
 
 
-def _cropped(
-    rule: Augmentation, size: tuple[int, int], target: Shape, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
+def _cropped(rule: Augmentation, size: tuple[int, int], target: Shape, rng: np.random.Generator) -> _Rectangle:
     """AlexeyAB: each side moves by itself; resize moves both sides of an axis on top."""
     w, h = size
     near, far = rng.random(2)  # resize: one draw for left and top, one for right and bottom
@@ -184,8 +180,7 @@ def _cropped(
         sides.append([float(np.trunc(rng.uniform(-move, move) + low + (high - low) * share)) for share in (near, far)])
     (left, right), (top, bottom) = sides
     if rule.letterbox:
-        aspect = (w / h) / (target.w / target.h)
-        if aspect > 1:
+        if (w / h) / (target.w / target.h) > 1:
             more = (w * target.h / target.w - h) / 2
             top, bottom = top - more, bottom - more
         else:
@@ -201,9 +196,7 @@ def _zoom(resize: float, length: int) -> tuple[float, float]:
     return low, 0.0 if resize < 1 else length * (1 - 1 / into) / 2
 
 
-def _on_canvas(
-    rule: Augmentation, size: tuple[int, int], target: Shape, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
+def _on_canvas(rule: Augmentation, size: tuple[int, int], target: Shape, rng: np.random.Generator) -> _Rectangle:
     """pjreddie: a new aspect, as large as fits, anywhere on the canvas."""
     w, h = size
     dw, dh = rule.jitter * w, rule.jitter * h
@@ -215,13 +208,13 @@ def _on_canvas(
     return -dx * across, -dy * down, target.w * across, target.h * down
 
 
-def factor(most: float, rng: np.random.Generator) -> float:
+def random_scale(most: float, rng: np.random.Generator) -> float:
     """1..most, or one over that (utils.c rand_scale)."""
-    factor = float(rng.uniform(min(1, most), max(1, most)))
-    return factor if rng.integers(2) else 1 / factor
+    scale = float(rng.uniform(min(1, most), max(1, most)))
+    return scale if rng.integers(2) else 1 / scale
 
 
-def coloured(pixels: Pixels, hue: float, saturation: float, exposure: float) -> Pixels:
+def distort_colours(pixels: Pixels, hue: float, saturation: float, exposure: float) -> Pixels:
     """Hue turned, saturation and value scaled and cut off at white; blue, green, red become red, green, blue."""
     values = np.arange(256)
     brighter = (values * exposure).clip(0, 255)

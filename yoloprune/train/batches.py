@@ -7,7 +7,6 @@ import signal
 import warnings
 from collections.abc import Generator, Iterable
 from itertools import count
-from typing import Any
 
 import cv2
 import numpy as np
@@ -27,9 +26,9 @@ _Made = tuple[tuple[int, ...], tuple[NDArray[np.float32], ...]] | InputError
 
 
 def batches(
-    samples: Samples, firsts: Iterable[int], size: int, workers: int
+    samples: Samples, starts: Iterable[int], size: int, workers: int
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """For each first place, the samples at `size` places from there: uint8 [B, h, w, C] and truths (`Samples.join`).
+    """For each start, the samples at `size` indexes from there: uint8 [B, h, w, C] and truths (`Samples.collate`).
 
     The pixels are good until the next are asked for. What they hold does not depend on `workers`, the processes that
     make them (0: none, made when asked for). Errors as `Samples.at`, in order; InputError too if a process dies.
@@ -38,20 +37,20 @@ def batches(
     with the generator, and some seconds after this process if it is killed. Systems that can't fork do without.
     """
     workers = workers if CAN_FORK else 0
-    place = _MiniBatches(samples, size, max(workers * _AHEAD, 1) + 1)
+    dataset = _MiniBatches(samples, size, max(workers * _AHEAD, 1) + 1)
     with warnings.catch_warnings():  # of more processes than cores, and of forking beside threads: see _begin_worker
         warnings.filterwarnings("ignore", "This DataLoader will create")
         warnings.filterwarnings("ignore", "This process .* is multi-threaded")
         made = iter(
             DataLoader(
-                place,
+                dataset,
                 batch_size=None,
-                sampler=enumerate(firsts),
+                sampler=enumerate(starts),
                 num_workers=workers,
                 multiprocessing_context="fork" if workers else None,
                 prefetch_factor=_AHEAD if workers else None,
                 worker_init_fn=_begin_worker,
-                collate_fn=_unchanged,
+                collate_fn=lambda made: made,
             )
         )
     try:
@@ -65,7 +64,7 @@ def batches(
             if isinstance(found, InputError):
                 raise found
             shape, truths = found
-            yield torch.from_numpy(place.pixels(number, shape)), samples.join(truths)
+            yield torch.from_numpy(dataset.pixels(number, shape)), samples.collate(truths)
     finally:
         del made  # which ends the processes, also where an error that is kept would keep it
 
@@ -78,7 +77,7 @@ def network_input(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 class _MiniBatches(Dataset[_Made]):
-    """By number and first place. Pixels lie in memory that processes forked later share, `slots` mini-batches in turn.
+    """By number and first index. Pixels lie in memory that processes forked later share, `slots` mini-batches in turn.
 
     DataLoader itself would make, map and clear new memory in /dev/shm for each, which takes a fifth of the time of
     making it, and breaks off where that folder is as small as containers often have it.
@@ -96,17 +95,13 @@ class _MiniBatches(Dataset[_Made]):
     def __getitem__(self, asked: tuple[int, int]) -> _Made:
         number, first = asked
         try:
-            made = [self._samples.at(place) for place in range(first, first + self._size)]
+            made = [self._samples.at(index) for index in range(first, first + self._size)]
         except InputError as error:
             return error  # raised here, its text would reach the user within a traceback
         pixels, truths = zip(*made, strict=True)
         shape = (self._size, *pixels[0].shape)
         np.stack(pixels, out=self.pixels(number, shape))
         return shape, truths
-
-
-def _unchanged(made: Any) -> Any:
-    return made
 
 
 def _begin_worker(number: int) -> None:

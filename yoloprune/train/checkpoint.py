@@ -32,7 +32,7 @@ def fingerprint(model: Model, samples: Samples, mask: Mask | None, supervision: 
     digest.update(repr((supervision.labels, measured)).encode())
     if supervision.teacher:
         digest.update(weights_file.dump(supervision.teacher.weights, supervision.teacher.graph.layers))
-    for part in samples.learnt():
+    for part in samples.hashed():
         digest.update(part)
     for tensors in mask or ():
         for name in sorted(tensors):

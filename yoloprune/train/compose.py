@@ -19,7 +19,7 @@ _EDGE = 0.2
 """Share of the picture that each side of a mosaic has at least."""
 
 
-def cut_of(target: Shape, rng: np.random.Generator) -> tuple[int, int]:
+def mosaic_centre(target: Shape, rng: np.random.Generator) -> tuple[int, int]:
     """Where the four pictures of a mosaic meet: x, y."""
     x, y = (int(rng.integers(int(side * _EDGE), int(side * (1 - _EDGE)) + 1)) for side in (target.w, target.h))
     return x, y
@@ -32,10 +32,10 @@ def cornered(view: View, size: tuple[int, int], quarter: int) -> View:
     return replace(view, left=left, top=0.0 if quarter < 2 else h - view.height)
 
 
-def put_quarter(
+def place_quarter(
     canvas: Pixels,
     quarter: int,
-    cut: tuple[int, int],
+    centre: tuple[int, int],
     pixels: Pixels,
     truths: Labels,
     view: View,
@@ -49,7 +49,7 @@ def put_quarter(
     the cut, or a little less where the view reaches out of its picture.
     """
     h, w = canvas.shape[:2]
-    (x, y), (source_w, source_h) = cut, size
+    (x, y), (source_w, source_h) = centre, size
     left, right = view.left, source_w - view.left - view.width
     top, bottom = view.top, source_h - view.top - view.height
     if view.flip:
@@ -80,12 +80,12 @@ def put_quarter(
     return np.asarray(placed, np.float32)
 
 
-def mixed(a: Pixels, b: Pixels) -> Pixels:
+def mixup(a: Pixels, b: Pixels) -> Pixels:
     """The mean of two pictures."""
     return np.asarray(cv2.addWeighted(a, 0.5, b, 0.5, 0), np.uint8).reshape(a.shape)
 
 
-def touched(rule: Augmentation, pixels: Pixels, truths: Labels, rng: np.random.Generator) -> Pixels:
+def blur_and_noise(rule: Augmentation, pixels: Pixels, truths: Labels, rng: np.random.Generator) -> Pixels:
     """Blurred in one of three cases over all and in one around the boxes; noise on every other picture."""
     if rule.blur:
         h, w = pixels.shape[:2]

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 
 from yoloprune.darknet.layers.base import Shape
-from yoloprune.train.augment import Augmentation, Pixels, coloured, colours, factor
+from yoloprune.train.augment import Augmentation, Pixels, draw_colours, random_scale, warp
 
 
 def crop(rule: Augmentation, pixels: Pixels, target: Shape, rng: np.random.Generator) -> Pixels:
     """A crop of uint8 [H, W, C] in blue, green, red as uint8 [h, w, C] in red, green, blue; outside is black."""
     h, w = pixels.shape[:2]
     side = max(target.w, target.h)
-    aspect = factor(rule.aspect, rng)
+    aspect = random_scale(rule.aspect, rng)
     low, high = sorted(map(round, rule.crop))
     scale = int(rng.integers(low, high + 1)) / min(h, w * aspect)
     angle = math.radians(float(rng.uniform(-rule.angle, rule.angle)))
     reach_x, reach_y = (w * scale / aspect - side) / 2, (h * scale - side) / 2
     move_x = float(rng.uniform(min(-reach_x, reach_x), abs(reach_x)))
     move_y = float(rng.uniform(min(-reach_y, reach_y), abs(reach_y)))
-    flip, hue, saturation, exposure = colours(rule, rng)
+    flip, *hsv = draw_colours(rule, rng)
 
     # Pixel (x, y) of the square reads at turn * (x - side/2 + move_x, y - side/2 + move_y) + the picture's middle.
     cos, sin = math.cos(angle), math.sin(angle)
@@ -38,12 +37,4 @@ def crop(rule: Augmentation, pixels: Pixels, target: Shape, rng: np.random.Gener
     to_source = np.empty((2, 3))
     to_source[:, :2] = turn * [-across if flip else across, down]
     to_source[:, 2] = turn @ first + [w / 2, h / 2]
-    sized = cv2.warpAffine(
-        pixels,
-        to_source,
-        (target.w, target.h),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(0,) * 4,
-    )
-    return coloured(np.asarray(sized, np.uint8).reshape(target.h, target.w, -1), hue, saturation, exposure)
+    return warp(pixels, to_source, target, (0,) * 4, hsv)

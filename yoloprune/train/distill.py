@@ -22,7 +22,7 @@ from yoloprune.darknet.layers.classifier import Logistic, Softmax
 from yoloprune.darknet.layers.head import DetectionHead, Head
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
-from yoloprune.train.losses import inject
+from yoloprune.train.losses import custom_gradient
 from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.multi_scale import MultiScale
 
@@ -89,7 +89,7 @@ def _output_cost(head: Layer, module: torch.nn.Module, x: Tensor, right: Tensor)
             delta = right.to(exact) - x.to(exact)
         delta = delta.view_as(x)
         cost = delta.square().sum()
-    return inject(x, delta, cost)
+    return custom_gradient(x, delta, cost)
 
 
 def _feature_cost(x: Tensor, right: Tensor) -> Tensor:

@@ -91,7 +91,8 @@ class Processes:
         """What the first process says."""
         if self.count == 1:
             return answer
-        flag = torch.tensor([answer], dtype=torch.int32, device=_device())
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        flag = torch.tensor([answer], dtype=torch.int32, device=device)
         dist.broadcast(flag, 0)
         return bool(flag.item())
 
@@ -137,11 +138,6 @@ class RunningStatistics:
         own = torch.cat(self._buffers) - self._kept * self._before
         moved = self._processes.all_reduce(own * self._kept ** (count - 1 - rank))
         after = self._kept**count * self._before + moved
-        for tensor, values in zip(
-            self._buffers, torch.split(after, [len(each) for each in self._buffers]), strict=True
-        ):
+        sizes = [len(each) for each in self._buffers]
+        for tensor, values in zip(self._buffers, torch.split(after, sizes), strict=True):
             tensor.copy_(values)
-
-
-def _device() -> str:
-    return "cuda" if dist.get_backend() == "nccl" else "cpu"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
 from yoloprune.train.augment import Augmentation
-from yoloprune.train.schedule import Schedule
+from yoloprune.train.schedule import Schedule, same_named
 from yoloprune.train.sizes import Sizes
 
 _FINETUNING_RATE = 0.5
@@ -89,23 +89,15 @@ class Recipe:
         if not iterations and not net.max_batches:
             raise InputError("[net]: expected max_batches=, found none", file=graph.cfg.file)
         iterations = iterations or net.max_batches
-        schedule = Schedule.from_net(net, seed)
-        if not schedule.max_batches:
-            schedule = replace(schedule, max_batches=iterations)  # some policies end there
-        return cls(
-            iterations=iterations,
-            batch=net.batch,
-            subdivisions=min(net.subdivisions, net.batch),
-            schedule=schedule,
-            augmentation=Augmentation.from_graph(graph, letterbox),
-            sizes=Sizes.from_graph(graph, iterations),
-            momentum=net.momentum,
-            decay=net.decay,
-            adam=net.adam,
-            betas=net.betas,
-            epsilon=net.epsilon,
-            ema_alpha=net.ema_alpha,
-        )
+        schedule = Schedule(**same_named(Schedule, net), seed=seed)
+        own = {
+            "iterations": iterations,
+            "subdivisions": min(net.subdivisions, net.batch),
+            "schedule": replace(schedule, max_batches=net.max_batches or iterations),  # where some policies end
+            "augmentation": Augmentation.from_graph(graph, letterbox),
+            "sizes": Sizes.from_graph(graph, iterations),
+        }
+        return cls(**(same_named(cls, net) | own))
 
     @classmethod
     def for_finetuning(

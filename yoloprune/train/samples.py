@@ -1,4 +1,4 @@
-"""What training looks at: an endless, shuffled row of augmented pictures, each a function of its place in it."""
+"""What training looks at: an endless, shuffled sequence of augmented pictures, each a function of its index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from yoloprune.darknet.model import Graph
 from yoloprune.detect.image import Pixels, read_pixels
 from yoloprune.errors import InputError
 from yoloprune.train.augment import View, draw, place_truths, render
-from yoloprune.train.compose import cornered, cut_of, mixed, put_quarter, touched
+from yoloprune.train.compose import blur_and_noise, cornered, mixup, mosaic_centre, place_quarter
 from yoloprune.train.crops import crop
 from yoloprune.train.recipe import Recipe
 
@@ -75,9 +75,9 @@ def shared_bytes(size: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Samples(ABC):
-    """The row: every picture once an epoch, each epoch in another order.
+    """The sequence: every picture once an epoch, each epoch in another order.
 
-    Place and seed decide what comes there, so it does not depend on workers, processes or where a run was taken up.
+    Index and seed decide what comes there, so it does not depend on workers, processes or where a run was resumed.
     """
 
     images: Any
@@ -104,26 +104,30 @@ class Samples(ABC):
         """Pictures of an epoch."""
         return len(self.images.images)
 
-    @abstractmethod
-    def at(self, place: int) -> Sample:
-        """What is at a place, of the size of its update."""
+    def at(self, index: int) -> Sample:
+        """The sample at an index, of the size of its update."""
+        number = _order(self.seed, index // self.count, self.count)[index % self.count]
+        size = self.recipe.sizes.at(self.graph.net.input, index // self.recipe.images + 1, self.seed)
+        return self._drawn(int(number), size, np.random.default_rng((self.seed, 1, index)))
 
     @abstractmethod
-    def join(self, truths: Sequence[NDArray[np.float32]]) -> Tensor:
+    def _drawn(self, number: int, target: Shape, rng: np.random.Generator) -> Sample:
+        """A sample from picture `number`, perhaps from others too."""
+
+    @abstractmethod
+    def collate(self, truths: Sequence[NDArray[np.float32]]) -> Tensor:
         """Truths of a mini-batch as losses take them."""
 
+    @property
     @abstractmethod
-    def learnt(self) -> Iterable[bytes]:
+    def _truths(self) -> Iterable[bytes]:
+        """Of each picture, for a hash."""
+
+    def hashed(self) -> Iterable[bytes]:
         """What is learnt from, for a hash: paths, however they are written, and truths."""
-
-    def _number(self, place: int) -> int:
-        return int(_order(self.seed, place // self.count, self.count)[place % self.count])
-
-    def _rng(self, place: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, 1, place))
-
-    def _target(self, place: int) -> Shape:
-        return self.recipe.sizes.at(self.graph.net.input, place // self.recipe.images + 1, self.seed)
+        for image, truths in zip(self.images.images, self._truths, strict=True):
+            yield str(image.resolve()).encode("utf-8", "surrogateescape")
+            yield truths
 
 
 @dataclass(frozen=True)
@@ -138,52 +142,46 @@ class DetectionSamples(Samples):
         training = getattr(self.graph.detection_heads[-1], "training", None)
         return training.max_truths if training else self.graph.dialect.max_truths
 
-    def at(self, place: int) -> Sample:
+    def _drawn(self, number: int, target: Shape, rng: np.random.Generator) -> Sample:
         """One picture, or several put together."""
-        rule, rng, target = self.recipe.augmentation, self._rng(place), self._target(place)
-        number = self._number(place)
+        rule = self.recipe.augmentation
         several = (rule.mosaic or rule.mixup) and bool(rng.integers(2))
         if several and rule.mosaic:
-            cut = cut_of(target, rng)
-            canvas = np.empty((target.h, target.w, target.c), np.uint8)
-            found: list[Labels] = []
-            for quarter in range(4):
-                one = number if quarter == 0 else int(rng.integers(self.count))
-                moved = quarter if rng.integers(2) else None
-                pixels, truths, view, size = self._one(one, target, rng, moved)
-                found.append(put_quarter(canvas, quarter, cut, pixels, truths, view, size, bound=rule.mosaic_bound))
-            return canvas, np.concatenate(found)[: self.most_truths]
+            return self._mosaic(number, target, rng)
         pixels, truths, _, _ = self._one(number, target, rng)
         if several:
             other, more, _, _ = self._one(int(rng.integers(self.count)), target, rng)
-            return mixed(pixels, other), np.concatenate([truths, more])[: self.most_truths]
+            return mixup(pixels, other), np.concatenate([truths, more])[: self.most_truths]
         return pixels, truths
+
+    def _mosaic(self, number: int, target: Shape, rng: np.random.Generator) -> Sample:
+        centre = mosaic_centre(target, rng)
+        canvas = np.empty((target.h, target.w, target.c), np.uint8)
+        found: list[Labels] = []
+        for quarter in range(4):
+            one = number if quarter == 0 else int(rng.integers(self.count))
+            moved = quarter if rng.integers(2) else None
+            placed = self._one(one, target, rng, moved)
+            found.append(place_quarter(canvas, quarter, centre, *placed, bound=self.recipe.augmentation.mosaic_bound))
+        return canvas, np.concatenate(found)[: self.most_truths]
 
     def _one(
         self, number: int, target: Shape, rng: np.random.Generator, quarter: int | None = None
     ) -> tuple[Pixels, Labels, View, tuple[int, int]]:
         """A picture through a view, its objects, the view and the picture's size."""
-        rule = self.recipe.augmentation
-        pixels = self.cache.read(number)
+        rule, pixels, truths = self.recipe.augmentation, self.cache.read(number), self.images.truths[number]
         size = (pixels.shape[1], pixels.shape[0])
         view = draw(rule, size, target, rng)
         if quarter is not None:
             view = cornered(view, size, quarter)
-        truths = place_truths(
-            self.images.truths[number],
-            view,
-            size,
-            target,
-            dialect=self.graph.dialect,
-            most=self.most_truths,
-            rng=rng,
-        )
+        dialect, most = self.graph.dialect, self.most_truths
+        truths = place_truths(truths, view, size, target, dialect=dialect, most=most, rng=rng)
         shown = render(pixels, view, target, grey=rule.canvas)
         if rule.blur or rule.noise:
-            shown = touched(rule, shown, truths, rng)
+            shown = blur_and_noise(rule, shown, truths, rng)
         return shown, truths, view, size
 
-    def join(self, truths: Sequence[NDArray[np.float32]]) -> Tensor:
+    def collate(self, truths: Sequence[NDArray[np.float32]]) -> Tensor:
         """[B, T, 5]; rows behind an image's last object have class -1."""
         rows = np.zeros((len(truths), max(map(len, truths)), 5), np.float32)
         rows[:, :, 0] = -1
@@ -191,11 +189,9 @@ class DetectionSamples(Samples):
             row[: len(labels)] = labels
         return torch.from_numpy(rows)
 
-    def learnt(self) -> Iterable[bytes]:
-        """Paths and boxes."""
-        for image, truths in zip(self.images.images, self.images.truths, strict=True):
-            yield str(image.resolve()).encode("utf-8", "surrogateescape")
-            yield truths.tobytes()
+    @property
+    def _truths(self) -> Iterable[bytes]:
+        return (truths.tobytes() for truths in self.images.truths)
 
 
 @dataclass(frozen=True)
@@ -204,30 +200,27 @@ class ClassSamples(Samples):
 
     images: ClassSplit
 
-    def at(self, place: int) -> Sample:
+    def _drawn(self, number: int, target: Shape, rng: np.random.Generator) -> Sample:
         """A crop, and what its classes are to be (data.c fill_truth_smooth); a picture without a class has zeros.
 
         Of several classes whose labels a path holds, as `caterpillar` holds `cat`, the first in the list is taught, by
         which accuracy is measured, too. Darknet teaches all of them, and says "Too many or too few labels".
         """
-        rng, number = self._rng(place), self._number(place)
         rule, classes = self.recipe.augmentation, len(self.images.names)
-        pixels = self.cache.read(number)
         truth = np.zeros(classes, np.float32)
         kind = self.images.classes[number]
         if kind >= 0:
             truth[:] = rule.smooth / max(classes - 1, 1)
             truth[kind] = 1 - rule.smooth
-        return crop(rule, pixels, self._target(place), rng), truth
+        return crop(rule, self.cache.read(number), target, rng), truth
 
-    def join(self, truths: Sequence[NDArray[np.float32]]) -> Tensor:
+    def collate(self, truths: Sequence[NDArray[np.float32]]) -> Tensor:
         """[B, K]."""
         return torch.from_numpy(np.stack(truths))
 
-    def learnt(self) -> Iterable[bytes]:
-        """Paths and classes."""
-        for image, kind in zip(self.images.images, self.images.classes, strict=True):
-            yield str(image.resolve()).encode("utf-8", "surrogateescape") + kind.to_bytes(4, "little", signed=True)
+    @property
+    def _truths(self) -> Iterable[bytes]:
+        return (kind.to_bytes(4, "little", signed=True) for kind in self.images.classes)
 
 
 @lru_cache(maxsize=4)

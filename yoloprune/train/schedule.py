@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import takewhile
+from typing import Any
 
 import numpy as np
-
-from yoloprune.darknet.net import Net
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,6 @@ class Schedule:
     seed: int = 0
     """For policy `random`, which Darknet draws from the C library."""
 
-    @classmethod
-    def from_net(cls, net: Net, seed: int = 0) -> Schedule:
-        """What [net] says."""
-        return cls(
-            learning_rate=net.learning_rate,
-            policy=net.policy,
-            burn_in=net.burn_in,
-            power=net.power,
-            gamma=net.gamma,
-            step=net.step,
-            scale=net.scale,
-            steps=net.steps,
-            scales=net.scales,
-            max_batches=net.max_batches,
-            learning_rate_min=net.learning_rate_min,
-            sgdr_cycle=net.sgdr_cycle,
-            sgdr_mult=net.sgdr_mult,
-            seed=seed,
-        )
-
     def rate(self, iteration: int) -> float:
         """Learning rate of update `iteration`, counted from 1.
 
@@ -59,36 +39,12 @@ class Schedule:
         """
         if iteration < self.burn_in:
             return float(self.learning_rate * (iteration / self.burn_in) ** self.power)
-        return self.learning_rate * _POLICIES[self.policy](self, iteration)
+        return self.learning_rate * float(_POLICIES[self.policy](self, iteration))
 
 
 def _steps(schedule: Schedule, iteration: int) -> float:
-    factor = 1.0
-    for step, scale in zip(schedule.steps, schedule.scales, strict=False):
-        if step > iteration:  # Darknet looks no further, also where steps are not in order
-            break
-        factor *= scale
-    return factor
-
-
-def _step(schedule: Schedule, iteration: int) -> float:
-    return float(schedule.scale ** (iteration // schedule.step))
-
-
-def _exp(schedule: Schedule, iteration: int) -> float:
-    return schedule.gamma**iteration
-
-
-def _poly(schedule: Schedule, iteration: int) -> float:
-    return float(max(1 - iteration / schedule.max_batches, 0.0) ** schedule.power)
-
-
-def _sigmoid(schedule: Schedule, iteration: int) -> float:
-    return 0.5 - 0.5 * math.tanh(schedule.gamma * (iteration - schedule.step) / 2)  # = 1 / (1 + exp), without overflow
-
-
-def _random(schedule: Schedule, iteration: int) -> float:
-    return float(np.random.default_rng((schedule.seed, iteration)).random() ** schedule.power)
+    reached = takewhile(lambda step: step[0] <= iteration, zip(schedule.steps, schedule.scales, strict=False))
+    return math.prod(scale for _, scale in reached)  # Darknet looks no further, also where steps are not in order
 
 
 def _sgdr(schedule: Schedule, iteration: int) -> float:
@@ -101,12 +57,19 @@ def _sgdr(schedule: Schedule, iteration: int) -> float:
 
 
 _POLICIES: dict[str, Callable[[Schedule, int], float]] = {
-    "constant": lambda schedule, iteration: 1.0,
-    "step": _step,
+    "constant": lambda net, iteration: 1.0,
+    "step": lambda net, iteration: net.scale ** (iteration // net.step),
     "steps": _steps,
-    "exp": _exp,
-    "poly": _poly,
-    "sigmoid": _sigmoid,
-    "random": _random,
+    "exp": lambda net, iteration: net.gamma**iteration,
+    "poly": lambda net, iteration: max(1 - iteration / net.max_batches, 0.0) ** net.power,
+    # 1 / (1 + exp), without overflow
+    "sigmoid": lambda net, iteration: 0.5 - 0.5 * math.tanh(net.gamma * (iteration - net.step) / 2),
+    "random": lambda net, iteration: np.random.default_rng((net.seed, iteration)).random() ** net.power,
     "sgdr": _sgdr,
 }
+"""Policy -> the share of learning_rate, by the keys of [net] and the iteration."""
+
+
+def same_named(kind: type[Any], source: object) -> dict[str, Any]:
+    """What an object has under the names of a dataclass's fields."""
+    return {each.name: getattr(source, each.name) for each in fields(kind) if hasattr(source, each.name)}

@@ -82,12 +82,8 @@ class Sizes:
         return Shape(own.c, steps * self.step, steps * self.step)
 
     def _times(self, own: Shape, value: float) -> Shape:
-        h, w = (max(_rounded(value * side / self.step + 1), 1) * self.step for side in (own.h, own.w))
+        h, w = (max(math.floor(value * side / self.step + 1.5), 1) * self.step for side in (own.h, own.w))
         return Shape(own.c, h, w)
-
-
-def _rounded(value: float) -> int:
-    return math.floor(value + 0.5)
 
 
 def resized(graph: Graph, size: Shape) -> Graph:

@@ -13,7 +13,7 @@ from yoloprune.darknet.layers.head import Head
 from yoloprune.darknet.model import Graph
 from yoloprune.darknet.network import Network
 from yoloprune.errors import InputError
-from yoloprune.train.losses import LOSSES, Loss, find_loss, passed
+from yoloprune.train.losses import LOSSES, Loss, find_loss, straight_through
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class TrainingLoss:
         sum. An update's loss is their mean over the layers and images.
         """
         return [
-            loss(graph.layers[layer.index], self._entering(layer.sources[0], outputs), truths, graph.dialect, seen)
+            loss(graph.layers[layer.index], self._input(layer.sources[0], outputs), truths, graph.dialect, seen)
             for layer, loss in zip(self.layers, self.losses, strict=True)
         ]
 
-    def _entering(self, index: int, outputs: Mapping[int, Tensor]) -> Tensor:
+    def _input(self, index: int, outputs: Mapping[int, Tensor]) -> Tensor:
         layer = self.graph.layers[index] if index >= 0 else None
         if isinstance(layer, Head):
-            return passed(self._entering(layer.sources[0], outputs), outputs[index].detach())
+            return straight_through(self._input(layer.sources[0], outputs), outputs[index].detach())
         return outputs[index]
 
 

@@ -5,33 +5,14 @@ from __future__ import annotations
 from yoloprune.darknet.cfg import Entry
 from yoloprune.darknet.model import Graph
 
-_NEUTRAL = {
-    "adversarial_lr": "0",
-    "assisted_excitation": "0",
-    "attention": "0",
-    "badlabels_rejection_percentage": "0",
-    "center": "0",
-    "classes_multipliers": "",
-    "clip": "0",
-    "contrastive": "0",
-    "counters_per_class": "",
-    "cutmix": "0",
-    "delta_normalizer": "1",
-    "dynamic_minibatch": "0",
-    "equidistant_point": "0",
-    "grad_centr": "0",
-    "map": "",
-    "notruth": "0",
-    "num_sigmas_reject_badlabels": "0",
-    "onlyforward": "0",
-    "random": "0",
-    "seq_scales": "",
-    "sequential_subdivisions": "1",
-    "smooth": "0",
-    "time_steps": "1",
-    "track": "0",
-    "try_fix_nan": "0",
-    "weights_reject_freq": "0",
+_OFF = (
+    "adversarial_lr", "assisted_excitation", "attention", "badlabels_rejection_percentage", "center", "clip",
+    "contrastive", "cutmix", "dynamic_minibatch", "equidistant_point", "grad_centr", "notruth",
+    "num_sigmas_reject_badlabels", "onlyforward", "random", "smooth", "track", "try_fix_nan", "weights_reject_freq",
+)  # fmt: skip
+_NEUTRAL = dict.fromkeys(_OFF, "0") | {
+    **dict.fromkeys(("classes_multipliers", "counters_per_class", "map", "seq_scales"), ""),
+    **dict.fromkeys(("delta_normalizer", "sequential_subdivisions", "time_steps"), "1"),
 }
 """Keys that change training in Darknet and are not read here -> the value that means nothing."""
 _OF_DETECTORS = ("mosaic", "mixup", "blur", "gaussian_noise")

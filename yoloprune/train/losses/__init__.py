@@ -1,6 +1,6 @@
 """Darknet's losses, found by the head's class."""
 
 from yoloprune.train.losses import classes, region, yolo
-from yoloprune.train.losses.base import LOSSES, Loss, find_loss, inject, passed
+from yoloprune.train.losses.base import LOSSES, Loss, custom_gradient, find_loss, straight_through
 
-__all__ = ["LOSSES", "Loss", "classes", "find_loss", "inject", "passed", "region", "yolo"]
+__all__ = ["LOSSES", "Loss", "classes", "custom_gradient", "find_loss", "region", "straight_through", "yolo"]

@@ -1,13 +1,14 @@
 """Losses by layer class, and how a Darknet loss enters autograd.
 
 Darknet writes a `delta` for each head: the step that the head's input should take, which is minus the gradient. Its
-reported cost is a number beside that, not its integral. So a loss here computes both without autograd and joins them.
+reported cost is a number beside that, not its integral. So a loss here computes both without autograd, and
+`custom_gradient` makes one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,17 +28,24 @@ order, rows of class -1 behind them. Truths of a classifier: [B, K] what each cl
 LOSSES: dict[type[Layer], Loss] = {}
 """Layer class -> loss."""
 
-_L = TypeVar("_L", bound=Loss)
+_Rule = Callable[[Any, Tensor, Tensor, Dialect, int], tuple[Tensor, Tensor]]
+"""As `Loss`, in float32 or float64 and without autograd -> delta, which can be viewed as x, and cost."""
 
 
-def loss_for(kind: type[Layer]) -> Callable[[_L], _L]:
-    """Decorator that enters a loss for a layer class."""
+def loss_for(kind: type[Layer]) -> Callable[[_Rule], _Rule]:
+    """Decorator that registers a loss for a layer class."""
 
-    def enter(loss: _L) -> _L:
+    def register(rule: _Rule) -> _Rule:
+        def loss(layer: Layer, x: Tensor, truths: Tensor, dialect: Dialect, seen: int) -> Tensor:
+            with torch.no_grad():
+                exact = torch.promote_types(x.dtype, torch.float32)
+                delta, cost = rule(layer, x.to(exact), truths.to(exact), dialect, seen)
+            return custom_gradient(x, delta.view_as(x), cost)
+
         LOSSES[kind] = loss
-        return loss
+        return rule
 
-    return enter
+    return register
 
 
 def find_loss(head: Layer) -> Loss:
@@ -49,15 +57,15 @@ def find_loss(head: Layer) -> Loss:
     return loss
 
 
-def inject(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
+def custom_gradient(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
     """Scalar `cost` whose gradient by x is -delta [as x]."""
-    result: Tensor = _Injected.apply(x, delta, cost)  # type: ignore[no-untyped-call]
+    result: Tensor = _CustomGradient.apply(x, delta, cost)  # type: ignore[no-untyped-call]
     return result
 
 
-def passed(x: Tensor, output: Tensor) -> Tensor:
+def straight_through(x: Tensor, output: Tensor) -> Tensor:
     """`output` of a head [as x], whose gradient is handed to x as it is: heads have no backward pass of their own."""
-    result: Tensor = _Passed.apply(x, output)  # type: ignore[no-untyped-call]
+    result: Tensor = _StraightThrough.apply(x, output)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -67,7 +75,7 @@ def focal(p: Tensor) -> Tensor:
     return -0.5 * (1 - p) * (2 * p * p.log() + p - 1)
 
 
-class _Passed(torch.autograd.Function):
+class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, output: Tensor) -> Tensor:
         return output.clone()
@@ -77,7 +85,7 @@ class _Passed(torch.autograd.Function):
         return grads[0], None
 
 
-class _Injected(torch.autograd.Function):
+class _CustomGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
         ctx.save_for_backward(delta.to(x.dtype))

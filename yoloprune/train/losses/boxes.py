@@ -1,4 +1,4 @@
-"""How well two boxes agree and which way agreement grows (AlexeyAB: box.c box_iou_kind, dx_box_iou).
+"""How far two boxes overlap and which way that grows (AlexeyAB: box.c box_iou_kind, dx_box_iou).
 
 Boxes are centre x, centre y, width, height in the last axis [..., 4], as fractions of the network's input.
 """
@@ -43,8 +43,8 @@ def best_truths(boxes: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
     return best, which
 
 
-def ends(owner: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last claim of each cell [U]."""
+def first_and_last(owner: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last assignment of each cell [U]; owner: the cell of each [P]."""
     count = int(owner.max()) + 1
     numbers = torch.arange(len(owner), device=owner.device)
     first = numbers.new_zeros(count).scatter_reduce_(0, owner, numbers, "amin", include_self=False)
@@ -52,7 +52,7 @@ def ends(owner: Tensor) -> tuple[Tensor, Tensor]:
     return first, last
 
 
-def agreement(a: Tensor, b: Tensor, kind: str) -> Tensor:
+def box_iou(a: Tensor, b: Tensor, kind: str) -> Tensor:
     """`iou`, `giou`, `diou` or `ciou` of boxes that broadcast [...]; at most 1."""
     overlap = iou(a, b)
     if kind == "iou":
@@ -72,8 +72,8 @@ def agreement(a: Tensor, b: Tensor, kind: str) -> Tensor:
     return torch.where(diagonal > 0, overlap - apart - alpha * aspect, overlap)
 
 
-def slopes(pred: Tensor, truth: Tensor, kind: str) -> Tensor:
-    """What Darknet takes for the derivative of `agreement` by pred's x, y, width, height [P, 4].
+def box_gradient(pred: Tensor, truth: Tensor, kind: str) -> Tensor:
+    """What Darknet takes for the derivative of `box_iou` by pred's x, y, width, height [P, 4].
 
     It is not that derivative to the letter, and trained nets depend on it: width and height count double, the centre's
     pull on the enclosing diagonal has the other sign, and boxes that don't meet follow only the kind's own term.

@@ -1,7 +1,7 @@
 """Loss of [region], in both dialects (Darknet: region_layer.c forward_region_layer, delta_region_box).
 
 Darknet walks cells, then truths; what a later truth writes into a cell replaces what an earlier one wrote. Legend as in
-yolo.py, P now being the truths: each claims one anchor of the cell its centre is in.
+yolo.py, P now being the truths: each is assigned to one anchor of the cell its centre is in.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from torch import Tensor
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.region import Region
 from yoloprune.detect.overlap import iou
-from yoloprune.train.losses.base import focal, inject, loss_for
-from yoloprune.train.losses.boxes import best_truths, ends
+from yoloprune.train.losses.base import focal, loss_for
+from yoloprune.train.losses.boxes import best_truths, first_and_last
 
 _PULLED = 12800
 """Images in which every prediction is also drawn to its anchor, in the middle of its cell."""
@@ -21,18 +21,9 @@ _PULL = 0.01
 
 
 @loss_for(Region)
-def region_loss(head: Region, x: Tensor, truths: Tensor, dialect: Dialect, seen: int) -> Tensor:
-    """Darknet's loss of [region]; see `Loss`. x: [B, A*(5+K), H, W], truths: [B, T, 5]."""
-    with torch.no_grad():
-        exact = torch.promote_types(x.dtype, torch.float32)
-        delta = _delta(head, x.to(exact), truths[:, : head.training.max_truths].to(exact), dialect, seen)
-        cost = delta.square().sum()
-    return inject(x, delta.view_as(x), cost)
-
-
-def _delta(head: Region, x: Tensor, truths: Tensor, dialect: Dialect, seen: int) -> Tensor:
-    """delta [B, A, 5+K, H, W]."""
-    options = head.training
+def region_loss(head: Region, x: Tensor, truths: Tensor, dialect: Dialect, seen: int) -> tuple[Tensor, Tensor]:
+    """Darknet's loss of [region]; see `Loss`. x: [B, A*(5+K), H, W], truths: [B, T, 5]; delta: [B, A, 5+K, H, W]."""
+    options, truths = head.training, truths[:, : head.training.max_truths]
     b, _, h, w = x.shape
     anchors = x.new_tensor(head.anchors)
     # [B, H, W, A, 5+K]: x, y, objectness through the logistic, classes as the head puts them out
@@ -57,17 +48,18 @@ def _delta(head: Region, x: Tensor, truths: Tensor, dialect: Dialect, seen: int)
         delta[..., :2], delta[..., 2:4] = _PULL * (0.5 - values[..., :2]), -_PULL * values[..., 2:4]
 
     if (truths[:, :, 0] >= 0).any():
-        at, steps = _claims(head, truths, values, boxes, dialect)
+        at, steps = _assign(head, truths, values, boxes, dialect)
         delta[at] = steps
     if dialect.region_slopes:
         delta[..., [0, 1, 4]] *= values[..., [0, 1, 4]] * (1 - values[..., [0, 1, 4]])
-    return delta.permute(0, 3, 4, 1, 2)
+    delta = delta.permute(0, 3, 4, 1, 2)
+    return delta, delta.square().sum()
 
 
-def _claims(
+def _assign(
     head: Region, truths: Tensor, values: Tensor, boxes: Tensor, dialect: Dialect
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Cells' anchors that truths claim, as indexes of image, row, column, anchor, and their steps [U, 5+K].
+    """Anchors of cells that truths are assigned to, as indexes of image, row, column, anchor, and their steps [U, 5+K].
 
     values: [B, H, W, A, 5+K], boxes: [B, H, W, A, 4]. Steps are without the logistic's slopes.
     """
@@ -80,7 +72,7 @@ def _claims(
     flat, own = (torch.cat([torch.zeros_like(sides), sides], -1) for sides in (shapes, truth[:, None, 3:]))
     anchor = iou(flat, own).argmax(1)
     _, owner = torch.unique(((image * h + row) * w + column) * len(anchors) + anchor, return_inverse=True)
-    first, last = ends(owner)
+    first, last = first_and_last(owner)
     there, kinds = values[image, row, column, anchor], truth[:, 0].long()
 
     size = 1.0 if dialect.region_slopes else (2 - truth[:, 3:].prod(1, keepdim=True))
