@@ -235,7 +235,7 @@ def updated(
     network = Network(graph)
     network.set_weights(weights)
     network.to(dtype).train()
-    objective = TrainingLoss.of(graph)
+    objective = TrainingLoss(graph)
     schedule = Schedule(**same_named(Schedule, graph.net))
     optimizer = Optimizer(network, Recipe.from_graph(graph))
     part = batch // graph.net.subdivisions

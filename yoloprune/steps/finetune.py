@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from yoloprune.errors import InputError
@@ -100,41 +101,31 @@ def _open_round(workspace: Path, device: str, *, force: bool) -> Job:
 
 
 def _training(job: Job, options: FinetuneOptions, device: str) -> Training:
-    graph, number = job.model.graph, job.workspace.last.number
+    space, graph, last = job.workspace, job.model.graph, job.workspace.last
     if not set(options.freeze) < set(range(len(graph.layers))):
         raise InputError(f"--freeze: expected layers of 0..{len(graph.layers) - 1}, and not all of them")
     images = train_images(job.inputs.listed, graph, labels=options.labels)
     supervision = Supervision(job.inputs.original if options.distill else None, options.labels)
-    folder = job.workspace.training_folder(number)
-    return Training(
-        "finetune",
-        job.model,
-        images,
-        _recipe(job, options, len(images.images), device),
-        folder,
-        job.workspace.finetuned_file(number),
-        folder / "last.weights",
-        options,
-        mask=job.units.mask().layers,
-        supervision=supervision,
-        start=job.workspace.last.pruned.accuracy,
-    )
+    recipe = _recipe(job, options, len(images.images), device)
+    folder, mask = space.training_folder(last.number), job.units.mask().layers
+    best, final = space.finetuned_file(last.number), folder / "last.weights"
+    start = last.pruned.accuracy
+    return Training("finetune", job.model, images, recipe, folder, best, final, options, mask, supervision, start)
 
 
 def _recipe(job: Job, options: FinetuneOptions, images: int, device: str) -> Recipe:
     """images: of an epoch."""
-
-    def recipe_for(iterations: int) -> Recipe:
-        rate, batch, letterbox = options.learning_rate, options.batch, job.workspace.settings.letterbox
-        return Recipe.for_finetuning(job.model.graph, iterations, learning_rate=rate, batch=batch, letterbox=letterbox)
-
+    rate, batch, letterbox = options.learning_rate, options.batch, job.workspace.settings.letterbox
+    graph = job.model.graph
+    recipe_for = partial(Recipe.for_finetuning, graph, learning_rate=rate, batch=batch, letterbox=letterbox)
     iterations = options.iterations
     if options.epochs is not None:
         check_epochs(options.epochs)
         iterations = math.ceil(options.epochs * images / recipe_for(1).images)
     assert iterations is not None  # one of the two is given
-    recipe = with_options(recipe_for(iterations), options, device, MEASUREMENTS)
-    return replace(recipe, frozen=frozenset(options.freeze))
+    return replace(
+        with_options(recipe_for(iterations), options, device, MEASUREMENTS), frozen=frozenset(options.freeze)
+    )
 
 
 def _taught_by(options: FinetuneOptions) -> str:

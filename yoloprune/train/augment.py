@@ -173,10 +173,12 @@ def _cropped(rule: Augmentation, size: tuple[int, int], target: Shape, rng: np.r
     """AlexeyAB: each side moves by itself; resize moves both sides of an axis on top."""
     w, h = size
     near, far = rng.random(2)  # resize: one draw for left and top, one for right and bottom
+    out, into = sorted((rule.resize, 1 / rule.resize))
     sides = []
     for length in (w, h):
         move = int(length * rule.jitter)
-        low, high = _zoom(rule.resize, length)
+        # Range of what `resize` takes off each side of an axis; negative widens the view.
+        low, high = length * (1 - 1 / out) / 2, 0.0 if rule.resize < 1 else length * (1 - 1 / into) / 2
         sides.append([float(np.trunc(rng.uniform(-move, move) + low + (high - low) * share)) for share in (near, far)])
     (left, right), (top, bottom) = sides
     if rule.letterbox:
@@ -187,13 +189,6 @@ def _cropped(rule: Augmentation, size: tuple[int, int], target: Shape, rng: np.r
             more = (h * target.w / target.h - w) / 2
             left, right = left - more, right - more
     return left, top, max(w - left - right, 1.0), max(h - top - bottom, 1.0)
-
-
-def _zoom(resize: float, length: int) -> tuple[float, float]:
-    """Range of what `resize` takes off each side of an axis; negative widens the view."""
-    out, into = min(resize, 1 / resize), max(resize, 1 / resize)
-    low = length * (1 - 1 / out) / 2
-    return low, 0.0 if resize < 1 else length * (1 - 1 / into) / 2
 
 
 def _on_canvas(rule: Augmentation, size: tuple[int, int], target: Shape, rng: np.random.Generator) -> _Rectangle:

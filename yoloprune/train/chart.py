@@ -14,9 +14,7 @@ _HIGHEST = 3.0
 """The loss axis ends at so many times the median of the averages, so that the start doesn't flatten the rest."""
 
 
-def plot_training(
-    records: Sequence[Record], iterations: int, file: Path, start: float | None = None, metric: str = "accuracy"
-) -> None:
+def plot_training(records: Sequence[Record], iterations: int, file: Path, start: float | None = None) -> None:
     """Write a picture: averaged loss on the left axis, accuracy where it was measured on the right one.
 
     start: accuracy before the first update, where it is known.
@@ -36,6 +34,6 @@ def plot_training(
         if measured:
             right = axes.twinx()
             right.plot(*zip(*measured, strict=True), color="tab:red", marker=".", linewidth=1.2)
-            right.set(ylabel=f"{metric} [%]", ylim=(0, 100))
+            right.set(ylabel="accuracy [%]", ylim=(0, 100))
             best = max(measured, key=lambda point: point[1])
             right.annotate(f"best {best[1]:.1f} %", best, color="tab:red", va="bottom")

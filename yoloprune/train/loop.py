@@ -141,7 +141,7 @@ def train(
 
 
 class _Run:
-    """A run's state, and what is done between updates: measure, tell, save, roll back."""
+    """A run's state, and what is done between updates: measure, report, save, roll back."""
 
     def __init__(
         self,
@@ -159,7 +159,6 @@ class _Run:
         self.state = State(iteration=0, **trainer.state_dicts(), run=fingerprint, history=history)
         self.good = self._snapshot()
         self.stale = 0
-        self.reported = 0
         self.seconds, self.images = 0.0, 0
 
     def begin(self) -> None:
@@ -168,7 +167,7 @@ class _Run:
             self.state = checkpoint.read(self.folder.checkpoint, self.state.run)
             self.trainer.load(self.state)
             self.good = Snapshot(**self.state.good) if self.state.good else self._snapshot()
-            self._go_on()
+            self.stale = self.state.stale()
             return
         if self.evaluation.start is not None:
             self._add_metric(self.evaluation.start)
@@ -176,14 +175,16 @@ class _Run:
 
     def to_the_end(self, workers: int) -> None:
         """All updates, also where some are done again after a rollback."""
-        self._after_update()
+        self._evaluate()
         while not self._done:
             with closing(batches(self.samples, self._starts(), self.recipe.mini_batch, workers)) as parts:
                 went_on = True
                 while went_on and not self._done:
                     with uninterrupted():
                         went_on = self._update(islice(parts, self.recipe.subdivisions // self.processes.count))
-                    self._after_update()
+                    if went_on:
+                        self._evaluate()
+                        self._report()
 
     @property
     def _done(self) -> bool:
@@ -230,43 +231,33 @@ class _Run:
         state.roll_back(good, iteration)
         self.trainer.load(good)
         self.samples = replace(self.samples, cache=self.samples.cache.emptied())
-        self._go_on()
+        self.stale = state.stale()
         self.save()
         self.folder.draw(state)
         if self.processes.rank == 0:
             rate = f"with 1/{2 ** (done + 1)} of the learning rate ({done + 1} of {ROLLBACKS} times)"
             warn(f"iteration {iteration}: {trouble}; on from iteration {good.iteration} {rate}")
 
-    def _go_on(self) -> None:
-        """From a state that is not the last update's."""
-        self.reported = self.state.iteration
-        self.folder.rewind()
-        self.stale = self.state.stale()
+    def _evaluate(self) -> None:
+        """Measure accuracy if that is due and not done yet."""
+        state, evaluate = self.state, self.evaluation.evaluate
+        if state.iteration <= state.evaluated or not evaluate or not self.recipe.evaluates_after(state.iteration):
+            return
+        if self.processes.rank == 0:
+            with self.trainer.evaluating() as network, np.errstate(over="ignore", invalid="ignore"):
+                metric = evaluate(network)  # boxes of one that knows nothing yet may be infinite
+            self._add_metric(metric)
+            self.folder.draw(state)
+        state.evaluated = state.iteration
 
-    def _after_update(self) -> None:
-        """Measure, tell and save, what of it is due. Does nothing again for the same update."""
+    def _report(self) -> None:
+        """Tell of an update, and save where that is due."""
         state, recipe = self.state, self.recipe
-        if state.iteration > state.evaluated and self.evaluation.evaluate and self._evaluation_due:
-            if self.processes.rank == 0:
-                with self.trainer.evaluating() as network, np.errstate(over="ignore", invalid="ignore"):
-                    metric = self.evaluation.evaluate(network)  # boxes of one that knows nothing yet may be infinite
-                self._add_metric(metric)
-                self.folder.draw(state)
-            state.evaluated = state.iteration
-        if state.iteration > self.reported:
-            self.reported = state.iteration
-            speed = self.images / self.seconds
-            left = (recipe.iterations - state.iteration) * recipe.images / speed
-            self.progress(TrainingProgress(state.records(-1)[0], recipe.iterations, speed, left, state.best_metric))
-            if state.iteration % recipe.checkpoint_every == 0:
-                self.save()
-
-    @property
-    def _evaluation_due(self) -> bool:
-        iteration, every = self.state.iteration, self.recipe.evaluate_every
-        if iteration == 0:
-            return self.recipe.evaluate_start
-        return iteration == self.recipe.iterations or bool(every and iteration % every == 0)
+        speed = self.images / self.seconds
+        left = (recipe.iterations - state.iteration) * recipe.images / speed
+        self.progress(TrainingProgress(state.records(-1)[0], recipe.iterations, speed, left, state.best_metric))
+        if state.iteration % recipe.checkpoint_every == 0:
+            self.save()
 
     def _add_metric(self, metric: float) -> None:
         if self.processes.rank == 0:

@@ -123,21 +123,19 @@ class RunningStatistics:
         if kept:
             self._kept = torch.cat([torch.full_like(tensor, value) for tensor, value in kept.items()])
 
-    @torch.no_grad()
-    def begin(self) -> None:
-        """Before a mini-batch."""
-        if self._buffers:
-            self._before = torch.cat(self._buffers)
-
-    @torch.no_grad()
-    def end(self) -> None:
-        """After it, in all processes."""
+    @contextmanager
+    def synchronized(self) -> Iterator[None]:
+        """Around forward and backward of a mini-batch, in all processes."""
         if not self._buffers:
+            yield
             return
+        before = torch.cat(self._buffers)
+        yield
         count, rank = self._processes.count, self._processes.rank
-        own = torch.cat(self._buffers) - self._kept * self._before
+        own = torch.cat(self._buffers) - self._kept * before
         moved = self._processes.all_reduce(own * self._kept ** (count - 1 - rank))
-        after = self._kept**count * self._before + moved
-        sizes = [len(each) for each in self._buffers]
-        for tensor, values in zip(self._buffers, torch.split(after, sizes), strict=True):
+        after = self._kept**count * before + moved
+        for tensor, values in zip(
+            self._buffers, torch.split(after, [len(each) for each in self._buffers]), strict=True
+        ):
             tensor.copy_(values)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,19 +46,16 @@ def write_log(path: Path, records: Sequence[Record], *, more: bool) -> None:
 
     InputError if the disk is full or the folder can't be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if not more:
-        writer.writerow(("iteration", "loss", "average", "rate", "metric"))
+    lines = [] if more else ["iteration,loss,average,rate,metric\n"]
     for record in records:
         metric = "" if record.metric is None else f"{record.metric:.6f}"
-        writer.writerow((record.iteration, f"{record.loss:.6g}", f"{record.average:.6g}", f"{record.rate:.6g}", metric))
+        lines.append(f"{record.iteration},{record.loss:.6g},{record.average:.6g},{record.rate:.6g},{metric}\n")
     if not more:
         with atomic_path(path) as temporary:
-            temporary.write_text(text.getvalue())
+            temporary.write_text("".join(lines))
         return
     try:
         with path.open("a") as stream:
-            stream.write(text.getvalue())
+            stream.writelines(lines)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", file=path) from error

@@ -70,6 +70,12 @@ class Recipe:
         """Images that an update really takes: subdivisions mini-batches."""
         return self.mini_batch * self.subdivisions
 
+    def evaluates_after(self, iteration: int) -> bool:
+        """Whether accuracy is measured after an update; 0: before the first."""
+        if iteration == 0:
+            return self.evaluate_start
+        return iteration == self.iterations or bool(self.evaluate_every and iteration % self.evaluate_every == 0)
+
     def for_processes(self, count: int) -> Recipe:
         """The same update dealt out to `count` processes: subdivisions become a multiple of it that divides the images.
 

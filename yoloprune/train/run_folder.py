@@ -26,13 +26,11 @@ class RunFolder:
         """Checkpoint and log. InputError as `checkpoint.write` and `write_log`."""
         if self._writes:
             checkpoint.write(self.checkpoint, state)
-            # What an earlier process wrote may go on behind the checkpoint, so the first time all is written.
-            write_log(self._log, state.records(self._logged), more=self._logged > 0)
+            # What an earlier process wrote may go on behind the checkpoint, so the first time all is written, as it is
+            # where updates in the log were undone.
+            start = self._logged if self._logged <= state.iteration else 0
+            write_log(self._log, state.records(start), more=start > 0)
             self._logged = state.iteration
-
-    def rewind(self) -> None:
-        """The log is written anew with the next checkpoint: updates in it were undone."""
-        self._logged = 0
 
     def draw(self, state: State) -> None:
         """The chart as it is now."""

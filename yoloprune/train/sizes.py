@@ -11,6 +11,7 @@ from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.layers.base import Shape
 from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.errors import InputError
+from yoloprune.train.augment import random_scale
 
 _EVERY = 10
 """Updates of one size."""
@@ -62,8 +63,7 @@ class Sizes:
         if self.sides is not None:
             low, high = (side // self.step for side in self.sides)
             return self._square(own, high if ending else int(rng.integers(low, high + 1)))
-        value = float(rng.uniform(min(1, self.factor), max(1, self.factor)))
-        value = value if rng.integers(2) else 1 / value
+        value = random_scale(self.factor, rng)
         if block == 0 or ending:
             value = self.factor
         size = self._times(own, value)

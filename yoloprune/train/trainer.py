@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yoloprune.darknet.layers.head import Head
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.train.batches import network_input
 from yoloprune.train.distill import Teacher
-from yoloprune.train.ema import AveragedNetwork
+from yoloprune.train.ema import averaged, update_average
 from yoloprune.train.mask_enforcer import Mask, MaskEnforcer
 from yoloprune.train.multi_scale import MultiScale
 from yoloprune.train.optimizer import Optimizer
@@ -23,7 +24,7 @@ from yoloprune.train.processes import Processes, RunningStatistics
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.state import Snapshot, copied
 from yoloprune.train.supervision import Supervision
-from yoloprune.train.training_loss import TrainingLoss, finite, not_finite
+from yoloprune.train.training_loss import TrainingLoss
 
 
 class Trainer:
@@ -40,7 +41,7 @@ class Trainer:
         processes: Processes,
     ) -> None:
         self._model, self._recipe, self._seed, self.device, self.processes = model, recipe, seed, device, processes
-        self._loss = TrainingLoss.of(model.graph)
+        self._loss = TrainingLoss(model.graph)
         self._labels = supervision.labels
         self._teacher = Teacher(supervision.teacher, mask, device) if supervision.teacher else None
         self._network = Network(model.graph)
@@ -55,18 +56,20 @@ class Trainer:
         self._scales.at_size(*recipe.sizes.largest(model.graph.net.input)[1:])
         self._ddp = processes.wrap(self._scales)
         self._statistics = RunningStatistics(self._network, processes)
-        self._average = AveragedNetwork(self._network, recipe.ema_alpha) if recipe.ema_alpha else None
+        self._average = averaged(self._network) if recipe.ema_alpha else None
+        parts = {"network": self._network, "optimizer": self._optimizer, "average": self._average}
+        self._stateful: dict[str, Any] = {name: part for name, part in parts.items() if part}
 
     @property
     def wanted(self) -> frozenset[int]:
-        """Layers whose outputs teach."""
-        taught = self._loss.wanted if self._labels else frozenset[int]()
-        return taught | (self._teacher.wanted if self._teacher else frozenset[int]())
+        """Layers whose outputs losses take."""
+        labels = self._loss.wanted if self._labels else frozenset[int]()
+        return labels | (self._teacher.wanted if self._teacher else frozenset[int]())
 
     @property
     def network(self) -> Network:
         """The network that counts: the averaged one where there is one."""
-        return self._average.network if self._average else self._network
+        return self._average or self._network
 
     @contextmanager
     def evaluating(self) -> Iterator[Network]:
@@ -80,17 +83,17 @@ class Trainer:
     def _train_mode(self) -> None:
         """Ready to train: frozen layers normalize by their running statistics and have no gradients."""
         self._network.train()
-        still = set(self._recipe.frozen)
+        frozen = set(self._recipe.frozen)
         if self.processes.count > 1:  # DistributedDataParallel waits for all that is trained
-            still.update(set(range(len(self._network.layers))) - _read_by(self._model, self.wanted))
-        for index in still:
+            frozen |= set(range(len(self._network.layers))) - _ancestors(self._model, self.wanted)
+        for index in frozen:
             self._network.layers[index].eval().requires_grad_(False)
 
     def update(self, parts: Iterable[tuple[Tensor, Tensor]], iteration: int, rate: float) -> tuple[float, str]:
         """Update number `iteration`, from 1, on mini-batches as `batches` gives them: the loss and "".
 
         Where that, or a weight behind it, is no number in any of the processes: instead of "" what, and where it
-        begins. Only `load` makes anything of the learner then.
+        begins. Only `load` makes anything of the trainer then.
         """
         self._optimizer.zero_grad()
         loss, inputs = self._gradients(parts, iteration)
@@ -101,10 +104,10 @@ class Trainer:
         self._enforcer.zero_gradients()
         self._optimizer.step(iteration, rate)
         self._enforcer.enforce()
-        if self.processes.all_reduce((~finite(self._network)).float()):
+        if self.processes.all_reduce((~self._finite()).float()):
             return value, f"weights are no numbers after the update, first in {self._first_not_finite(inputs)}"
         if self._average:
-            self._average.update(self._network, iteration)
+            update_average(self._average, self._network, self._recipe.ema_alpha, iteration)
         return value, ""
 
     def _gradients(self, parts: Iterable[tuple[Tensor, Tensor]], iteration: int) -> tuple[Tensor, Tensor]:
@@ -131,41 +134,47 @@ class Trainer:
 
     def _backward(self, inputs: Tensor, truths: Tensor, seen: int) -> Tensor:
         """Gradients of a mini-batch; its loss, summed over images: the mean of heads' costs, and the teacher's."""
-        self._statistics.begin()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._recipe.bfloat16):
-            outputs = self._ddp(inputs, self.wanted)
-            graph = self._scales.at_size(*inputs.shape[2:]).graph
-            told = self._loss.costs(graph, outputs, truths, seen) if self._labels else []
-            shown = self._teacher.costs(inputs, outputs) if self._teacher else []
-        total = torch.stack([*told, *shown]).sum()
-        # The processes' gradients are averaged, and are to be summed.
-        (total * (self.processes.count / self._recipe.images)).backward()  # type: ignore[no-untyped-call]
-        self._statistics.end()
-        zero = torch.zeros((), device=self.device)
-        return sum((cost.detach() for cost in told), zero) / max(len(told), 1) + sum(
-            (cost.detach() for cost in shown), zero
-        )
+        with self._statistics.synchronized():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._recipe.bfloat16):
+                outputs = self._ddp(inputs, self.wanted)
+                graph = self._scales.at_size(*inputs.shape[2:]).graph
+                by_labels = self._loss.costs(graph, outputs, truths, seen) if self._labels else []
+                by_teacher = self._teacher.costs(inputs, outputs) if self._teacher else []
+            total = torch.stack([*by_labels, *by_teacher]).sum()
+            # The processes' gradients are averaged, and are to be summed.
+            (total * (self.processes.count / self._recipe.images)).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            zero = total.new_zeros(())
+            return sum(by_labels, zero) / max(len(by_labels), 1) + sum(by_teacher, zero)
 
+    def _finite(self) -> Tensor:
+        """Whether all weights and running statistics are numbers, as then their sums are; on the device."""
+        return torch.stack([tensor.sum() for tensor in self._network.state_dict().values()]).isfinite().all()
+
+    @torch.no_grad()
     def _first_not_finite(self, inputs: Tensor) -> str:
-        return not_finite(self._scales.at_size(*inputs.shape[2:]), inputs)
+        """For a message: the first layer whose weights or output are no numbers, else the losses."""
+        network = self._scales.at_size(*inputs.shape[2:])
+        for layer, module in zip(network.graph.layers, network.layers, strict=True):
+            for name, tensor in module.named_parameters():
+                if not tensor.isfinite().all():
+                    return f"{layer}, {name}"
+        for index, output in network(inputs, range(len(network.layers))).items():
+            if not output.isfinite().all():
+                return f"{network.graph.layers[index]}, output"
+        return f"the loss of {' or '.join(str(layer) for layer in network.graph.layers if isinstance(layer, Head))}"
 
     def state_dicts(self) -> dict[str, Any]:
-        """The fields of a `Snapshot` that are the learner's; they change with it."""
-        return {
-            "network": self._network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "average": self._average.network.state_dict() if self._average else None,
-        }
+        """The fields of a `Snapshot` that are the trainer's; they change with it."""
+        return {"average": None} | {name: part.state_dict() for name, part in self._stateful.items()}
 
     def load(self, snapshot: Snapshot) -> None:
         """Be as it was then."""
-        self._network.load_state_dict(snapshot.network)
-        self._optimizer.load_state_dict(copied(snapshot.optimizer))  # torch takes the tensors themselves
-        if self._average and snapshot.average is not None:
-            self._average.network.load_state_dict(snapshot.average)
+        for name, part in self._stateful.items():
+            part.load_state_dict(copied(getattr(snapshot, name)))  # torch's optimizers take the tensors themselves
 
 
-def _read_by(model: Model, wanted: Iterable[int]) -> set[int]:
+def _ancestors(model: Model, wanted: Iterable[int]) -> set[int]:
     """Layers that the outputs of `wanted` depend on, themselves included; -1 is the input."""
     found = set(wanted)
     for layer in reversed(model.graph.layers):
