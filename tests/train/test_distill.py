@@ -15,6 +15,7 @@ from tests.train.test_loop import NET, fresh, halves, images  # noqa: F401 - a f
 from yoloprune.darknet.data import Split
 from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
 from yoloprune.darknet.layers.head import DetectionHead
+from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 from yoloprune.train.distill import Teacher
@@ -67,10 +68,10 @@ def test_outputs_are_supervised_by_darknets_steps(end: str) -> None:
 
 def test_features_are_those_of_layers_that_read_what_was_cut() -> None:
     model, _ = fresh()
-    mask = halves(model)
-    mask[1]["bias"] = np.array([False] + [True] * 9)  # a filter that is gone itself teaches nothing
-    mask[1]["weight"][0] = False
-    teacher = Teacher(model, mask, CPU)
+    layers = [dict(arrays) for arrays in halves(model).layers]
+    layers[1]["bias"] = np.array([False] + [True] * 9)  # a filter that is gone itself teaches nothing
+    layers[1]["weight"][0] = False
+    teacher = Teacher(model, Mask(tuple(layers)), CPU)
     assert teacher.wanted == {1, 3}
     x = torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     right = build(model)(x, {1, 3})

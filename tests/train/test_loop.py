@@ -18,6 +18,7 @@ import torch
 from tests.train.nets import graph
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import ClassSplit, Split
+from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.weights import Weights
@@ -25,7 +26,6 @@ from yoloprune.errors import InputError, InputWarning
 from yoloprune.train import checkpoint, run_folder
 from yoloprune.train.batches import network_input
 from yoloprune.train.loop import Evaluation, Resources, Trained, train
-from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.progress import Record, TrainingProgress
 from yoloprune.train.recipe import Recipe
@@ -196,7 +196,7 @@ def halves(model: Model) -> Mask:
         masks[0][spec.name][::2] = False
     masks[1]["weight"] = np.ones(second.tensors()[-1].shape, bool)
     masks[1]["weight"][:, ::2] = False
-    return masks
+    return Mask(tuple(masks))
 
 
 def test_held_values_stay_exactly(images: Split, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_held_values_stay_exactly(images: Split, tmp_path: Path) -> None:
     saved = torch.load(tmp_path / run_folder.CHECKPOINT, weights_only=True)
     for layer in (0, 1):
         for spec in model.graph.layers[layer].tensors():
-            free = mask[layer].get(spec.name)
+            free = mask.layers[layer].get(spec.name)
             if free is None:
                 continue
             for tensor in (

@@ -107,7 +107,7 @@ def _training(job: Job, options: FinetuneOptions, device: str) -> Training:
     images = train_images(job.inputs.listed, graph, labels=options.labels)
     supervision = Supervision(job.inputs.original if options.distill else None, options.labels)
     recipe = _recipe(job, options, len(images.images), device)
-    folder, mask = space.training_folder(last.number), job.units.mask().layers
+    folder, mask = space.training_folder(last.number), job.units.mask()
     best, final = space.finetuned_file(last.number), folder / "last.weights"
     start = last.pruned.accuracy
     return Training("finetune", job.model, images, recipe, folder, best, final, options, mask, supervision, start)
@@ -123,9 +123,8 @@ def _recipe(job: Job, options: FinetuneOptions, images: int, device: str) -> Rec
         check_epochs(options.epochs)
         iterations = math.ceil(options.epochs * images / recipe_for(1).images)
     assert iterations is not None  # one of the two is given
-    return replace(
-        with_options(recipe_for(iterations), options, device, MEASUREMENTS), frozen=frozenset(options.freeze)
-    )
+    recipe = with_options(recipe_for(iterations), options, device, MEASUREMENTS)
+    return replace(recipe, frozen=frozenset(options.freeze))
 
 
 def _taught_by(options: FinetuneOptions) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import ClassSplit, DataFile, Split, load_classes, load_split
+from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.detect.measure import Measure
 from yoloprune.errors import warn
@@ -18,7 +19,6 @@ from yoloprune.options import FinetuneOptions, TrainOptions
 from yoloprune.progress import OnProgress, Progress
 from yoloprune.steps.inputs import check_readable
 from yoloprune.train.loop import Evaluation, Resources, Trained, train
-from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.processes import process_group
 from yoloprune.train.progress import TrainingProgress
 from yoloprune.train.ranks import rank_of

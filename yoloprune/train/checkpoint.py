@@ -12,9 +12,9 @@ import torch
 
 from yoloprune.artefacts import atomic_path
 from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Model
 from yoloprune.errors import InputError
-from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.samples import Samples
 from yoloprune.train.state import State
 from yoloprune.train.supervision import Supervision
@@ -34,7 +34,7 @@ def fingerprint(model: Model, samples: Samples, mask: Mask | None, supervision: 
         digest.update(weights_file.dump(supervision.teacher.weights, supervision.teacher.graph.layers))
     for part in samples.hashed():
         digest.update(part)
-    for tensors in mask or ():
+    for tensors in mask.layers if mask else ():
         for name in sorted(tensors):
             digest.update(name.encode() + tensors[name].tobytes())
     return digest.hexdigest()

@@ -20,10 +20,10 @@ from torch import Tensor
 from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.layers.classifier import Logistic, Softmax
 from yoloprune.darknet.layers.head import DetectionHead, Head
+from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.train.losses import custom_gradient
-from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.multi_scale import MultiScale
 
 
@@ -61,7 +61,7 @@ class Teacher:
 def _reading_pruned(model: Model, mask: Mask | None, device: torch.device) -> dict[int, Tensor]:
     """For each layer of which some, and not all, weights of a filter that stays are held: its filters that stay [N]."""
     found = {}
-    for layer, tensors in zip(model.graph.layers, mask or (), strict=False):
+    for layer, tensors in zip(model.graph.layers, mask.layers if mask else (), strict=False):
         kept = tensors.get("weight")
         if kept is None:
             continue

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.data import ClassSplit, Split
+from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.weights import Header, Weights
@@ -21,7 +22,6 @@ from yoloprune.errors import InputError, warn
 from yoloprune.train import checkpoint
 from yoloprune.train.batches import batches
 from yoloprune.train.interrupt import uninterrupted
-from yoloprune.train.mask_enforcer import Mask
 from yoloprune.train.processes import Processes
 from yoloprune.train.progress import Record, TrainingProgress
 from yoloprune.train.recipe import Recipe

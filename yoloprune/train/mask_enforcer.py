@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.network import Network
-
-Mask = Sequence[Mapping[str, NDArray[np.bool_]]]
-"""For each layer and tensor name, in the tensor's shape: True where the value is kept. What is not named is kept."""
 
 
 class MaskEnforcer:
@@ -24,8 +18,9 @@ class MaskEnforcer:
     def __init__(self, network: Network, mask: Mask | None) -> None:
         self._pruned: list[tuple[Tensor, Tensor, float]] = []
         """Each tensor, where it is pruned, and its value there."""
-        layers = network.graph.layers
-        for layer, module, tensors in zip(layers, network.layers, mask or [{}] * len(layers), strict=True):
+        for layer, module, tensors in zip(
+            network.graph.layers, network.layers, mask.layers if mask else (), strict=False
+        ):
             for spec in layer.tensors():
                 kept = tensors.get(spec.name)
                 if kept is None or kept.all():

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from yoloprune.darknet.layers.head import Head
+from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.train.batches import network_input
 from yoloprune.train.distill import Teacher
 from yoloprune.train.ema import averaged, update_average
-from yoloprune.train.mask_enforcer import Mask, MaskEnforcer
+from yoloprune.train.mask_enforcer import MaskEnforcer
 from yoloprune.train.multi_scale import MultiScale
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.processes import Processes, RunningStatistics
