@@ -1,1 +1,1 @@
-"""Training as Darknet's, with pruned channels held."""
+"""Training as Darknet's, with a mask enforced."""

@@ -12,7 +12,7 @@ channels and places, in shares of the variance of y'. (Romero et al. 2015, "FitN
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -28,38 +28,36 @@ from yoloprune.train.multi_scale import MultiScale
 
 
 class Teacher:
-    """The network that teaches, with the same layers as the one that learns."""
+    """The network that teaches, with the same layers as the one that is trained, the student."""
 
     def __init__(self, model: Model, mask: Mask | None, device: torch.device) -> None:
         network = build(model, device).requires_grad_(False)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
         self._scales = MultiScale(network)
-        self._heads: Sequence[Layer] = [layer for layer in model.graph.layers if isinstance(layer, Head)]
+        self._heads = {layer.index: layer.sources[0] for layer in model.graph.layers if isinstance(layer, Head)}
         self._features = _reading_pruned(model, mask, device)
 
     @property
     def wanted(self) -> frozenset[int]:
-        """Layers of the learner whose outputs `costs` takes."""
-        return frozenset({*self._features, *(head.sources[0] for head in self._heads)})
+        """Layers of the student whose outputs `costs` takes."""
+        return frozenset({*self._features, *self._heads.values()})
 
     def costs(self, inputs: Tensor, outputs: Mapping[int, Tensor]) -> list[Tensor]:
-        """Costs of the learner's `outputs` on these inputs [B, C, H, W], summed over images, with their gradients."""
-        like = self._scales.at_size(*inputs.shape[2:])
+        """Costs of the student's `outputs` on these inputs [B, C, H, W], summed over images, with their gradients."""
+        network = self._scales.at_size(*inputs.shape[2:])
         with torch.no_grad():
-            right = like(inputs, self.wanted)
-        heads = [like.graph.layers[head.index] for head in self._heads]
-        costs = [
-            _output_cost(head, like.layers[head.index], outputs[head.sources[0]], right[head.sources[0]])
-            for head in heads
-        ]
-        costs += [
-            _feature_cost(outputs[index][:, kept], right[index][:, kept]) for index, kept in self._features.items()
-        ]
+            wanted = network(inputs, self.wanted)
+        costs = []
+        for index, source in self._heads.items():
+            head, module = network.graph.layers[index], network.layers[index]
+            costs.append(_output_cost(head, module, outputs[source], wanted[source]))
+        for index, kept in self._features.items():
+            costs.append(_feature_cost(outputs[index][:, kept], wanted[index][:, kept]))
         return costs
 
 
 def _reading_pruned(model: Model, mask: Mask | None, device: torch.device) -> dict[int, Tensor]:
-    """For each layer of which some, and not all, weights of a filter that stays are held: its filters that stay [N]."""
+    """For each layer of which some, and not all, weights of a kept filter are pruned: its kept filters, bool [N]."""
     found = {}
     for layer, tensors in zip(model.graph.layers, mask.layers if mask else (), strict=False):
         kept = tensors.get("weight")
@@ -72,29 +70,29 @@ def _reading_pruned(model: Model, mask: Mask | None, device: torch.device) -> di
     return found
 
 
-def _output_cost(head: Layer, module: torch.nn.Module, x: Tensor, right: Tensor) -> Tensor:
+def _output_cost(head: Layer, module: torch.nn.Module, x: Tensor, wanted: Tensor) -> Tensor:
     with torch.no_grad():
         exact = torch.promote_types(x.dtype, torch.float32)
         if isinstance(head, DetectionHead) and x.shape[1] == len(head.anchors) * (5 + head.classes):
             b, _, h, w = x.shape
-            ours, theirs = (module(each.to(exact)).view(b, len(head.anchors), -1, h, w) for each in (x, right))
+            ours, theirs = (module(each.to(exact)).view(b, len(head.anchors), -1, h, w) for each in (x, wanted))
             delta = theirs - ours
-            believed = theirs[:, :, 4:5]
-            weights = torch.cat([believed.expand(-1, -1, 4, -1, -1), torch.ones_like(believed)], 2)
+            objectness = theirs[:, :, 4:5]
+            weights = torch.cat([objectness.expand(-1, -1, 4, -1, -1), torch.ones_like(objectness)], 2)
             delta[:, :, :5] *= weights
-            delta[:, :, 5:] *= believed
+            delta[:, :, 5:] *= objectness
         elif isinstance(head, (Softmax, Logistic)):
-            delta = module(right.to(exact)) - module(x.to(exact))
+            delta = module(wanted.to(exact)) - module(x.to(exact))
         else:
-            delta = right.to(exact) - x.to(exact)
+            delta = wanted.to(exact) - x.to(exact)
         delta = delta.view_as(x)
         cost = delta.square().sum()
     return custom_gradient(x, delta, cost)
 
 
-def _feature_cost(x: Tensor, right: Tensor) -> Tensor:
-    """x, right: [B, C, H, W]."""
+def _feature_cost(x: Tensor, wanted: Tensor) -> Tensor:
+    """x, wanted: [B, C, H, W]."""
     exact = torch.promote_types(x.dtype, torch.float32)
-    right = right.to(exact)
-    spread = right.var((0, 2, 3), unbiased=False).mean().clamp(min=1e-12)
-    return 0.5 * (x.to(exact) - right).square().mean((1, 2, 3)).sum() / spread
+    wanted = wanted.to(exact)
+    spread = wanted.var((0, 2, 3), unbiased=False).mean().clamp(min=1e-12)
+    return 0.5 * (x.to(exact) - wanted).square().mean((1, 2, 3)).sum() / spread

@@ -32,8 +32,8 @@ from yoloprune.train.supervision import LABELS, Supervision
 from yoloprune.train.trainer import Trainer
 
 ROLLBACKS = 3
-"""Times that a run goes back where numbers end; each halves the rate of all updates to come."""
-_BLOWN_UP = 10.0
+"""Times that a run goes back where values aren't finite; each halves the rate of all updates to come."""
+_DIVERGED = 10.0
 """A state whose averaged loss is more than so many times that of the last good one is none to go back to."""
 
 
@@ -95,17 +95,17 @@ def train(
 
     On a CPU the result is, bit for bit, that of a run that was never interrupted.
 
-    Where the loss or a weight is no number, an InputWarning says so, and the run goes back to the last good state and
+    Where the loss or a weight isn't finite, an InputWarning says so, and the run goes back to the last good state and
     on from there at half the rate, `ROLLBACKS` times in all; a best that was measured on the way stays. Good are the
     start, and every state after a multiple of `checkpoint_every` updates behind which the next one has a loss and its
     average hasn't risen tenfold.
 
     Within `processes.process_group` every process calls this alike; the first one measures, tells and writes, and only
-    its result has a best. Mini-batches are dealt out (`Recipe.for_processes`), which changes nothing but rounding.
+    its result has a best. Mini-batches are distributed (`Recipe.for_processes`), which changes nothing but rounding.
 
     KeyboardInterrupt leaves a checkpoint and goes on up. InputError: nothing to train on, a head without loss, images
-    that can't be read, a checkpoint of another run, an unwritable folder, no numbers after all those times (the
-    checkpoint stays).
+    that can't be read, a checkpoint of another run, an unwritable folder, values that aren't finite after all
+    those times (the checkpoint stays).
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class _Run:
             return False
         state.add_update(loss, rate)
         if before:  # was good, as the update from there shows
-            most = _BLOWN_UP * state.average_loss(max(self.good.iteration, 1))
+            most = _DIVERGED * state.average_loss(max(self.good.iteration, 1))
             if self.processes.broadcast(state.average_loss(iteration) <= most):
                 self.good = before
         self.seconds += time.perf_counter() - begun
@@ -220,7 +220,7 @@ class _Run:
         return True
 
     def _roll_back(self, iteration: int, trouble: str) -> None:
-        """Go back from an update that ended in no numbers. InputError instead after all the times."""
+        """Go back from an update after which values aren't finite. InputError instead after all the times."""
         state, good, done = self.state, self.good, len(self.state.rollbacks)
         if done == ROLLBACKS:
             raise InputError(
@@ -269,7 +269,7 @@ class _Run:
         return Snapshot(self.state.iteration, **copied(self.trainer.state_dicts()))
 
     def save(self) -> None:
-        """Checkpoint and log. InputError instead if a weight is no number."""
+        """Checkpoint and log. InputError instead if a weight isn't finite."""
         if self.processes.rank:
             return
         state = self.state

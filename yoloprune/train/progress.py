@@ -34,7 +34,7 @@ class TrainingProgress:
     iterations: int
     """Updates of the whole run."""
     images_per_second: float
-    """Since the run was started or taken up again, with making the pictures, without measuring accuracy."""
+    """Since the run was started or resumed, with making the pictures, without measuring accuracy."""
     seconds_left: float
     """Of training alone, at that speed."""
     best: float | None

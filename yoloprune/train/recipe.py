@@ -77,15 +77,15 @@ class Recipe:
         return iteration == self.iterations or bool(self.evaluate_every and iteration % self.evaluate_every == 0)
 
     def for_processes(self, count: int) -> Recipe:
-        """The same update dealt out to `count` processes: subdivisions become a multiple of it that divides the images.
+        """The same update over `count` processes: subdivisions become a multiple of it that divides the images.
 
         InputError if there is none.
         """
         if self.images % count:
             why = f"an update has {self.images} pictures, of which {count} processes can't take equally many"
             raise InputError(f"batch={self.batch}: {why} (expected a number of processes that divides them)")
-        dealt = range(count, self.images + 1, count)
-        subdivisions = next(parts for parts in dealt if parts >= self.subdivisions and self.images % parts == 0)
+        multiples = range(count, self.images + 1, count)
+        subdivisions = next(each for each in multiples if each >= self.subdivisions and self.images % each == 0)
         return replace(self, batch=self.images, subdivisions=subdivisions)
 
     @classmethod

@@ -42,9 +42,9 @@ class State(Snapshot):
     evaluated: int = -1
     """The last update after which accuracy was measured; -1: not even before the first."""
     good: dict[str, Any] | None = None
-    """The fields of the `Snapshot` to roll back to where numbers end; None: this very state."""
+    """The fields of the `Snapshot` to roll back to where values aren't finite; None: this very state."""
     rollbacks: list[list[int]] = field(default_factory=list)
-    """Of each time that the run went back: the update that ended in no numbers, and the one that it went back to."""
+    """Of each time that the run went back: the update after which values weren't finite, and where it went."""
 
     def records(self, start: int = 0) -> list[Record]:
         """Of the updates done, from index `start` on."""
@@ -74,7 +74,7 @@ class State(Snapshot):
         self.evaluated = self.iteration
 
     def roll_back(self, good: Snapshot, failed: int) -> None:
-        """Undo all updates after `good`, since update `failed` ended in no numbers; a best from there stays."""
+        """Undo all updates after `good`, since values weren't finite after update `failed`; a best from there stays."""
         self.rollbacks.append([failed, good.iteration])
         self.iteration, self.evaluated = good.iteration, min(self.evaluated, good.iteration)
         self.history[good.iteration :] = math.nan

@@ -93,7 +93,7 @@ class Trainer:
     def update(self, parts: Iterable[tuple[Tensor, Tensor]], iteration: int, rate: float) -> tuple[float, str]:
         """Update number `iteration`, from 1, on mini-batches as `batches` gives them: the loss and "".
 
-        Where that, or a weight behind it, is no number in any of the processes: instead of "" what, and where it
+        Where that, or a weight after it, isn't finite in any of the processes: instead of "" what, and where that
         begins. Only `load` makes anything of the trainer then.
         """
         self._optimizer.zero_grad()
@@ -112,14 +112,13 @@ class Trainer:
         return value, ""
 
     def _gradients(self, parts: Iterable[tuple[Tensor, Tensor]], iteration: int) -> tuple[Tensor, Tensor]:
-        """Those of an update: the loss of this process's images, summed, and the inputs at which it is no number.
+        """Gradients of an update; the loss of this process's images, summed, and inputs after which it isn't finite.
 
-        Those of the last mini-batch, if it is one.
+        Where it is finite, the inputs of the last mini-batch.
         """
         recipe, processes = self._recipe, self.processes
         loss = torch.zeros((), device=self.device)
-        done = (iteration - 1) * recipe.images
-        before = self._model.weights.header.seen + recipe.seen + done
+        before = self._model.weights.header.seen + recipe.seen + (iteration - 1) * recipe.images
         suspect = torch.zeros((), device=self.device)
         for turn, (pixels, truths) in enumerate(parts):
             number = turn * processes.count + processes.rank
@@ -149,12 +148,12 @@ class Trainer:
             return sum(by_labels, zero) / max(len(by_labels), 1) + sum(by_teacher, zero)
 
     def _finite(self) -> Tensor:
-        """Whether all weights and running statistics are numbers, as then their sums are; on the device."""
+        """Whether all weights and running statistics are finite, as then their sums are; on the device."""
         return torch.stack([tensor.sum() for tensor in self._network.state_dict().values()]).isfinite().all()
 
     @torch.no_grad()
     def _first_not_finite(self, inputs: Tensor) -> str:
-        """For a message: the first layer whose weights or output are no numbers, else the losses."""
+        """For a message: the first layer whose weights or output aren't finite, else the losses."""
         network = self._scales.at_size(*inputs.shape[2:])
         for layer, module in zip(network.graph.layers, network.layers, strict=True):
             for name, tensor in module.named_parameters():
