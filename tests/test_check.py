@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from tests.drawn import bench
 from tests.helpers import worst
 from yoloprune import cli
-from yoloprune.darknet.compat import READERS
+from yoloprune.compat import PROFILES
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
 from yoloprune.darknet.network import build
@@ -110,7 +110,7 @@ def test_export_for_a_reader(one_thread: None, tmp_path: Path, monkeypatch: pyte
     plain = files(invoke(cli.app, ["export", "-o", "plain", "--json", "-"]))
     x = torch.from_numpy(np.random.default_rng(1).random((2, 3, 64, 64), np.float32))
     expected = run_net(*plain, x)
-    for reader in (*READERS, "ncnn"):
+    for reader in (*PROFILES, "ncnn"):
         cfg, weights = files(invoke(cli.app, ["export", "-o", reader, "--for", reader, "--fold-bn", "--json", "-"]))
         checked = run(cfg, weights, "--for", reader, "--json", "-")
         assert checked.exit_code == 0

@@ -31,9 +31,9 @@ from typing import Final
 
 from spoil import spoil
 
+from yoloprune.compat import CONVERTERS, PROFILES, check
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.compat import CONVERTERS, READERS, check
 from yoloprune.darknet.data import load_classes, load_split, read_data, read_labels, read_names
 from yoloprune.darknet.dialect import ALEXEYAB, DIALECTS
 from yoloprune.darknet.model import Graph, build_graph
@@ -254,7 +254,7 @@ class Bench:
         match kind:
             case "cfg":
                 if rng.random() < 0.2:
-                    check(cfg_file.read(path, lenient=True), [*READERS.values(), *CONVERTERS.values()])
+                    check(cfg_file.read(path, lenient=True), [*PROFILES.values(), *CONVERTERS.values()])
                 cfg = cfg_file.read(path)
                 if cfg_file.dump(cfg) != data:
                     raise AssertionError("not byte for byte")

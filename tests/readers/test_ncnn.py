@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.helpers import graph_of, random_model, worst
+from yoloprune.compat import CONVERTERS, check
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.compat import CONVERTERS, check
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.readers import ReaderError, ncnn

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from yoloprune.compat import PROFILES, Finding, WeightsFile, profile_named
+from yoloprune.compat import check as findings_of
 from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet.compat import READERS, Finding, WeightsFile, reader_named
-from yoloprune.darknet.compat import check as findings_of
 from yoloprune.errors import unreadable
 
 
@@ -38,7 +38,7 @@ def check(cfg: Path, weights: Path | None = None, *, reader: str | None = None) 
 
     Also where this package refuses the cfg. InputError only for files that nobody reads.
     """
-    readers = tuple(READERS.values()) if reader is None else (reader_named(reader),)
+    readers = tuple(PROFILES.values()) if reader is None else (profile_named(reader),)
     file = None if weights is None else _mapped(weights)
     found = findings_of(cfg_file.read(cfg, lenient=True), readers, file)
     return Checked(found, tuple(each.name for each in readers))

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from yoloprune.artefacts import atomic_path, read_bytes
+from yoloprune.compat import PROFILES, ReaderProfile, WeightsFile, lost_values, profile_named
+from yoloprune.compat.adapt import adapted
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.cfg import Cfg
-from yoloprune.darknet.compat import READERS, Reader, WeightsFile, lost_values, reader_named
-from yoloprune.darknet.compat.adapt import adapted
 from yoloprune.darknet.fold import folded
 from yoloprune.darknet.model import Model, build_graph, hazards, plain
 from yoloprune.darknet.weights import Header, Weights
@@ -55,7 +55,7 @@ def export(
     not stop at once, unless keep_seen. The cfg keeps its comments; only changed values are rewritten, and those that a
     reader trips over.
     """
-    wanted = None if options.reader is None else reader_named(options.reader)
+    wanted = None if options.reader is None else profile_named(options.reader)
     job = open_job(workspace)
     last = job.workspace.last
     original = job.original
@@ -76,7 +76,7 @@ def export(
     return Exported(original, after, cfg, weights, names, written=not dry_run)
 
 
-def _written(job: Job, options: ExportOptions, wanted: Reader | None) -> Model:
+def _written(job: Job, options: ExportOptions, wanted: ReaderProfile | None) -> Model:
     """The slim network as its files have it, in the words of the reader that is wanted."""
     slimmed = job.units.slim(job.model)
     if options.fold_bn:
@@ -93,9 +93,9 @@ def _written(job: Job, options: ExportOptions, wanted: Reader | None) -> Model:
     return Model(graph, Weights(header, slimmed.weights.layers).without_denormals())
 
 
-def _check_values(cfg: Cfg, weights: bytes, wanted: Reader | None) -> None:
+def _check_values(cfg: Cfg, weights: bytes, wanted: ReaderProfile | None) -> None:
     """Warn of readers that make NaN of variances. InputError if it is the one that is wanted."""
-    readers = {each.name: each for each in (READERS.values() if wanted is None else (wanted,))}
+    readers = {each.name: each for each in (PROFILES.values() if wanted is None else (wanted,))}
     found: dict[str, list[str]] = {}
     for finding in lost_values(cfg, list(readers.values()), WeightsFile("", np.frombuffer(weights, np.uint8))):
         found.setdefault(finding.message, []).append(readers[finding.reader].title)

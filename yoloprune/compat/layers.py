@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from yoloprune.darknet.compat.base import REFERENCES, Node, Remark, Rule, Severity, shown
+from yoloprune.compat.base import REFERENCES, Node, Remark, Rule, Severity, shown
 
 _NEEDS_A_LAYER: Final = frozenset({"dropout", "shortcut", "scale_channels", "sam", "empty", "cost"})
 """Sections that look at the layer before them, which the first has not."""

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from yoloprune.darknet.compat.base import FileRule, Node, Remark, Rule, Severity, Subject, shown
-from yoloprune.darknet.compat.facts import Heads, Reader, number
+from yoloprune.compat.base import FileRule, Node, Remark, Rule, Severity, Subject, shown
+from yoloprune.compat.profiles import Heads, ReaderProfile, number
 
 _HEADS: Final = {"yolo": 5, "Gaussian_yolo": 9, "region": 1}
 """Values of an anchor beside classes; [region] adds its coords."""
@@ -50,7 +50,7 @@ def head_lists(node: Node) -> Iterator[Remark]:
         yield Remark(refuses, f"expected anchors 0..{room // 2 - 1}, found {shown(beyond)}", "mask")
 
 
-def together(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def together(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """How many heads there are, what they share, where they stand."""
     nodes = [Node(reader, subject, section, index) for index, section in enumerate(subject.cfg.sections[1:])]
     heads = [node for node in nodes if node.kind == "yolo"]

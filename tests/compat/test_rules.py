@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from yoloprune.compat import PROFILES, Finding, WeightsFile, check, keys, lost_values
 from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet.compat import READERS, Finding, WeightsFile, check, keys, lost_values
 from yoloprune.errors import InputError
 from yoloprune.readers import ReaderError, libdarknet, opencv, opencv_worker
 from yoloprune.readers.process import RefusalError
@@ -40,7 +40,7 @@ def yolo(**more: object) -> str:
 
 def findings(text: str | bytes, weights: WeightsFile | None = None) -> list[Finding]:
     data = text.encode() if isinstance(text, str) else text
-    return check(cfg_file.parse(data, "a.cfg", lenient=True), list(READERS.values()), weights)
+    return check(cfg_file.parse(data, "a.cfg", lenient=True), list(PROFILES.values()), weights)
 
 
 def who(found: list[Finding], severity: str, line: int | None, words: str) -> set[str]:
@@ -244,7 +244,7 @@ def test_weights_of_the_length_that_the_library_saves(
 ) -> None:
     """Sizes that pjreddie's library wrote for the cfg."""
     weights = header(0, 2, (expected - 20) // 4)
-    found = check(cfg_file.read(stock_cfg(name)), list(READERS.values()), weights)
+    found = check(cfg_file.read(stock_cfg(name)), list(PROFILES.values()), weights)
     assert {each.reader for each in found if each.line is None} == {"alexeyab", "hank-ai", "opencv"}
 
 
@@ -277,7 +277,7 @@ def test_values_of_weights(weights: WeightsFile, words: str, readers: tuple[str,
     found = findings(NORMALIZED, weights)
     assert who(found, "break", None, words) == set(readers)
     assert {
-        each.line for each in lost_values(cfg_file.parse(NORMALIZED.encode()), list(READERS.values()), weights)
+        each.line for each in lost_values(cfg_file.parse(NORMALIZED.encode()), list(PROFILES.values()), weights)
     } == ({None} if readers else set())
 
 
@@ -301,7 +301,7 @@ def test_variances_that_real_readers_turn_to_nan(tmp_path: Path, name: str) -> N
         alone[24:32] = 1
         alone[24 + index] = variances[index]
         weights = WeightsFile("a.weights", np.frombuffer(data[:20] + alone.tobytes(), np.uint8))
-        said = lost_values(cfg_file.parse(cfg.read_bytes()), [READERS[name]], weights)
+        said = lost_values(cfg_file.parse(cfg.read_bytes()), [PROFILES[name]], weights)
         assert bool(said) == (not np.isfinite(value)), (variances[index], value, said)
 
 
@@ -413,5 +413,5 @@ def test_large_cfgs_take_little_time(text: str) -> None:
     start = time.process_time()
     cfg = cfg_file.parse(text.encode())
     cfg_file.legal(cfg)
-    check(cfg, list(READERS.values()))
+    check(cfg, list(PROFILES.values()))
     assert time.process_time() - start < 5

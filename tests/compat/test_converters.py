@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.darknet.compat.test_rules import conv, header, yolo
+from tests.compat.test_rules import conv, header, yolo
 from tests.helpers import graph_of, random_model
+from yoloprune.compat import CONVERTERS, PROFILES, WeightsFile, check, profile_named
+from yoloprune.compat.adapt import adapted
 from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet.compat import CONVERTERS, READERS, WeightsFile, check, reader_named
-from yoloprune.darknet.compat.adapt import adapted
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import build_graph
 from yoloprune.darknet.network import build
@@ -199,7 +199,7 @@ def test_a_plain_detector_is_taken_by_all() -> None:
     found = findings(NET + DETECTOR)
     assert {each.reader for each in found if each.severity != "note"} == {"opencv5"}
     assert [each.message[:21] for each in found if each.reader == "opencv5"] == ["reads no Darknet file"]
-    assert not set(CONVERTERS) & set(READERS)  # `check` without --for asks none of them
+    assert not set(CONVERTERS) & set(PROFILES)  # `check` without --for asks none of them
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_what_converters_want_is_written() -> None:
     """The same layers; keys that Darknet doesn't mind, relative indexes, comments with #."""
     text = HABITS + (deep(16) + head() + "[route]\nlayers=-4\n" + head()).replace("scale_x_y=1.0\n", "", 1)
     for reader in (TRT, TORCH):
-        written = adapted(cfg_file.parse(text.encode()), reader_named(reader))
+        written = adapted(cfg_file.parse(text.encode()), profile_named(reader))
         assert build_graph(written, ALEXEYAB).layers == graph_of(text).layers
         plain = cfg_file.dump(written).decode()
         assert "[convolutional]\nfilters=16\nsize=3\n# one\npadding=1\nstride=2\nactivation=leaky\npad=1\n" in plain
@@ -356,4 +356,4 @@ def test_opencv_5_is_written_for_nobody() -> None:
     with pytest.raises(
         InputError, match=r"hank-ai, opencv, ncnn, tensorrt_demos, pytorch-yolov4, opencv5, found 'opencv4'"
     ):
-        reader_named("opencv4")
+        profile_named("opencv4")

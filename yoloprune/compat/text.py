@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from yoloprune.darknet.compat import keys
-from yoloprune.darknet.compat.base import FileRule, Remark, Severity, Subject
-from yoloprune.darknet.compat.facts import Reader
+from yoloprune.compat import keys
+from yoloprune.compat.base import FileRule, Remark, Severity, Subject
+from yoloprune.compat.profiles import ReaderProfile
 
 _BOM = "\ufeff"
 _ENTRY = re.compile(r"[ \t]*([^#= \t]+)[ \t]*=[ \t]*([^#]+)")
 """A line with a value, as hank-ai's Darknet looks for it."""
 
 
-def marks(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def marks(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """A byte order mark; CR at line ends."""
     lines = subject.cfg.lines
     if lines and lines[0].startswith(_BOM) and not reader.reads_bom:
@@ -25,7 +25,7 @@ def marks(reader: Reader, subject: Subject) -> Iterator[Remark]:
         yield Remark("break", f"{len(cr)} lines end in CR LF; the CR stays in names and values", line=cr[0])
 
 
-def stray_keys(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def stray_keys(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """A key before the first section; a key without `=` or value; a comment that hank-ai takes for a key."""
     first = subject.cfg.sections[0].line
     for number, raw in enumerate(subject.cfg.lines, 1):
@@ -43,7 +43,7 @@ def stray_keys(reader: Reader, subject: Subject) -> Iterator[Remark]:
             yield Remark("note", "a key without a value counts as absent", line=number)
 
 
-def section_lines(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def section_lines(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """A comment behind a section's name; blanks around it."""
     for section in subject.cfg.sections:
         line = subject.cfg.lines[section.line - 1].removeprefix(_BOM).rstrip()
@@ -58,7 +58,7 @@ def section_lines(reader: Reader, subject: Subject) -> Iterator[Remark]:
             yield Remark("break", "blanks before or within [ ] hide the section", line=section.line)
 
 
-def values(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def values(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """Comments and blanks within values."""
     for section in subject.cfg.sections:
         for entry in section.entries:
@@ -94,7 +94,7 @@ def _strict(key: str, raw: str, line: int) -> Iterator[Remark]:
         yield Remark("break", f"expected a number of digits, - and ., found {value[:40]!r}", key, line)
 
 
-def python_lines(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def python_lines(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """What Python doesn't decode or split; a comment that it takes for a line."""
     if not reader.python:
         return

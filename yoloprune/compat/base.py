@@ -10,9 +10,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from yoloprune.compat.profiles import ReaderProfile, full_name, number
 from yoloprune.darknet.cfg import Cfg, Section
 from yoloprune.darknet.cnumbers import atoi
-from yoloprune.darknet.compat.facts import Reader, full_name, number
 from yoloprune.darknet.dialect import DIALECTS, Dialect
 from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.model import Graph, build_graph
@@ -122,7 +122,7 @@ class Subject:
 class Node:
     """A section as a reader sees it."""
 
-    reader: Reader
+    reader: ReaderProfile
     subject: Subject
     section: Section
     index: int | None
@@ -190,7 +190,7 @@ REFERENCES: Final[Mapping[str, str]] = {"route": "layers", "shortcut": "from", "
 """The key of a section that names layers."""
 Rule = Callable[[Node], Iterator[Remark]]
 """Says what is wrong with a section for its reader; called with [net] too."""
-FileRule = Callable[[Reader, Subject], Iterator[Remark]]
+FileRule = Callable[[ReaderProfile, Subject], Iterator[Remark]]
 """Says what is wrong with the file as a whole."""
 
 

@@ -1,6 +1,6 @@
 """Whether and where a network's files break or mean something else in other programs.
 
-`facts`, `converters` and `keys` are what readers do, as data; `text`, `values`, `layers`, `sizes`, `heads` and `files`
+`profiles`, `converters` and `keys` are what readers do, as data; `text`, `values`, `layers`, `sizes`, `heads` and `files`
 are the rules.
 """
 
@@ -10,27 +10,27 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from yoloprune.compat import files, heads, layers, sizes, text, values
+from yoloprune.compat.base import SEVERITIES, Finding, Node, Remark, Severity, Subject, WeightsFile, understood
+from yoloprune.compat.converters import CONVERTERS, profile_named
+from yoloprune.compat.profiles import PROFILES, ReaderProfile
 from yoloprune.darknet.cfg import Cfg
-from yoloprune.darknet.compat import files, heads, layers, sizes, text, values
-from yoloprune.darknet.compat.base import SEVERITIES, Finding, Node, Remark, Severity, Subject, WeightsFile, understood
-from yoloprune.darknet.compat.converters import CONVERTERS, reader_named
-from yoloprune.darknet.compat.facts import READERS, Reader
 
 __all__ = [
     "CONVERTERS",
-    "READERS",
+    "PROFILES",
     "SEVERITIES",
     "Finding",
-    "Reader",
+    "ReaderProfile",
     "Severity",
     "WeightsFile",
     "check",
     "lost_values",
-    "reader_named",
+    "profile_named",
 ]
 
 
-def check(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile | None = None) -> list[Finding]:
+def check(cfg: Cfg, readers: Sequence[ReaderProfile], weights: WeightsFile | None = None) -> list[Finding]:
     """What every rule finds for the readers, by line; remarks on the weights file stand at the end."""
     subject = understood(cfg, weights)
     found = [finding for reader in readers for finding in _for_reader(reader, subject)]
@@ -43,7 +43,7 @@ def check(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile | None = Non
     return sorted(found, key=lambda finding: (finding.line is None, finding.line or 0))
 
 
-def _for_reader(reader: Reader, subject: Subject) -> Iterator[Finding]:
+def _for_reader(reader: ReaderProfile, subject: Subject) -> Iterator[Finding]:
     net = Node(reader, subject, subject.cfg.sections[0], None)
     if reader.refuses is not None:
         yield _located(net, Remark("break", reader.refuses))
@@ -60,13 +60,13 @@ def _for_reader(reader: Reader, subject: Subject) -> Iterator[Finding]:
         yield from (_of_weights(reader, remark) for remark in rule(reader, subject))
 
 
-def lost_values(cfg: Cfg, readers: Sequence[Reader], weights: WeightsFile) -> list[Finding]:
+def lost_values(cfg: Cfg, readers: Sequence[ReaderProfile], weights: WeightsFile) -> list[Finding]:
     """Values that are no numbers to readers, alone."""
     subject = understood(cfg, weights)
     return [_of_weights(reader, remark) for reader in readers for remark in files.weights_values(reader, subject)]
 
 
-def _of_weights(reader: Reader, remark: Remark) -> Finding:
+def _of_weights(reader: ReaderProfile, remark: Remark) -> Finding:
     return Finding(None, None, None, reader.name, remark.severity, f"weights: {remark.message}")
 
 

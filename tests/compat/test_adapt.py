@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests.helpers import graph_of, random_model, worst
+from yoloprune.compat import PROFILES, check
+from yoloprune.compat.adapt import adapted
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.compat import READERS, check
-from yoloprune.darknet.compat.adapt import adapted
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.fold import folded
 from yoloprune.darknet.model import Model, build_graph
@@ -76,12 +76,12 @@ def test_folded_all_readers_compute_what_we_do(tmp_path: Path, seed: int) -> Non
     def apart(model: Model, name: str) -> float:
         reader = {"pjreddie": libdarknet, "opencv": opencv}[name]
         cfg, weights = tmp_path / f"{name}.cfg", tmp_path / f"{name}.weights"
-        cfg_file.write(cfg, adapted(model.graph.cfg, READERS[name]), force=True)
+        cfg_file.write(cfg, adapted(model.graph.cfg, PROFILES[name]), force=True)
         weights_file.write(weights, model.weights, model.graph.layers, force=True)
         return worst(reader.head_inputs(cfg, weights, inputs, [4])[4].reshape(expected.shape), expected)
 
     with pytest.raises(InputError, match=r"layer 2: .* can't be written for OpenCV: arrays are read in another order"):
-        adapted(model.graph.cfg, READERS["opencv"])
+        adapted(model.graph.cfg, PROFILES["opencv"])
     assert apart(model, "pjreddie") > 1e-2
     for name in ("pjreddie", "opencv"):
         assert apart(folded(model), name) < 1e-5  # float32, summed in another order
@@ -117,7 +117,7 @@ def test_folding_is_the_same_function() -> None:
 
 
 def adapted_text(text: str, reader: str) -> str:
-    return cfg_file.dump(adapted(cfg_file.parse(text.encode(), "a.cfg"), READERS[reader])).decode()
+    return cfg_file.dump(adapted(cfg_file.parse(text.encode(), "a.cfg"), PROFILES[reader])).decode()
 
 
 HABITS = """\
@@ -153,7 +153,7 @@ mosaic=1
 def test_every_habit_for_every_reader() -> None:
     """The same layers, nothing left to find; and for hank-ai, who is strictest, word for word."""
     before = graph_of(HABITS)
-    for reader in READERS.values():
+    for reader in PROFILES.values():
         cfg = adapted(before.cfg, reader)
         assert build_graph(cfg, ALEXEYAB).layers == before.layers
         assert {each.severity for each in check(cfg, [reader])} <= {"note", "ignored"}
@@ -197,7 +197,7 @@ def test_stock_cfgs(stock_cfg: Callable[[str], Path], name: str) -> None:
     """Either refused, or the same layers in words that the reader takes."""
     cfg = cfg_file.read(stock_cfg(name))
     refused = set()
-    for reader in READERS.values():
+    for reader in PROFILES.values():
         try:
             written = adapted(cfg, reader)
         except InputError:

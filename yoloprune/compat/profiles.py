@@ -14,10 +14,10 @@ from typing import Final, Literal
 
 import numpy as np
 
+from yoloprune.compat import keys
+from yoloprune.compat.keys import words
 from yoloprune.darknet.cfg import Entry, Section
 from yoloprune.darknet.cnumbers import atof
-from yoloprune.darknet.compat import keys
-from yoloprune.darknet.compat.keys import words
 from yoloprune.darknet.dialect import ALEXEYAB as ALEXEYAB_DIALECT
 from yoloprune.darknet.dialect import PJREDDIE as PJREDDIE_DIALECT
 from yoloprune.darknet.dialect import Dialect
@@ -75,7 +75,7 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Reader:
+class ReaderProfile:
     """One program that reads Darknet's files. What is not said is as in pjreddie's Darknet."""
 
     name: str
@@ -230,7 +230,7 @@ def number(text: str) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-PJREDDIE: Final = Reader(
+PJREDDIE: Final = ReaderProfile(
     name="pjreddie",
     title="pjreddie's Darknet",
     dialect=PJREDDIE_DIALECT,
@@ -244,7 +244,7 @@ PJREDDIE: Final = Reader(
     shortcut_same_size=False,
     pointwise_broken=True,
 )
-ALEXEYAB: Final = Reader(
+ALEXEYAB: Final = ReaderProfile(
     name="alexeyab",
     title="AlexeyAB's Darknet",
     dialect=ALEXEYAB_DIALECT,
@@ -266,7 +266,7 @@ ALEXEYAB: Final = Reader(
     fast_shortcut=True,
     fast_maxpool=True,
 )
-HANK_AI: Final = Reader(
+HANK_AI: Final = ReaderProfile(
     name="hank-ai",
     title="hank-ai's Darknet",
     dialect=ALEXEYAB_DIALECT,
@@ -291,7 +291,7 @@ HANK_AI: Final = Reader(
     fast_maxpool=True,
     multiple_of=32,
 )
-OPENCV: Final = Reader(
+OPENCV: Final = ReaderProfile(
     name="opencv",
     title="OpenCV",
     dialect=ALEXEYAB_DIALECT,
@@ -327,7 +327,7 @@ OPENCV: Final = Reader(
     connected_norm_first=True,
     transposed="refused",
 )
-READERS: Final = {reader.name: reader for reader in (PJREDDIE, ALEXEYAB, HANK_AI, OPENCV)}
+PROFILES: Final = {reader.name: reader for reader in (PJREDDIE, ALEXEYAB, HANK_AI, OPENCV)}
 """By the name that `--for` takes: those that `check` looks through where none is named."""
 
 

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
+from yoloprune.compat import keys
+from yoloprune.compat.base import Node, Remark, Rule, shown
+from yoloprune.compat.profiles import PROFILES, ReaderProfile, number
 from yoloprune.darknet.cfg import Entry
 from yoloprune.darknet.cnumbers import strtod
-from yoloprune.darknet.compat import keys
-from yoloprune.darknet.compat.base import Node, Remark, Rule, shown
-from yoloprune.darknet.compat.facts import READERS, Reader, number
 
-_SECTIONS: Final = frozenset(name for reader in READERS.values() for name in reader.keys)
+_SECTIONS: Final = frozenset(name for reader in PROFILES.values() for name in reader.keys)
 _ALL_KEYS: Final = {
     kind: frozenset(
-        key for reader in READERS.values() for key in (reader.net_keys if kind == "net" else reader.keys.get(kind, ()))
+        key for reader in PROFILES.values() for key in (reader.net_keys if kind == "net" else reader.keys.get(kind, ()))
     )
     for kind in ("net", *_SECTIONS)
 }
@@ -212,8 +212,10 @@ def has_effect(node: Node, entry: Entry) -> bool:
     return entry.value != neutral
 
 
-def _known_to(kind: str, key: str) -> list[Reader]:
-    return [reader for reader in READERS.values() if (kind == "net" or kind in reader.keys) and reader.knows(kind, key)]
+def _known_to(kind: str, key: str) -> list[ReaderProfile]:
+    return [
+        reader for reader in PROFILES.values() if (kind == "net" or kind in reader.keys) and reader.knows(kind, key)
+    ]
 
 
 def _hint(node: Node, key: str) -> str:

@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from yoloprune.compat.base import FileRule, Node, Remark, Subject, WeightsFile
+from yoloprune.compat.profiles import ReaderProfile
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.compat.base import FileRule, Node, Remark, Subject, WeightsFile
-from yoloprune.darknet.compat.facts import Reader
 from yoloprune.darknet.layers.base import TensorSpec
 from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.errors import InputError
@@ -37,7 +37,7 @@ _ON_MAPS: Final = frozenset(
 """Sections that note the size of the map they read."""
 
 
-def input_size(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def input_size(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """No input at all; sides that are no multiple of 32 for a detector."""
     net = _net(reader, subject)
     sides = [net.integer(key, 0) for key in ("width", "height", "channels")]
@@ -52,7 +52,7 @@ def input_size(reader: Reader, subject: Subject) -> Iterator[Remark]:
             yield Remark("note", f"{found}: a warning")
 
 
-def batches(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def batches(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """Parts of an update that hold no picture; contrastive training on single pictures."""
     net = _net(reader, subject)
     batch, parts = net.integer("batch", 1), net.integer("subdivisions", 1)
@@ -71,14 +71,14 @@ def batches(reader: Reader, subject: Subject) -> Iterator[Remark]:
         yield Remark("break", "contrastive training needs two pictures for each of the subdivisions", "contrastive")
 
 
-def policy(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def policy(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """A policy that lacks its lists."""
     net = _net(reader, subject)
     if net.text("policy", "constant") == "steps" and not (net.has("steps") and net.has("scales")):
         yield Remark("break", "policy=steps needs steps= and scales=", "policy")
 
 
-def maps(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def maps(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """A network of vectors only, where the reader divides by the number of layers on maps."""
     if not reader.needs_maps:
         return
@@ -91,7 +91,7 @@ def maps(reader: Reader, subject: Subject) -> Iterator[Remark]:
         yield Remark("break", "divides by zero: no layer reads a map of more than 1x1")
 
 
-def batch_norm(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def batch_norm(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """By which formula it normalizes."""
     for section in subject.cfg.sections[1:]:
         entry = reader.entry(section, "batch_normalize")
@@ -101,7 +101,7 @@ def batch_norm(reader: Reader, subject: Subject) -> Iterator[Remark]:
             return
 
 
-def weights_header(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def weights_header(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """A name that isn't recognised; a header that is missing or of another kind."""
     weights = subject.weights
     if weights is None:
@@ -128,7 +128,7 @@ def weights_header(reader: Reader, subject: Subject) -> Iterator[Remark]:
         yield Remark("differs", f"{found}, and all values are read 4 bytes late")
 
 
-def weights_length(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def weights_length(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """A file that is shorter or longer than what the reader reads of it."""
     weights = subject.weights
     if weights is None or len(weights.head) < 16:
@@ -154,7 +154,7 @@ def weights_length(reader: Reader, subject: Subject) -> Iterator[Remark]:
         yield Remark("ignored", f"{found}: what is too much is passed over; is it of another cfg?")
 
 
-def weights_values(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def weights_values(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """Values that are no numbers, and variances that the reader makes NaN of."""
     weights = subject.weights
     graph = None if weights is None or len(weights.head) < 16 else _as_read(reader, subject)
@@ -176,7 +176,9 @@ def weights_values(reader: Reader, subject: Subject) -> Iterator[Remark]:
         yield Remark("break", message + others)
 
 
-def _lost(reader: Reader, weights: WeightsFile, spec: TensorSpec, start: int, end: int) -> dict[str, NDArray[np.int64]]:
+def _lost(
+    reader: ReaderProfile, weights: WeightsFile, spec: TensorSpec, start: int, end: int
+) -> dict[str, NDArray[np.int64]]:
     """Of the array from `start` to `end`, which are no numbers, and which the reader's batch norm makes NaN of."""
     odd = weights.not_finite
     found = {"": odd[np.searchsorted(odd, start) : np.searchsorted(odd, end)]}
@@ -192,7 +194,7 @@ def _header(weights: WeightsFile) -> weights_file.Header:
     return weights_file.Header(*struct.unpack_from("<iii", weights.head))
 
 
-def _as_read(reader: Reader, subject: Subject) -> Graph | None:
+def _as_read(reader: ReaderProfile, subject: Subject) -> Graph | None:
     """The network without what the reader passes over, if that still is one: what arrays it looks for."""
     unread: set[int] = set()
     activations: dict[int, dict[str, str]] = {}
@@ -213,7 +215,7 @@ def _as_read(reader: Reader, subject: Subject) -> Graph | None:
         return None
 
 
-def _net(reader: Reader, subject: Subject) -> Node:
+def _net(reader: ReaderProfile, subject: Subject) -> Node:
     return Node(reader, subject, subject.cfg.sections[0], None)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from yoloprune.compat.base import FileRule, Node, Remark, Rule, Subject
+from yoloprune.compat.profiles import ReaderProfile
 from yoloprune.darknet.cnumbers import atoi
-from yoloprune.darknet.compat.base import FileRule, Node, Remark, Rule, Subject
-from yoloprune.darknet.compat.facts import Reader
 
 _Size = tuple[int, int]
 """Height and width of a map."""
@@ -97,7 +97,7 @@ def upsample(node: Node) -> Iterator[Remark]:
         yield Remark("differs", "the map is doubled, whatever the stride", "stride")
 
 
-def tracked(reader: Reader, subject: Subject) -> Iterator[Remark]:
+def tracked(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """Where a size or stride that the converter has followed from layer to layer is not the map's."""
     follow = {"sizes": _sizes, "strides": _strides}.get(reader.tracks)
     if follow is not None and subject.input is not None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from yoloprune.compat import PROFILES, Finding, check
 from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet.compat import READERS, Finding, check
 from yoloprune.readers import libdarknet, opencv
 
 TABLE = Path(__file__).with_name("which_cfg_loads.tsv")
@@ -40,14 +40,14 @@ def one_picture(path: Path) -> cfg_file.Cfg:
 
 
 def found_in(cfg: cfg_file.Cfg) -> list[Finding]:
-    return check(cfg, list(READERS.values()))
+    return check(cfg, list(PROFILES.values()))
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run[0]}-{run[1]}")
 def test_check_says_what_the_readers_did(stock_cfg: Callable[[str], Path], run: list[str]) -> None:
     folder, name, *outcomes = run
     findings = found_in(one_picture(stock_cfg(f"{folder}/{name}")))
-    for reader, outcome in zip(READERS, outcomes, strict=True):
+    for reader, outcome in zip(PROFILES, outcomes, strict=True):
         own = [finding for finding in findings if finding.reader == reader]
         breaks = [finding.message for finding in own if finding.severity == "break"]
         differs = [finding.message for finding in own if finding.severity == "differs"]

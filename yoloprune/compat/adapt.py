@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from yoloprune.compat import check, keys
+from yoloprune.compat.base import REFERENCES, Node, Subject
+from yoloprune.compat.profiles import ReaderProfile, full_name, number
+from yoloprune.compat.values import has_effect, out_of_season, readable, words
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.cfg import Cfg, Entry
 from yoloprune.darknet.cnumbers import atoi
-from yoloprune.darknet.compat import check, keys
-from yoloprune.darknet.compat.base import REFERENCES, Node, Subject
-from yoloprune.darknet.compat.facts import Reader, full_name, number
-from yoloprune.darknet.compat.values import has_effect, out_of_season, readable, words
 from yoloprune.darknet.options import Options
 
 
-def adapted(cfg: Cfg, reader: Reader) -> Cfg:
+def adapted(cfg: Cfg, reader: ReaderProfile) -> Cfg:
     """The cfg with notation, names and keys that the reader knows, and its defaults spelt out.
 
     Lines go that change nothing: keys that the reader would refuse and that don't matter to what is computed.
@@ -35,7 +35,7 @@ def adapted(cfg: Cfg, reader: Reader) -> Cfg:
     return result
 
 
-def _nodes(cfg: Cfg, reader: Reader) -> list[Node]:
+def _nodes(cfg: Cfg, reader: ReaderProfile) -> list[Node]:
     """The sections that the reader has; what it lacks is found by the check afterwards."""
     subject = Subject(cfg, None, None, None)
     nodes = [Node(reader, subject, section, at - 1 if at else None) for at, section in enumerate(cfg.sections)]

@@ -12,16 +12,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from yoloprune.darknet.compat import keys
-from yoloprune.darknet.compat.facts import READERS, Heads, Reader
-from yoloprune.darknet.compat.keys import words
+from yoloprune.compat import keys
+from yoloprune.compat.keys import words
+from yoloprune.compat.profiles import PROFILES, Heads, ReaderProfile
 from yoloprune.darknet.dialect import ALEXEYAB as ALEXEYAB_DIALECT
 from yoloprune.errors import InputError
 
 _INPUT: Final = ("width", "height", "channels")
 
 _converter = partial(
-    Reader,
+    ReaderProfile,
     dialect=ALEXEYAB_DIALECT,
     aliases=frozenset(),
     repeated="last",
@@ -146,7 +146,7 @@ PYTORCH_YOLOV4: Final = _converter(
     tracks="strides",
     heads=Heads(needed=True),
 )
-OPENCV5: Final = Reader(
+OPENCV5: Final = ReaderProfile(
     name="opencv5",
     title="OpenCV 5",
     dialect=ALEXEYAB_DIALECT,
@@ -161,9 +161,9 @@ CONVERTERS: Final = {reader.name: reader for reader in (NCNN, TENSORRT_DEMOS, PY
 """By the name that `--for` takes."""
 
 
-def reader_named(name: str) -> Reader:
+def profile_named(name: str) -> ReaderProfile:
     """The reader or converter of that name, or an InputError that lists them."""
-    known = {**READERS, **CONVERTERS}
+    known = {**PROFILES, **CONVERTERS}
     if name not in known:
         raise InputError(f"--for: expected one of {', '.join(known)}, found {name!r}")
     return known[name]
