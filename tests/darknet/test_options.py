@@ -54,9 +54,9 @@ def test_net(entry: str, field: str, value: object, said: str | None) -> None:
     graph = read(entry + "\n")
     assert getattr(graph.net, field) == value
     if said is None:
-        assert not graph.doubts
+        assert not graph.misread
     else:
-        assert any(said in doubt.message for doubt in graph.doubts), graph.doubts
+        assert any(said in misread.message for misread in graph.misread), graph.misread
 
 
 def test_layers_too() -> None:
@@ -68,7 +68,7 @@ def test_layers_too() -> None:
     assert isinstance(head, Yolo)
     training = head.training
     assert (training.ignore_thresh, training.max_truths, training.random, training.jitter) == (0.7, 90, 0.0, 0.2)
-    assert sorted(doubt.line for doubt in graph.doubts) == [7, 8, 11, 12, 13, 14]
+    assert sorted(misread.line for misread in graph.misread) == [7, 8, 11, 12, 13, 14]
 
 
 @pytest.mark.parametrize(
@@ -87,12 +87,12 @@ def test_words_fall_back_to_what_darknet_takes(entry: str, field: str, value: st
     for name in field.split("."):
         found = getattr(found, name)
     assert found == value
-    assert [(doubt.line, f"Darknet takes {value}" in doubt.message) for doubt in graph.doubts] == [(9, True)]
-    assert not read("", "", entry + "\n", PJREDDIE).doubts
+    assert [(misread.line, f"Darknet takes {value}" in misread.message) for misread in graph.misread] == [(9, True)]
+    assert not read("", "", entry + "\n", PJREDDIE).misread
 
 
 @pytest.mark.parametrize(
-    ("text", "dialect", "taken", "doubts"),
+    ("text", "dialect", "value", "misread"),
     [
         ("type=L1", PJREDDIE, "L1", 0),
         ("type=L1", ALEXEYAB, "sse", 1),
@@ -100,13 +100,13 @@ def test_words_fall_back_to_what_darknet_takes(entry: str, field: str, value: st
         ("type=l2\nscale=2x", PJREDDIE, "sse", 2),
     ],
 )
-def test_cost(text: str, dialect: Dialect, taken: str, doubts: int) -> None:
+def test_cost(text: str, dialect: Dialect, value: str, misread: int) -> None:
     """get_cost_type of each."""
     graph = graph_of(f"{NET}{CONV}[avgpool]\n[softmax]\n[cost]\n{text}\n", dialect)
     cost = graph.layers[-1]
     assert isinstance(cost, Cost)
-    assert cost.type == taken
-    assert len(graph.doubts) == doubts
+    assert cost.type == value
+    assert len(graph.misread) == misread
 
 
 @pytest.mark.parametrize(("text", "theirs", "ours"), [("0.9", 0.9, 0), ("1.4", 1.4, 1), ("1", 1, 1)])
@@ -157,15 +157,15 @@ def test_a_file_that_is_read_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_written_plainly_it_is_the_same() -> None:
-    """No doubt is left, and the numbers are those that counted."""
+    """Nothing is misread then, and the numbers are those that counted."""
     graph = read(
         "batch=64/2\npolicy=steps\nsteps=4,9k,\nscales=.1,,1e-5x\nmax_batches=1e6\ndecay=16777217a\n",
         "learning_rate=.123456789z\n",
         "nms_kind=soft\njitter=none\n",
     )
     written = build_graph(plain(graph), ALEXEYAB)
-    assert written.doubts == ()
-    assert len(graph.doubts) == 8
+    assert written.misread == ()
+    assert len(graph.misread) == 8
     assert written.net == graph.net
     assert (written.layers, written.updates) == (graph.layers, graph.updates)
 

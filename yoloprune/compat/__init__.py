@@ -1,7 +1,7 @@
 """Whether and where a network's files break or mean something else in other programs.
 
-`profiles`, `converters` and `keys` are what readers do, as data; `text`, `values`, `layers`, `sizes`, `heads` and `files`
-are the rules.
+`profiles`, `converters` and `keys` are what readers do, as data; `text`, `values`, `layers`, `sizes`, `heads` and
+`files` are the rules.
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from yoloprune.compat import check, keys
 from yoloprune.compat.base import REFERENCES, Node, Subject
-from yoloprune.compat.profiles import ReaderProfile, full_name, number
+from yoloprune.compat.profiles import ReaderProfile, number
 from yoloprune.compat.values import has_effect, out_of_season, readable, words
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet.cfg import Cfg, Entry
 from yoloprune.darknet.cnumbers import atoi
+from yoloprune.darknet.keys import full_name
 from yoloprune.darknet.options import Options
 
 
@@ -46,7 +47,7 @@ def _needless(node: Node) -> Iterator[Entry]:
     for entry in node.section.entries:
         unknown = not node.reader.knows(node.kind, entry.key) or any(out_of_season(node, entry))
         strange = unknown and (node.reader.unknown_key_refused or not readable(node, entry))
-        neutral = entry.key in ("alpha", "beta") and entry.key in keys.EFFECTS.get(node.kind, {})
+        neutral = entry.key in ("alpha", "beta") and node.kind == "shortcut"
         if (strange or neutral) and not has_effect(node, entry):
             yield entry
 
@@ -60,7 +61,7 @@ def _spelt_out(node: Node) -> Iterator[tuple[str, str]]:
         wanted |= node.reader.heads.everywhere
     if node.reader.group_id_needed != "no" and node.has("groups"):
         wanted.add("group_id")
-    for key, value in keys.DEFAULTS.get(node.kind, {}).items():
+    for key, value in keys.defaults(node.kind).items():
         if key in wanted and not node.has(key):
             other = node.section.get(value[1:])
             yield key, value if not value.startswith(keys.SAME_AS) else "1" if other is None else other.value

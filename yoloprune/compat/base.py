@@ -10,10 +10,11 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.compat.profiles import ReaderProfile, full_name, number
+from yoloprune.compat.profiles import ReaderProfile, number
 from yoloprune.darknet.cfg import Cfg, Section
 from yoloprune.darknet.cnumbers import atoi
 from yoloprune.darknet.dialect import DIALECTS, Dialect
+from yoloprune.darknet.keys import full_name
 from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.darknet.net import Net

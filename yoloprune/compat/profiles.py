@@ -21,27 +21,8 @@ from yoloprune.darknet.cnumbers import atof
 from yoloprune.darknet.dialect import ALEXEYAB as ALEXEYAB_DIALECT
 from yoloprune.darknet.dialect import PJREDDIE as PJREDDIE_DIALECT
 from yoloprune.darknet.dialect import Dialect
-
-_FULL_NAMES: Final = {
-    "network": "net",
-    "conv": "convolutional",
-    "deconv": "deconvolutional",
-    "conn": "connected",
-    "max": "maxpool",
-    "avg": "avgpool",
-    "local_avg": "local_avgpool",
-    "lrn": "normalization",
-    "soft": "softmax",
-    "silence": "empty",
-}
-"""Aliases of sections."""
-_CLASSIC: Final = words("logistic loggy relu elu selu relie ramp linear tanh plse leaky stair hardtan lhtan")
-_EXTENDED: Final = _CLASSIC | words(
-    "swish mish hard_mish gelu revleaky relu6 normalize_channels normalize_channels_softmax "
-    "normalize_channels_softmax_maxval"
-)
-_NORMALIZING: Final = frozenset(name for name in _EXTENDED if name.startswith("normalize"))
-_SPECIAL: Final = frozenset({"swish", "mish", "hard_mish"}) | _NORMALIZING
+from yoloprune.darknet.keys import full_name, keys_of
+from yoloprune.darknet.layers.activations import ACTIVATIONS, CLASSIC, NOT_IN_CONNECTED, NOT_IN_SHORTCUT
 
 
 @dataclass(frozen=True)
@@ -84,10 +65,13 @@ class ReaderProfile:
     """Whose it is, for messages."""
     dialect: Dialect
     """Whose sections and arrays it reads, as near as a dialect of ours comes."""
-    keys: keys.Keys
-    net_keys: frozenset[str]
-    aliases: frozenset[str]
     activations: frozenset[str]
+    own_keys: keys.Keys | None = None
+    """Sections, by their full names alone, and keys of a parser of its own; None: the dialect's."""
+    lacks: frozenset[str] = frozenset()
+    """Sections of the dialect that it doesn't have."""
+    lacks_keys: frozenset[str] = frozenset()
+    """Keys of the dialect that it doesn't have, in any section."""
     mute: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Activations that give zeros on a CPU, for a section ("": any)."""
     default_activation: str = "logistic"
@@ -191,15 +175,21 @@ class ReaderProfile:
     """Bytes that it takes for the header of a weights file, whatever its version says."""
     heads: Heads = Heads()
 
+    def keys(self, kind: str) -> frozenset[str] | None:
+        """The keys that it reads in a section, by its full name; None if it knows none such."""
+        if self.own_keys is not None:
+            return self.own_keys.get(kind)
+        known = None if kind in self.lacks else keys_of(kind, self.dialect)
+        return known if known is None or not self.lacks_keys else known - self.lacks_keys
+
     def kind(self, name: str) -> str | None:
         """The full name of a section as this reader takes it; None if it knows none such."""
-        if name in _FULL_NAMES:
-            return _FULL_NAMES[name] if name in self.aliases else None
-        return name if name in self.keys or name == "net" else None
+        kind = full_name(name)
+        return kind if self.keys(kind) is not None and (kind == name or self.own_keys is None) else None
 
     def knows(self, kind: str, key: str) -> bool:
         """Whether it reads the key there."""
-        return key in (self.net_keys if kind == "net" else self.keys[kind])
+        return key in (self.keys(kind) or ())
 
     def entry(self, section: Section, key: str) -> Entry | None:
         """The entry that counts, whether the key is known or not."""
@@ -234,10 +224,7 @@ PJREDDIE: Final = ReaderProfile(
     name="pjreddie",
     title="pjreddie's Darknet",
     dialect=PJREDDIE_DIALECT,
-    keys=keys.PJREDDIE,
-    net_keys=keys.PJREDDIE_NET,
-    aliases=words("network conv deconv conn max avg lrn soft"),
-    activations=_CLASSIC,
+    activations=frozenset(CLASSIC),
     reads_cr=False,
     anchors={"yolo": "overflow", "region": "overflow"},
     bn_formula="(x - mean) / (sqrt(variance) + 1e-6)",
@@ -248,15 +235,12 @@ ALEXEYAB: Final = ReaderProfile(
     name="alexeyab",
     title="AlexeyAB's Darknet",
     dialect=ALEXEYAB_DIALECT,
-    keys=keys.ALEXEYAB,
-    net_keys=keys.ALEXEYAB_NET,
-    aliases=words("network conv conn max avg local_avg lrn soft silence"),
-    activations=_EXTENDED,
+    activations=frozenset(ACTIVATIONS),
     mute={
         "": frozenset({"relu6"}),
-        "activation": _SPECIAL,
-        "shortcut": frozenset({"hard_mish"}) | _NORMALIZING,
-        "connected": _SPECIAL,
+        "activation": frozenset(NOT_IN_CONNECTED),
+        "shortcut": frozenset(NOT_IN_SHORTCUT),
+        "connected": frozenset(NOT_IN_CONNECTED),
     },
     hash_ends=frozenset({"mask", "anchors", "steps"}),
     anchors={"yolo": "cut", "region": "cut", "Gaussian_yolo": "overflow"},
@@ -270,10 +254,9 @@ HANK_AI: Final = ReaderProfile(
     name="hank-ai",
     title="hank-ai's Darknet",
     dialect=ALEXEYAB_DIALECT,
-    keys=keys.HANK_AI,
-    net_keys=keys.HANK_AI_NET,
-    aliases=words("network conv conn max avg local_avg soft"),
-    activations=_EXTENDED,
+    lacks=words("local activation gru conv_lstm history crop detection normalization batchnorm reorg implicit empty"),
+    lacks_keys=words("show_details max_crop min_crop unsupervised"),
+    activations=frozenset(ACTIVATIONS),
     unknown_activation_is=None,
     more_words={"iou_thresh_kind": ("mse",)},
     unknown_key_refused=True,
@@ -295,9 +278,28 @@ OPENCV: Final = ReaderProfile(
     name="opencv",
     title="OpenCV",
     dialect=ALEXEYAB_DIALECT,
-    keys=keys.OPENCV,
-    net_keys=keys.OPENCV_NET,
-    aliases=frozenset(),
+    own_keys=keys.table(
+        "width height channels",
+        "activation",
+        {
+            "convolutional": "size pad padding stride filters groups batch_normalize flipped",
+            "connected": "output batch_normalize",
+            "maxpool": "stride size padding",
+            "avgpool": "",
+            "softmax": "groups",
+            "route": "layers groups group_id",
+            "dropout": "",
+            "cost": "",
+            "crop": "crop_height crop_width noadjust",
+            "reorg": "stride",
+            "region": "thresh coords classes num classfix softmax tree anchors",
+            "shortcut": "from alpha beta",
+            "scale_channels": "from",
+            "sam": "from",
+            "upsample": "stride",
+            "yolo": "classes num thresh nms_threshold scale_x_y new_coords anchors mask",
+        },
+    ),
     activations=words("linear leaky relu swish mish logistic tanh"),
     default_activation="linear",
     defaults={
@@ -329,8 +331,3 @@ OPENCV: Final = ReaderProfile(
 )
 PROFILES: Final = {reader.name: reader for reader in (PJREDDIE, ALEXEYAB, HANK_AI, OPENCV)}
 """By the name that `--for` takes: those that `check` looks through where none is named."""
-
-
-def full_name(name: str) -> str:
-    """The full name of a section, whoever knows it."""
-    return _FULL_NAMES.get(name, name)

@@ -13,14 +13,8 @@ from yoloprune.compat.base import Node, Remark, Rule, shown
 from yoloprune.compat.profiles import PROFILES, ReaderProfile, number
 from yoloprune.darknet.cfg import Entry
 from yoloprune.darknet.cnumbers import strtod
+from yoloprune.darknet.layers import REGISTRY
 
-_SECTIONS: Final = frozenset(name for reader in PROFILES.values() for name in reader.keys)
-_ALL_KEYS: Final = {
-    kind: frozenset(
-        key for reader in PROFILES.values() for key in (reader.net_keys if kind == "net" else reader.keys.get(kind, ()))
-    )
-    for kind in ("net", *_SECTIONS)
-}
 _WHOLE: Final = re.compile(r"[+-]?\d+")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _MANY: Final = 200
@@ -34,9 +28,9 @@ def unknown_section(node: Node) -> Iterator[Remark]:
             yield Remark("break", node.reader.refused[node.kind])
         return
     name = node.section.name
-    alias = f"; the full name [{node.kind}] is known" if node.kind != name and node.kind in node.reader.keys else ""
-    close = None if node.kind in _SECTIONS else _nearest(name, _SECTIONS)
-    hint = f"; is it [{close}]?" if close else alias
+    alias = node.kind not in (name, "net") and node.reader.keys(node.kind) is not None
+    close = None if node.kind in REGISTRY else _nearest(name, frozenset(kind.names[0] for kind in REGISTRY.values()))
+    hint = f"; is it [{close}]?" if close else f"; the full name [{node.kind}] is known" if alias else ""
     yield Remark("break", f"unknown section [{name[:40]}]{hint}")
 
 
@@ -197,7 +191,7 @@ def out_of_season(node: Node, entry: Entry) -> Iterator[Remark]:
 
 def has_effect(node: Node, entry: Entry) -> bool:
     """Whether the entry changes what a network computes: a key that does, with another value than its neutral one."""
-    neutral = keys.EFFECTS.get(node.kind, {}).get(entry.key)
+    neutral = keys.effects(node.kind).get(entry.key)
     if neutral is None:
         return False
     if neutral == keys.ANY:
@@ -213,9 +207,7 @@ def has_effect(node: Node, entry: Entry) -> bool:
 
 
 def _known_to(kind: str, key: str) -> list[ReaderProfile]:
-    return [
-        reader for reader in PROFILES.values() if (kind == "net" or kind in reader.keys) and reader.knows(kind, key)
-    ]
+    return [reader for reader in PROFILES.values() if reader.knows(kind, key)]
 
 
 def _hint(node: Node, key: str) -> str:
@@ -225,8 +217,12 @@ def _hint(node: Node, key: str) -> str:
     known = _known_to(node.kind, key)
     if known:
         return f", known to {shown([reader.name for reader in known])}"
-    close = None if len(node.section.entries) > _MANY else _nearest(key, _ALL_KEYS[node.kind])
+    close = None if len(node.section.entries) > _MANY else _nearest(key, _all_keys(node.kind))
     return f"; is it {close}?" if close else ", known to no reader"
+
+
+def _all_keys(kind: str) -> frozenset[str]:
+    return frozenset().union(*(reader.keys(kind) or () for reader in PROFILES.values()))
 
 
 @lru_cache(1024)

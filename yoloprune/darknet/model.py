@@ -13,14 +13,14 @@ from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers import Context, Layer, Shape, read_layer
 from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.net import Net, Updates
-from yoloprune.darknet.options import Doubt, Options
+from yoloprune.darknet.options import Misread, Options
 from yoloprune.darknet.weights import Weights
 from yoloprune.errors import warn
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A cfg understood: [net], the layers in order, and what was left unread."""
+    """What a cfg says: [net], the layers in order, and what was left unread."""
 
     cfg: Cfg
     dialect: Dialect
@@ -30,8 +30,8 @@ class Graph:
     """For each layer, what it says of its training."""
     unused: tuple[Entry, ...]
     """Entries that nothing here reads; Darknet calls them unused fields."""
-    doubts: tuple[Doubt, ...] = ()
-    """What Darknet takes for something else, by line."""
+    misread: tuple[Misread, ...] = ()
+    """What Darknet reads as something else, by line."""
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -111,7 +111,7 @@ def build_graph(cfg: Cfg, dialect: Dialect) -> Graph:
     """Cfg -> Graph. InputError, with its line, for whatever can't run or be counted in this dialect."""
     options = Options(cfg, cfg.sections[0], None)
     net = Net.read(options, dialect)
-    unused, doubts = list(options.unused()), list(options.doubts)
+    unused, misread = list(options.unused()), list(options.misread)
     shapes: dict[int, Shape] = {-1: net.input}
     layers: list[Layer] = []
     updates: list[Updates] = []
@@ -122,7 +122,7 @@ def build_graph(cfg: Cfg, dialect: Dialect) -> Graph:
         layers.append(layer)
         updates.append(Updates.read(options, dialect))
         unused.extend(options.unused())
-        doubts.extend(options.doubts)
+        misread.extend(options.misread)
     if not layers:
         raise Options(cfg, cfg.sections[0], None).error("expected layers after it, found none")
     return Graph(
@@ -132,26 +132,26 @@ def build_graph(cfg: Cfg, dialect: Dialect) -> Graph:
         tuple(layers),
         tuple(updates),
         tuple(unused),
-        tuple(sorted(doubts, key=lambda doubt: doubt.line)),
+        tuple(sorted(misread, key=lambda each: each.line)),
     )
 
 
 def plain(graph: Graph) -> Cfg:
-    """Its cfg with what Darknet takes in place of what it takes for that."""
+    """Its cfg with what Darknet reads in place of what is written."""
     changes: dict[int, dict[str, str]] = {}
-    for doubt in graph.doubts:
-        changes.setdefault(doubt.section, {})[doubt.key] = doubt.taken
+    for each in graph.misread:
+        changes.setdefault(each.section, {})[each.key] = each.value
     return cfg_file.edit(graph.cfg, changes) if changes else graph.cfg
 
 
 def load_graph(cfg: str | Path, dialect: Dialect, content: bytes | None = None) -> Graph:
-    """Read a .cfg file, or its bytes. An InputWarning for each value that Darknet takes for another, or that lacks."""
+    """Read a .cfg file, or its bytes. An InputWarning for each value that is missing or misread."""
     read = cfg_file.read(cfg, content=content)
     for entry in (each for section in read.sections for each in section.empty):
         warn(f"{entry.key} has no value, and counts as absent", file=cfg, line=entry.line)
     graph = build_graph(read, dialect)
-    for doubt in graph.doubts:
-        warn(doubt.message, file=cfg, line=doubt.line)
+    for misread in graph.misread:
+        warn(misread.message, file=cfg, line=misread.line)
     return graph
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import Shape
+from yoloprune.darknet.layers.base import KeyNotes, Shape
 from yoloprune.darknet.options import Options
 
 
@@ -68,6 +68,16 @@ class Net:
     crop: tuple[float, float]
     """Range of the short side, in pixels, of which a classifier sees a crop (`min_crop`, `max_crop`)."""
 
+    key_notes: ClassVar[KeyNotes] = KeyNotes(
+        "time_steps",
+        "adversarial_lr attention augment_speed badlabels_rejection_percentage contrastive contrastive_color "
+        "contrastive_jit_flip cutmix dynamic_minibatch equidistant_point loss_scale max_chart_loss "
+        "num_sigmas_reject_badlabels optimized_memory seq_scales sequential_subdivisions show_receptive_field track "
+        "try_fix_nan unsupervised use_cuda_graph weights_reject_freq workspace_size_limit_MB",
+        "center clip notruth random",
+        unknown_classic="ema_alpha flip learning_rate_min letter_box sgdr_cycle sgdr_mult",
+    )
+
     @classmethod
     def read(cls, options: Options, dialect: Dialect) -> Self:
         """Section -> Net, with Darknet's defaults."""
@@ -76,12 +86,12 @@ class Net:
             options.integer("height", 0, 1, 65536),
             options.integer("width", 0, 1, 65536),
         )
-        if not any(shape) and options.has("inputs"):
-            shape = Shape(options.integer("inputs", 0, 1, 1 << 20), 1, 1)  # a vector
+        inputs = options.integer("inputs", 0, 1, 1 << 20, when=not any(shape))
+        shape = Shape(inputs, 1, 1) if inputs else shape  # a vector
         for key, value in zip(("channels", "height", "width"), shape, strict=True):
             if not value:
                 raise options.error(f"expected {key}=, found none")
-        letter_box = options.integer("letter_box", 0) != 0 if options.has("letter_box") else None
+        letter_box = options.flag("letter_box") if options.has("letter_box") else None
         return cls._read(options.training, dialect, shape, letter_box)
 
     @classmethod
@@ -123,13 +133,13 @@ class Net:
             flip=options.integer("flip", 1) != 0,
             ema_alpha=options.number("ema_alpha", 0.0, 0, 1),
             letter_box=letter_box,
-            adam=options.integer("adam", 0) != 0,
+            adam=options.flag("adam"),
             betas=(options.number("B1", 0.9, 0, 1), options.number("B2", 0.999, 0, 1)),
             epsilon=options.number("eps", dialect.adam_epsilon, 0),
             resize_step=options.integer("resize_step", 32, 1) if extended else 32,
-            mosaic=extended and options.integer("mosaic", 0) != 0,
-            mosaic_bound=extended and options.integer("mosaic_bound", 0) != 0,
-            mixup=extended and options.integer("mixup", 0) != 0,
+            mosaic=extended and options.flag("mosaic"),
+            mosaic_bound=extended and options.flag("mosaic_bound"),
+            mixup=extended and options.flag("mixup"),
             blur=options.integer("blur", 0, 0, 1000) if extended else 0,
             gaussian_noise=options.integer("gaussian_noise", 0, 0) if extended else 0,
             label_smooth_eps=options.number("label_smooth_eps", 0.0, 0, 1) if extended else 0.0,
@@ -152,6 +162,10 @@ class Updates:
     statistics_only: bool
     """Only running mean and variance move (`train_only_bn`)."""
 
+    key_notes: ClassVar[KeyNotes] = KeyNotes(
+        "onlyforward dontload dontloadscales", "clip", unread_classic="truth dontsave numload smooth"
+    )
+
     @classmethod
     def read(cls, options: Options, dialect: Dialect) -> Self:
         """Section -> Updates; pjreddie's Darknet has the first two."""
@@ -162,7 +176,7 @@ class Updates:
             stop=stop if extended else int(stop != 0),
             not_until=options.integer("dont_update", 0) if extended else 0,
             burn_ins=options.integer("burnin_update", 0) if extended else 0,
-            statistics_only=extended and options.integer("train_only_bn", 0) != 0,
+            statistics_only=extended and options.flag("train_only_bn"),
         )
 
     def stopped(self, iteration: int) -> bool:

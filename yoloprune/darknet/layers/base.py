@@ -154,6 +154,21 @@ class Context:
         return index
 
 
+class KeyNotes(NamedTuple):
+    """Keys, as words, of which Darknet's parser and a section's `read` differ."""
+
+    unread: str = ""
+    """Darknet reads them, the class doesn't."""
+    unread_extended: str = ""
+    """Likewise, AlexeyAB's alone."""
+    unread_classic: str = ""
+    """Likewise, pjreddie's alone."""
+    unknown_extended: str = ""
+    """The class asks for them only to refuse them: AlexeyAB's Darknet doesn't know them."""
+    unknown_classic: str = ""
+    """Likewise pjreddie's."""
+
+
 @dataclass(frozen=True)
 class Layer(ABC):
     """One section of a cfg, resolved: which layers it reads, in which shapes, and its options as fields."""
@@ -170,6 +185,8 @@ class Layer(ABC):
     """Only AlexeyAB's dialect knows the section."""
     classic: ClassVar[bool] = False
     """Only pjreddie's dialect knows the section."""
+    key_notes: ClassVar[KeyNotes] = KeyNotes()
+    """What `read` doesn't tell of its keys."""
     reads_vectors: ClassVar[bool] = False
     """It only counts the values that it reads, and needs no width and height."""
     sums_channels: ClassVar[bool] = False
@@ -180,7 +197,10 @@ class Layer(ABC):
     @classmethod
     @abstractmethod
     def read(cls, options: Options, context: Context) -> Self:
-        """Section -> layer. InputError for what can't be."""
+        """Section -> layer. InputError for what can't be.
+
+        It asks for all keys of the dialect before it refuses their values: keys.py learns from that which there are.
+        """
 
     @property
     @abstractmethod
@@ -301,10 +321,10 @@ def read_layer(options: Options, context: Context) -> Layer:
     specs = layer.tensors()
     if sum(spec.size for spec in specs) > _MOST_WEIGHTS:
         raise options.error(f"expected up to {_MOST_WEIGHTS} weights, found {sum(spec.size for spec in specs)}")
-    return replace(layer, storage=_read_storage(options, dialect, specs)) if specs else layer
+    return replace(layer, storage=read_storage(options, dialect, specs)) if specs else layer
 
 
-def _read_storage(options: Options, dialect: Dialect, specs: Sequence[TensorSpec]) -> Storage:
+def read_storage(options: Options, dialect: Dialect, specs: Sequence[TensorSpec]) -> Storage:
     """`dontload` and `dontloadscales` hold for every section, `flipped` and pjreddie's `numload` for convolutions."""
     weight = next((spec.shape for spec in specs if spec.name == "weight" and len(spec.shape) == 4), None)
     filters = None if weight is None or dialect.extended else options.integer("numload", 0, 0, weight[0])
@@ -312,7 +332,7 @@ def _read_storage(options: Options, dialect: Dialect, specs: Sequence[TensorSpec
         load=options.integer("dontload", 0) == 0,
         scales=options.integer("dontloadscales", 0) == 0,
         filters=filters or None,
-        flipped=weight is not None and options.integer("flipped", 0) != 0,
+        flipped=weight is not None and options.flag("flipped"),
         variance_over=dialect.variance_over,
     )
 

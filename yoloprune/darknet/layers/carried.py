@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Self
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, Layer, Shape, TensorSpec, freeze, register, single
+from yoloprune.darknet.layers.base import (
+    ChannelGraph,
+    Context,
+    Ids,
+    KeyNotes,
+    Layer,
+    Shape,
+    TensorSpec,
+    freeze,
+    register,
+    single,
+)
 from yoloprune.darknet.layers.specs import convolution_specs
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
@@ -71,12 +82,13 @@ class Crnn(Carried):
     """A convolution on the input, one on the state, one on their sum (Darknet: crnn_layer.c)."""
 
     names: ClassVar[tuple[str, ...]] = ("crnn",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes("activation shortcut", unread_extended="xnor")
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """pjreddie's windows are 3x3 always."""
         shape = context.shapes[context.previous]
-        norm = options.integer("batch_normalize", 0) != 0
+        norm = options.flag("batch_normalize")
         if context.dialect.extended:
             out, hidden = options.integer("output", 1, 1), options.integer("hidden", 1, 1)
             groups = _dividing(options, shape.c, hidden, out)
@@ -99,6 +111,7 @@ class ConvLstm(Carried):
     """An LSTM whose parts are convolutions (AlexeyAB: conv_lstm_layer.c)."""
 
     names: ClassVar[tuple[str, ...]] = ("conv_lstm",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes("activation lstm_activation shortcut state_constrain time_normalizer xnor")
     extended: ClassVar[bool] = True
 
     @classmethod
@@ -108,8 +121,8 @@ class ConvLstm(Carried):
         out = options.integer("output", 1, 1)
         groups = _dividing(options, shape.c, out)
         window = _window(options, 3)
-        norm = options.integer("batch_normalize", 0) != 0
-        bottleneck = options.integer("bottleneck", 0) != 0
+        norm = options.flag("batch_normalize")
+        bottleneck = options.flag("bottleneck")
         pairs = {f"v{gate}": out for gate in "fio"} if options.integer("peephole", 0) else {}
         pairs |= {"wf": 2 * out} if bottleneck else {f"w{gate}": out for gate in "figo"}
         pairs |= {f"u{gate}": shape.c for gate in "figo"}
@@ -140,6 +153,7 @@ class Deconvolutional(Carried):
     """A transposed convolution (pjreddie: deconvolutional_layer.c), which its own Darknet can't load weights for."""
 
     names: ClassVar[tuple[str, ...]] = ("deconvolutional", "deconv")
+    key_notes: ClassVar[KeyNotes] = KeyNotes("activation", unknown_classic="flipped")
     classic: ClassVar[bool] = True
 
     @classmethod
@@ -151,7 +165,7 @@ class Deconvolutional(Carried):
         pad = options.integer("pad", 0)
         padding = size // 2 if pad else options.integer("padding", 0, 0, 1024)
         made = Shape(filters, (h - 1) * stride + size - 2 * padding, (w - 1) * stride + size - 2 * padding)
-        arrays = convolution_specs(c, filters, size, 1, options.integer("batch_normalize", 0) != 0)
+        arrays = convolution_specs(c, filters, size, 1, options.flag("batch_normalize"))
         return cls(**single(context), made=made, arrays=arrays)
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import Context, Shape, Vector, register, single
+from yoloprune.darknet.layers.base import Context, KeyNotes, Shape, Vector, register, single
 from yoloprune.darknet.layers.head import Head
 from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
@@ -27,6 +27,7 @@ class Softmax(Head):
     """Whether training passes it over."""
 
     names: ClassVar[tuple[str, ...]] = ("softmax", "soft")
+    key_notes: ClassVar[KeyNotes] = KeyNotes("spatial")
     reads_vectors: ClassVar[bool] = True
 
     @classmethod
@@ -40,7 +41,7 @@ class Softmax(Head):
         if temperature <= 0:
             raise options.error("expected a value over 0", "temperature")
         tree = Tree.read(options, shape.size)
-        noloss = options.training.integer("noloss", 0) != 0
+        noloss = options.training.flag("noloss")
         return cls(context.index, (context.previous,), (shape,), tree, groups, temperature, noloss)
 
     @property

@@ -48,7 +48,7 @@ class Connected(Layer):
         return cls(
             **single(context),
             outputs=options.integer("output", 1, 1),
-            batch_normalize=options.integer("batch_normalize", 0) != 0,
+            batch_normalize=options.flag("batch_normalize"),
             activation=read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED),
         )
 

@@ -18,6 +18,7 @@ from yoloprune.darknet.layers.base import (
     Context,
     Ids,
     Keep,
+    KeyNotes,
     Layer,
     Shape,
     Slices,
@@ -63,6 +64,12 @@ class Convolutional(Layer):
     """Whose arrays it computes with, where `share_index` names a layer."""
 
     names: ClassVar[tuple[str, ...]] = ("convolutional", "conv")
+    key_notes: ClassVar[KeyNotes] = KeyNotes(
+        unread="binary dot",
+        unread_extended="assisted_excitation cbn bin_output angle grad_centr reverse coordconv stream wait_stream",
+        unknown_extended="deform",
+        unknown_classic="dilation antialiasing stride_x stride_y",
+    )
     sums_channels: ClassVar[bool] = True
 
     @classmethod
@@ -77,7 +84,7 @@ class Convolutional(Layer):
         padding = options.integer("padding", 0, 0, 1024)
         stride_x = options.integer("stride_x", stride, 1, 1024)
         stride_y = options.integer("stride_y", stride, 1, 1024)
-        dilation = options.integer("dilation", 1, 1, 1024) if size > 1 else 1
+        dilation = options.integer("dilation", 1, 1, 1024, when=size > 1)
         antialiasing = options.integer("antialiasing", 0, 0, 2)
         if not extended and (stride_x, stride_y, dilation, antialiasing) != (stride, stride, 1, 0):
             keys = "dilation, antialiasing, stride_x and stride_y"
@@ -91,10 +98,10 @@ class Convolutional(Layer):
             padding=(size // 2 if pad else padding) * dilation,
             dilation=dilation,
             groups=options.integer("groups", 1, 1),
-            batch_normalize=options.integer("batch_normalize", 0) != 0,
+            batch_normalize=options.flag("batch_normalize"),
             activation=read_activation(options, "logistic", context.dialect),
             antialiasing=antialiasing,
-            xnor=options.integer("xnor", 0) != 0,
+            xnor=options.flag("xnor"),
             owner=None,
         )
         (shape,) = layer.source_shapes

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from torch import nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import Context, Layer, Shape, Vector, register
+from yoloprune.darknet.layers.base import Context, KeyNotes, Layer, Shape, Vector, register
 from yoloprune.darknet.options import Options
 
 
@@ -21,6 +21,7 @@ class Cost(Layer):
     scale: float
 
     names: ClassVar[tuple[str, ...]] = ("cost",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes("ratio", unread_classic="noobj thresh")
     reads_vectors: ClassVar[bool] = True
 
     @classmethod

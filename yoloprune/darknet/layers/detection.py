@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import Context, register, single
+from yoloprune.darknet.layers.base import Context, KeyNotes, register, single
 from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
@@ -28,6 +28,9 @@ class Detection(DetectionHead):
     """Whether w and h are square roots (`sqrt`)."""
 
     names: ClassVar[tuple[str, ...]] = ("detection",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes(
+        "class_scale coord_scale forced jitter max noobject_scale object_scale random rescore", "resize"
+    )
     reads_vectors: ClassVar[bool] = True
 
     @classmethod
@@ -41,8 +44,8 @@ class Detection(DetectionHead):
             beta_nms=0.6,
             side=options.integer("side", 7, 1, 1000),
             boxes=options.integer("num", 1, 1, 1000),
-            softmax=options.integer("softmax", 0) != 0,
-            roots=options.integer("sqrt", 0) != 0,
+            softmax=options.flag("softmax"),
+            roots=options.flag("sqrt"),
         )
         options.refuse({"reorg": 0}, "is not supported")
         if options.integer("coords", 1) != 4:

@@ -17,6 +17,7 @@ from yoloprune.darknet.layers.base import (
     Context,
     Ids,
     Keep,
+    KeyNotes,
     Layer,
     Shape,
     Slices,
@@ -65,6 +66,9 @@ class Contrastive(SameShape):
     """A loss on embeddings (Darknet: representation_layer.c); at inference it passes on what it reads."""
 
     names: ClassVar[tuple[str, ...]] = ("contrastive",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes(
+        "classes cls_normalizer contrastive_neg_max max_delta temperature yolo_layer"
+    )
     extended: ClassVar[bool] = True
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import Context, register, single
+from yoloprune.darknet.layers.base import Context, KeyNotes, register, single
 from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
@@ -28,6 +28,11 @@ class GaussianYolo(DetectionHead):
     """Share of the size from the predicted point to the centre."""
 
     names: ClassVar[tuple[str, ...]] = ("Gaussian_yolo",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes(
+        "max map max_delta counters_per_class label_smooth_eps objectness_smooth iou_normalizer obj_normalizer "
+        "cls_normalizer delta_normalizer uc_normalizer iou_loss iou_thresh_kind iou_thresh jitter resize random "
+        "ignore_thresh truth_thresh"
+    )
     extended: ClassVar[bool] = True
 
     @classmethod

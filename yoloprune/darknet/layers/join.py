@@ -18,6 +18,7 @@ from yoloprune.darknet.layers.base import (
     Context,
     Ids,
     Keep,
+    KeyNotes,
     Layer,
     Shape,
     Slices,
@@ -39,18 +40,19 @@ class Route(Layer):
     group_id: int
 
     names: ClassVar[tuple[str, ...]] = ("route",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes(unread_extended="stream wait_stream", unknown_classic="groups group_id")
     reads_vectors: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """`layers` lists what to join; groups=1 and group_id=0 unless said."""
-        values = options.integers("layers")
+        values, groups = options.integers("layers"), options.integer("groups", 1, 1)
+        group_id = options.integer("group_id", 0, 0, groups - 1)
         if not values:
             raise options.error("expected layers=, found none")
         sources = tuple(context.source(options, "layers", value) for value in values)
         shapes = tuple(context.shapes[source] for source in sources)
         same_size(options, shapes)
-        groups = options.integer("groups", 1, 1)
         if groups > 1 and not context.dialect.extended:
             raise options.error(f"is ignored by dialect {context.dialect.name}, which takes all channels", "groups")
         for source, shape in zip(sources, shapes, strict=True):
@@ -61,7 +63,7 @@ class Route(Layer):
             sources=sources,
             source_shapes=shapes,
             groups=groups,
-            group_id=options.integer("group_id", 0, 0, groups - 1),
+            group_id=group_id,
         )
 
     @property
@@ -112,15 +114,13 @@ class ScaleChannels(Layer):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """`from` is the map; the layer before holds [C,1,1], or with scale_wh=1 [1,H,W]."""
-        if not options.has("from"):
-            raise options.error("expected from=, found none")
-        source = context.source(options, "from", options.integer("from", 0))
-        scale, shape = context.shapes[context.previous], context.shapes[source]
         scale_wh = options.integer("scale_wh", 0, 0, 1) != 0
+        activation = read_activation(options, "linear", context.dialect, NOT_IN_CONNECTED)
+        source = _from(options, context)
+        scale, shape = context.shapes[context.previous], context.shapes[source]
         expected = Shape(1, shape.h, shape.w) if scale_wh else Shape(shape.c, 1, 1)
         if scale != expected:
             raise options.error(f"expected {expected} from the layer before, found {scale}")
-        activation = read_activation(options, "linear", context.dialect, NOT_IN_CONNECTED)
         return cls(context.index, (context.previous, source), (scale, shape), scale_wh=scale_wh, activation=activation)
 
     @property
@@ -151,6 +151,14 @@ class ScaleChannels(Layer):
         return {}
 
 
+def _from(options: Options, context: Context) -> int:
+    """The layer that `from` names."""
+    value = options.integer("from", 0)
+    if not options.has("from"):
+        raise options.error("expected from=, found none")
+    return context.source(options, "from", value)
+
+
 class _Scale(nn.Module):
     def __init__(self, activate: Any) -> None:
         super().__init__()
@@ -174,13 +182,11 @@ class Sam(Layer):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """`from` is the other map."""
-        if not options.has("from"):
-            raise options.error("expected from=, found none")
-        sources = (context.previous, context.source(options, "from", options.integer("from", 0)))
+        activation = read_activation(options, "linear", context.dialect, NOT_IN_CONNECTED)
+        sources = (context.previous, _from(options, context))
         mine, other = (context.shapes[source] for source in sources)
         if mine != other:
             raise options.error(f"expected {mine} as the layer before has it, found {other}", "from")
-        activation = read_activation(options, "linear", context.dialect, NOT_IN_CONNECTED)
         return cls(context.index, sources, (mine, other), activation=activation)
 
     @property

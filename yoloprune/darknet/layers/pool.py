@@ -16,6 +16,7 @@ from yoloprune.darknet.layers.base import (
     Context,
     Ids,
     Keep,
+    KeyNotes,
     Layer,
     Shape,
     Slices,
@@ -88,15 +89,18 @@ class Maxpool(_Windowed):
     """As of a convolution: the blur behind takes the stride."""
 
     names: ClassVar[tuple[str, ...]] = ("maxpool", "max")
+    key_notes: ClassVar[KeyNotes] = KeyNotes(
+        unknown_classic="maxpool_zero_nonmax maxpool_depth out_channels stride_x stride_y antialiasing"
+    )
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_maxpool. pjreddie's Darknet knows stride, size and padding only."""
         options.refuse({"maxpool_zero_nonmax": 0}, "is not supported")
-        deep = options.integer("maxpool_depth", 0) != 0
+        deep = options.flag("maxpool_depth")
         layer = cls(
             **cls.window(options, context),
-            depth=options.integer("out_channels", 1, 1) if deep else 0,
+            depth=options.integer("out_channels", 1, 1, when=deep) * deep,
             antialiasing=options.integer("antialiasing", 0, 0, 2),
         )
         stride = options.integer("stride", 1)
@@ -311,6 +315,7 @@ class Dropout(Layer):
     """Training drops blocks instead of values."""
 
     names: ClassVar[tuple[str, ...]] = ("dropout",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes(unread_extended="dropblock_size_rel dropblock_size_abs")
     reads_vectors: ClassVar[bool] = True
 
     @classmethod
@@ -322,7 +327,7 @@ class Dropout(Layer):
         return cls(
             **single(context),
             probability=options.number("probability", 0.2 if context.dialect.extended else 0.5, 0, 1),
-            dropblock=context.dialect.extended and options.integer("dropblock", 0) != 0,
+            dropblock=context.dialect.extended and options.flag("dropblock"),
         )
 
     @property

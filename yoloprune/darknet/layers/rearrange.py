@@ -31,7 +31,7 @@ class _Blocks(Layer):
             options.refuse({"flatten": 0}, "is not supported")
         stride = options.integer("stride", 1, 1, 64)
         extra = 0 if context.dialect.extended else options.integer("extra", 0, 0, 1 << 20)
-        layer = cls(**single(context), stride=stride, reverse=options.integer("reverse", 0) != 0, extra=extra)
+        layer = cls(**single(context), stride=stride, reverse=options.flag("reverse"), extra=extra)
         if not extra:
             layer.check(options)
         return layer

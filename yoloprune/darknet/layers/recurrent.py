@@ -53,7 +53,7 @@ class Recurrent(Layer):
         return {
             **single(context),
             "outputs": options.integer("output", 1, 1, 1 << 16),
-            "batch_normalize": options.integer("batch_normalize", 0) != 0,
+            "batch_normalize": options.flag("batch_normalize"),
         }
 
     @property
@@ -176,7 +176,7 @@ class Gru(Recurrent):
     def read(cls, options: Options, context: Context) -> Self:
         """pjreddie's has `tanh`, 0 by default."""
         common = cls.common(options, context)
-        tanh = not context.dialect.extended and options.integer("tanh", 0) != 0
+        tanh = not context.dialect.extended and options.flag("tanh")
         return cls(**common, hidden=common["outputs"], parts=context.dialect.gru_order, tanh=tanh)
 
     def module(self, dialect: Dialect) -> nn.Module:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import Context, register
+from yoloprune.darknet.layers.base import Context, KeyNotes, register
 from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels
 from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
@@ -47,10 +47,10 @@ class RegionTraining:
         extended, options = context.dialect.extended, options.training
         return cls(
             thresh=options.number("thresh", 0.5),
-            bias_match=options.integer("bias_match", 0) != 0,
-            rescore=options.integer("rescore", 0) != 0,
+            bias_match=options.flag("bias_match"),
+            rescore=options.flag("rescore"),
             classfix=options.integer("classfix", 0, -1, 2) if extended else 0,
-            focal_loss=extended and options.integer("focal_loss", 0) != 0,
+            focal_loss=extended and options.flag("focal_loss"),
             coord_scale=options.number("coord_scale", 1.0),
             object_scale=options.number("object_scale", 1.0),
             noobject_scale=options.number("noobject_scale", 1.0),
@@ -82,6 +82,7 @@ class Region(DetectionHead):
     training: RegionTraining
 
     names: ClassVar[tuple[str, ...]] = ("region",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes("absolute log map mask_scale sqrt", unread_classic="classfix")
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -90,25 +91,26 @@ class Region(DetectionHead):
         classes = options.integer("classes", 20, 1, 1000000)
         num = options.integer("num", 1, 1, 1000)
         coords = options.integer("coords", 4, 4, 1000)
-        if coords != 4 and context.dialect.extended:
-            raise options.error(f"is computed wrongly by dialect {context.dialect.name} (expected 4)", "coords")
-        check_channels(options, shape, num, classes, coords + 1)
-        return cls(
+        layer = cls(
             index=context.index,
             sources=(context.previous,),
             source_shapes=(shape,),
             classes=classes,
             coords=coords,
-            background=not context.dialect.extended and options.integer("background", 0) != 0,
+            background=not context.dialect.extended and options.flag("background"),
             tree=Tree.read(options, classes),
             walks=not context.dialect.extended,
             anchors=tuple((w / shape.w, h / shape.h) for w, h in anchor_pairs(options, num)),
             nms_kind="default",
             beta_nms=0.6,
-            softmax=options.integer("softmax", 0) != 0,
+            softmax=options.flag("softmax"),
             raw_classes=context.dialect.extended,
             training=RegionTraining.read(options, context),
         )
+        if coords != 4 and context.dialect.extended:
+            raise options.error(f"is computed wrongly by dialect {context.dialect.name} (expected 4)", "coords")
+        check_channels(options, shape, num, classes, coords + 1)
+        return layer
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B, A*(5+K), H, W] -> the same planes as pjreddie's; x, y, objectness through the logistic, w and h raw.

@@ -15,6 +15,7 @@ from yoloprune.darknet.layers.base import (
     Context,
     Ids,
     Keep,
+    KeyNotes,
     Layer,
     Shape,
     Slices,
@@ -45,19 +46,21 @@ class Shortcut(Layer):
     """How the weights of what is added together are made to add up to 1: relu or softmax; empty without weights."""
 
     names: ClassVar[tuple[str, ...]] = ("shortcut",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes(unknown_classic="weights_type weights_normalization")
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """`from` lists what to add; pjreddie takes one and knows alpha and beta."""
-        values = options.integers("from")
-        scaled = context.dialect.shortcut_scaled
+        values, scaled = options.integers("from"), context.dialect.shortcut_scaled
+        activation = read_activation(options, "linear", context.dialect, NOT_IN_SHORTCUT)
+        alpha, beta = (options.number(key, 1.0) if scaled else 1.0 for key in ("alpha", "beta"))
+        weighted = options.choice("weights_type", "none", _TYPES)
+        normalization = options.choice("weights_normalization", "none", _NORMALIZATIONS)
         if not values or (scaled and len(values) > 1):
             expected = "one layer" if scaled else "layers"
             raise options.error(f"expected from= with {expected} in dialect {context.dialect.name}", "from")
-        weighted = options.choice("weights_type", "none", _TYPES)
         if weighted != "none" and scaled:
             raise options.error(f"is unknown to dialect {context.dialect.name}", "weights_type")
-        normalization = options.choice("weights_normalization", "none", _NORMALIZATIONS)
         if weighted != "none" and normalization == "none":
             raise options.error("needs weights_normalization, relu or softmax", "weights_type")
         sources = (context.previous, *(context.source(options, "from", value) for value in values))
@@ -70,9 +73,9 @@ class Shortcut(Layer):
             index=context.index,
             sources=sources,
             source_shapes=shapes,
-            activation=read_activation(options, "linear", context.dialect, NOT_IN_SHORTCUT),
-            alpha=options.number("alpha", 1.0) if scaled else 1.0,
-            beta=options.number("beta", 1.0) if scaled else 1.0,
+            activation=activation,
+            alpha=alpha,
+            beta=beta,
             per_channel=weighted == "per_channel",
             normalization="" if weighted == "none" else normalization.removeprefix("avg_"),
         )

@@ -29,9 +29,9 @@ class Tree:
     @classmethod
     def read(cls, options: Options, classes: int) -> Tree | None:
         """From the file that `tree=` names: from the current folder, as Darknet, else from the cfg's or that above."""
-        if not options.has("tree"):
-            return None
         name = options.text("tree", "")
+        if not name:
+            return None
         folder = Path(options.cfg.file).parent
         candidates = (Path(name), folder / name, folder.parent / name)
         path = next((each for each in candidates if each.is_file()), Path(name))

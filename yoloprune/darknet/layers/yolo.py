@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import Context, register
+from yoloprune.darknet.layers.base import Context, KeyNotes, register
 from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
@@ -56,8 +56,8 @@ class YoloTraining:
             obj_normalizer=options.number("obj_normalizer", 1.0) if extended else 1.0,
             cls_normalizer=options.number("cls_normalizer", 1.0) if extended else 1.0,
             label_smooth_eps=options.number("label_smooth_eps", 0.0) if extended else 0.0,
-            focal_loss=extended and options.integer("focal_loss", 0) != 0,
-            objectness_smooth=extended and options.integer("objectness_smooth", 0) != 0,
+            focal_loss=extended and options.flag("focal_loss"),
+            objectness_smooth=extended and options.flag("objectness_smooth"),
             max_delta=options.number("max_delta", 3e38) if extended else 3e38,
             max_truths=options.integer("max", context.dialect.max_truths, 1, 100000),
             jitter=options.number("jitter", 0.2, 0),
@@ -78,6 +78,11 @@ class Yolo(DetectionHead):
     training: YoloTraining
 
     names: ClassVar[tuple[str, ...]] = ("yolo",)
+    key_notes: ClassVar[KeyNotes] = KeyNotes(
+        "map",
+        "counters_per_class delta_normalizer track_history_size sim_thresh dets_for_track dets_for_show "
+        "track_ciou_norm embedding_layer show_details",
+    )
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -89,23 +94,24 @@ class Yolo(DetectionHead):
         mask = options.integers("mask") or tuple(range(num))
         if min(mask) < 0 or max(mask) >= num:
             raise options.error(f"expected anchors 0..{num - 1}", "mask")
-        check_channels(options, shape, len(mask), classes)
         pixels = anchor_pairs(options, num)
         anchors = tuple((w / context.net_width, h / context.net_height) for w, h in pixels)
-        return cls(
+        layer = cls(
             index=context.index,
             sources=(context.previous,),
             source_shapes=(shape,),
             classes=classes,
             anchors=tuple(anchors[number] for number in mask),
             scale_x_y=options.number("scale_x_y", 1.0) if extended else 1.0,
-            new_coords=extended and options.integer("new_coords", 0) != 0,
+            new_coords=extended and options.flag("new_coords"),
             nms_kind=options.choice("nms_kind", "default", *context.dialect.words["nms_kind"])
             if extended
             else "default",
             beta_nms=options.number("beta_nms", 0.6) if extended else 0.6,
             training=YoloTraining.read(options, context, anchors, mask),
         )
+        check_channels(options, shape, len(mask), classes)
+        return layer
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B, A*(5+K), H, W] -> the same: x, y, objectness and classes through the logistic, w and h raw."""
