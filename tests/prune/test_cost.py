@@ -11,10 +11,11 @@ import pytest
 from tests.helpers import graph_of, with_input
 from tests.prune.graphs import random_cfg
 from tests.prune.test_slim import STOCK, random_keep
-from yoloprune.darknet.alone import alone
-from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE, Dialect
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet.alone import alone, read_alone, text_alone
+from yoloprune.darknet.dialect import ALEXEYAB, DIALECTS, PJREDDIE, Dialect
 from yoloprune.darknet.layers.base import Layer
-from yoloprune.darknet.model import Graph
+from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.errors import InputError
 from yoloprune.prune.channels import trace
 from yoloprune.prune.cost import Costs, flops, parameters
@@ -80,6 +81,42 @@ def test_a_shared_head_counts_on_the_map_it_reads() -> None:
     assert [layer.out.h for layer in graph.layers if layer.shares == 7] == [5, 3, 12]
     assert Costs(graph, trace(graph), flops(graph)).whole == sum(layer.flops for layer in graph.layers)
     check_alone(graph)
+
+
+def layers_by_arithmetic(graph: Graph, rng: np.random.Generator, keeps: int) -> int:
+    """How many layers with random counts of channels were compared with the same layers read from a cfg."""
+    channels, told = trace(graph), {}
+    prunable = any(len(group.units) > 1 for group in channels.groups)
+    for _ in range(keeps):
+        keep = random_keep(channels, rng) if prunable else channels.all_kept()
+        for layer in graph.layers:
+            inputs = tuple(int(kept.sum()) for kept in channels.kept_inputs(layer.index, keep))
+            output = int(channels.kept_outputs(layer.index, keep).sum())
+            told[text_alone(graph, layer.index, inputs, output)] = layer.narrowed(inputs, output)
+    for text, narrowed in told.items():
+        only = read_alone(text, graph.dialect).layers[-1]
+        assert (narrowed.flops, narrowed.out) == (only.flops, only.out)
+        assert narrowed.source_shapes[: len(only.source_shapes)] == only.source_shapes
+        assert narrowed.tensors() == (only.tensors() if narrowed.shares is None else ())
+        assert narrowed.described() == only.described()
+    return len(told)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
+def test_arithmetic_tells_what_the_cfg_of_every_layer_does(cfg_folders: list[Path], dialect: Dialect) -> None:
+    rng, compared = np.random.default_rng(7), 0
+    for path in (path for folder in cfg_folders for path in sorted(folder.glob("*.cfg"))):
+        try:
+            graph = build_graph(cfg_file.read(path, lenient=True), dialect)
+        except InputError:
+            continue
+        compared += layers_by_arithmetic(graph, rng, 1)
+    assert compared > 1000
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_arithmetic_tells_what_the_cfg_does_on_random_graphs(seed: int) -> None:
+    assert layers_by_arithmetic(graph_of(random_cfg(seed)), np.random.default_rng(seed), 20)
 
 
 @pytest.mark.parametrize(

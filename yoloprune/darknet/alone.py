@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from yoloprune.darknet.cfg import parse
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Layer
@@ -44,10 +42,8 @@ def text_alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> 
 
 def _values(layer: Layer, inputs: Sequence[int], output: int) -> dict[str, str]:
     """Keys that say other counts than the cfg does."""
-    kept = [np.arange(shape.c) < count for shape, count in zip(layer.source_shapes, inputs, strict=True)]
-    everything = layer.slices([np.ones_like(each) for each in kept], np.ones(layer.out.c, np.bool_)).values
-    narrowed = layer.slices(kept, np.arange(layer.out.c) < output).values
-    return {key: str(value) for key, value in narrowed.items() if value != everything[key]}
+    whole = layer.counts([shape.c for shape in layer.source_shapes], layer.out.c)
+    return {key: str(value) for key, value in layer.counts(inputs, output).items() if value != whole[key]}
 
 
 def _sources(layer: Layer, inputs: Sequence[int]) -> tuple[list[str], dict[str, str]]:

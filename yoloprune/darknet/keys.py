@@ -8,7 +8,8 @@ from functools import cache
 
 from yoloprune.darknet.cfg import Entry, parse
 from yoloprune.darknet.dialect import DIALECTS, Dialect
-from yoloprune.darknet.layers.base import REGISTRY, Context, KeyNotes, Layer, Shape, known_to, read_storage
+from yoloprune.darknet.layers.base import REGISTRY, Context, KeyNotes, Layer, Shape, known_to
+from yoloprune.darknet.layers.reading import read_storage
 from yoloprune.darknet.net import Net, Updates
 from yoloprune.darknet.options import Asked, Kind, Options
 from yoloprune.errors import InputError

@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.darknet.alone import read_alone, text_alone
 from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.model import Graph
 from yoloprune.prune.channels import Channels, KeepMask
@@ -20,19 +19,17 @@ Price = Callable[[int, tuple[int, ...], int], float]
 
 def flops(graph: Graph) -> Price:
     """Floating point operations for one image."""
-    return _of_layer_alone(graph, lambda layer: layer.flops)
+    return _of_layer(graph, lambda layer: layer.flops)
 
 
 def parameters(graph: Graph) -> Price:
-    """Floats in the .weights payload. (A layer alone has arrays, also where in the network they are another's.)"""
-    price = _of_layer_alone(graph, lambda layer: sum(spec.size for spec in layer.tensors()))
-    return lambda index, inputs, output: 0 if graph.layers[index].shares is not None else price(index, inputs, output)
+    """Floats in the .weights payload; a layer that computes with another's arrays has none."""
+    return _of_layer(graph, lambda layer: sum(spec.size for spec in layer.tensors()))
 
 
-def _of_layer_alone(graph: Graph, tell: Callable[[Layer], float]) -> Price:
-    """Remembers texts too: deep networks repeat their layers, and reading one takes longer than all else."""
-    told = cache(lambda text: tell(read_alone(text, graph.dialect).layers[-1]))
-    return cache(lambda index, inputs, output: told(text_alone(graph, index, inputs, output)))
+def _of_layer(graph: Graph, tell: Callable[[Layer], float]) -> Price:
+    """By the layer's own arithmetic on channel counts."""
+    return cache(lambda index, inputs, output: tell(graph.layers[index].narrowed(inputs, output)))
 
 
 PRICES: Final[Mapping[str, Callable[[Graph], Price]]] = {"bflops": flops, "parameters": parameters}

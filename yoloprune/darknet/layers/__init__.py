@@ -3,7 +3,8 @@
 import importlib
 import pkgutil
 
-from yoloprune.darknet.layers.base import REGISTRY, Context, Layer, Shape, TensorSpec, read_layer
+from yoloprune.darknet.layers.base import REGISTRY, Context, Layer, Shape, TensorSpec
+from yoloprune.darknet.layers.reading import read_layer
 
 for _file in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_file.name}")

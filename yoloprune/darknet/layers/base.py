@@ -6,10 +6,11 @@ Legend of shapes: B batch, C channels, H height, W width, N filters, A anchors, 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
+from operator import attrgetter
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,11 +24,6 @@ Ids = NDArray[np.int64]
 """Channel ids, one for each channel of a feature map [C]."""
 Keep = NDArray[np.bool_]
 """Which channels of a feature map stay [C]."""
-
-_MOST_VALUES = 2**31 - 1
-_MOST_CHANNELS = 2**20
-_MOST_WEIGHTS = 2**28
-"""Floats in the arrays of one layer, 1 GiB: twice what the largest layer of a stock network has."""
 
 
 class Shape(NamedTuple):
@@ -193,19 +189,23 @@ class Layer(ABC):
     """A consumer: its outputs are weighted sums over channels; its module is an `Affine`."""
     is_output: ClassVar[bool] = False
     """The network's results are this layer's (a head)."""
+    keeps_all: ClassVar[bool] = False
+    """None of the channels that it reads can go, since each of its values depends on all of them."""
+    shown: ClassVar[Mapping[str, str]] = {}
+    """What Darknet's layer table shows beside shapes (filters, size, stride) -> the attribute that says it."""
 
     @classmethod
-    @abstractmethod
     def read(cls, options: Options, context: Context) -> Self:
-        """Section -> layer. InputError for what can't be.
+        """Section -> layer. InputError for what can't be. Here: it reads the layer before, and has no options.
 
         It asks for all keys of the dialect before it refuses their values: keys.py learns from that which there are.
         """
+        return cls(**single(context))
 
     @property
-    @abstractmethod
     def out(self) -> Shape:
-        """Output shape."""
+        """Output shape. Here: that of the first source."""
+        return self.source_shapes[0]
 
     @property
     def allocated(self) -> Shape:
@@ -216,21 +216,48 @@ class Layer(ABC):
         """Arrays in disk order."""
         return ()
 
-    @abstractmethod
     def module(self, dialect: Dialect) -> nn.Module:
-        """Torch module: takes a Tensor [B,C,H,W] per source, gives one; parameters are named as `tensors()` names."""
+        """Torch module: takes a Tensor [B,C,H,W] per source, gives one; parameters are named as `tensors()` names.
+
+        Here: for a layer without arrays, whose `compute` says all.
+        """
+        return Computed(self)
+
+    def compute(self, x: Tensor, *others: Tensor) -> Tensor:
+        """Of a layer without arrays: a Tensor [B,C,H,W] per source -> its output. Here: the first as it is."""
+        return x
 
     def scores(self, output: Tensor) -> Tensor:
         """Of a result: what its answers are ranked by; of a classifier its classes, [B,C,H,W] -> [B,K]."""
         return output.flatten(1)
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
-        """Ids of the output channels, given those of each source. Here: they pass through."""
+        """Ids of the output channels, given those of each source. Here: they pass through, frozen if it keeps all."""
+        if self.keeps_all:
+            graph.freeze(inputs[0])
         return inputs[0]
 
+    def counts(self, inputs: Sequence[int], output: int) -> Mapping[str, int]:
+        """cfg keys that say how many channels there are, where each source has so many and the output has so many.
+
+        A field of the same name holds each. Here: none.
+        """
+        return {}
+
+    def array_index(self, inputs: Sequence[Keep], output: Keep) -> Mapping[str, tuple[Keep | None, ...]]:
+        """For each array, per axis, which entries stay when these channels of each source and of the output stay."""
+        return {}
+
     def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
-        """What is left when these channels of each source and of the output stay. Here: nothing changes."""
-        return Slices()
+        """What is left when these channels of each source and of the output stay."""
+        kept = [int(np.count_nonzero(each)) for each in inputs]
+        return Slices(self.counts(kept, int(np.count_nonzero(output))), self.array_index(inputs, output))
+
+    def narrowed(self, inputs: Sequence[int], output: int) -> Self:
+        """The same layer reading so many channels of each source and giving so many."""
+        shapes = tuple(shape._replace(c=c) for shape, c in zip(self.source_shapes, inputs, strict=True))
+        counts: dict[str, Any] = {**self.counts(inputs, output)}
+        return replace(self, source_shapes=shapes, **counts)
 
     def hazard(self, in_shapes: Mapping[int, Shape]) -> str | None:
         """Why a stock reader would compute garbage here although the section is legal, if so.
@@ -271,7 +298,7 @@ class Layer(ABC):
 
     def described(self) -> Mapping[str, Any]:
         """What Darknet's layer table shows beside shapes: filters, size, stride, where there are any."""
-        return {}
+        return {name: attrgetter(field)(self) for name, field in self.shown.items()}
 
     @property
     def name(self) -> str:
@@ -285,10 +312,10 @@ class Layer(ABC):
 REGISTRY: dict[str, type[Layer]] = {}
 """Section names and aliases -> layer class."""
 
-_L = TypeVar("_L", bound=type[Layer])
+_Kind = TypeVar("_Kind", bound=type[Layer])
 
 
-def register(cls: _L) -> _L:
+def register(cls: _Kind) -> _Kind:
     """Class decorator that enters a layer into the table."""
     for name in cls.names:
         if name in REGISTRY:
@@ -302,39 +329,27 @@ def known_to(kind: type[Layer], dialect: Dialect) -> bool:
     return not (kind.classic if dialect.extended else kind.extended)
 
 
-def read_layer(options: Options, context: Context) -> Layer:
-    """Section -> layer by the table. InputError for sections that the table or the dialect lacks, and for huge ones."""
-    dialect = context.dialect
-    cls = REGISTRY.get(options.section.name)
-    if cls is None or not known_to(cls, dialect):
-        known = ", ".join(sorted(kind.names[0] for kind in set(REGISTRY.values()) if known_to(kind, dialect)))
-        raise options.error(f"unknown or unsupported in dialect {dialect.name} (expected one of {known})")
-    layer = cls.read(options, context)
-    vector = any(isinstance(shape, Vector) for shape in layer.source_shapes)
-    if vector and not (layer.reads_vectors or dialect.vectors_are_maps):
-        raise options.error(f"expected a map to read, found values without width and height in dialect {dialect.name}")
-    shape = layer.out
-    if min(shape) < 1 or shape.size > _MOST_VALUES or shape.c > _MOST_CHANNELS:
-        raise options.error(
-            f"output would be {shape} (expected 1..{_MOST_VALUES} values and up to {_MOST_CHANNELS} channels)"
-        )
-    specs = layer.tensors()
-    if sum(spec.size for spec in specs) > _MOST_WEIGHTS:
-        raise options.error(f"expected up to {_MOST_WEIGHTS} weights, found {sum(spec.size for spec in specs)}")
-    return replace(layer, storage=read_storage(options, dialect, specs)) if specs else layer
+class Computed(nn.Module):
+    """A layer's `compute`, for a layer without arrays."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.layer.compute(*inputs)
 
 
-def read_storage(options: Options, dialect: Dialect, specs: Sequence[TensorSpec]) -> Storage:
-    """`dontload` and `dontloadscales` hold for every section, `flipped` and pjreddie's `numload` for convolutions."""
-    weight = next((spec.shape for spec in specs if spec.name == "weight" and len(spec.shape) == 4), None)
-    filters = None if weight is None or dialect.extended else options.integer("numload", 0, 0, weight[0])
-    return Storage(
-        load=options.integer("dontload", 0) == 0,
-        scales=options.integer("dontloadscales", 0) == 0,
-        filters=filters or None,
-        flipped=weight is not None and options.flag("flipped"),
-        variance_over=dialect.variance_over,
-    )
+_L = TypeVar("_L", bound=Layer)
+
+
+class WithArrays(nn.Module, Generic[_L]):
+    """Of a layer with arrays: holds them by name, empty at first."""
+
+    def __init__(self, layer: _L, dialect: Dialect) -> None:
+        super().__init__()
+        self.layer, self.dialect = layer, dialect
+        add_tensors(self, layer.tensors())
 
 
 def add_tensors(module: nn.Module, specs: Sequence[TensorSpec]) -> None:
@@ -356,9 +371,8 @@ def single(context: Context) -> dict[str, Any]:
     }
 
 
-def freeze(graph: ChannelGraph, ids: Ids, made: Ids | None = None) -> Ids:
-    """All of these must stay, and what is made of them (here: what is given back)."""
-    made = ids if made is None else made
+def freeze(graph: ChannelGraph, ids: Ids, made: Ids) -> Ids:
+    """All of these must stay, and what is made of them, which is given back."""
     graph.freeze(ids)
     graph.freeze(made)
     return made
@@ -369,25 +383,3 @@ def same_size(options: Options, shapes: Sequence[Shape]) -> None:
     if len({(shape.h, shape.w) for shape in shapes}) > 1:
         found = " and ".join(str(shape) for shape in shapes)
         raise options.error(f"expected inputs of one width and height, found {found}")
-
-
-__all__ = [
-    "REGISTRY",
-    "ChannelGraph",
-    "Context",
-    "Ids",
-    "Keep",
-    "Layer",
-    "Shape",
-    "Slices",
-    "Storage",
-    "TensorSpec",
-    "Vector",
-    "add_tensors",
-    "freeze",
-    "known_to",
-    "read_layer",
-    "register",
-    "same_size",
-    "single",
-]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from yoloprune.darknet.layers.base import Shape
 
@@ -16,21 +16,18 @@ _ROWS = {1: (1.0, 2.0, 1.0), 2: (1.0, 1.0)}
 
 
 def blurred(shape: Shape, kind: int, stride_x: int, stride_y: int) -> Shape:
-    """Shape behind the blur."""
+    """Shape behind the blur; 0: none."""
+    if kind == 0:
+        return shape
     lost = 1 if kind == 2 else 0
     return Shape(shape.c, (shape.h - lost - 1) // stride_y + 1, (shape.w - lost - 1) // stride_x + 1)
 
 
-class Blur(nn.Module):
-    """[B,C,H,W] -> [B,C,H',W']."""
-
-    def __init__(self, kind: int, stride_x: int, stride_y: int) -> None:
-        super().__init__()
-        self.row, self.padding = _ROWS[kind], 1 if kind == 1 else 0
-        self.stride = (stride_y, stride_x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        row = torch.tensor(self.row, dtype=x.dtype, device=x.device)
-        kernel = row[:, None] * row / row.sum() ** 2
-        c = x.shape[1]
-        return F.conv2d(x, kernel.expand(c, 1, *kernel.shape), None, self.stride, self.padding, 1, c)
+def blur(x: Tensor, kind: int, stride_x: int, stride_y: int) -> Tensor:
+    """[B,C,H,W] -> [B,C,H',W']; kind 0: nothing is done."""
+    if kind == 0:
+        return x
+    row = torch.tensor(_ROWS[kind], dtype=x.dtype, device=x.device)
+    kernel = row[:, None] * row / row.sum() ** 2
+    c = x.shape[1]
+    return F.conv2d(x, kernel.expand(c, 1, *kernel.shape), None, (stride_y, stride_x), 1 if kind == 1 else 0, 1, c)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, Self
+from typing import ClassVar, NoReturn, Self
 
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import (
@@ -34,6 +34,8 @@ class Carried(Layer):
     """Of the output."""
     arrays: tuple[TensorSpec, ...]
 
+    shown: ClassVar[Mapping[str, str]] = {"filters": "made.c"}
+
     @property
     def out(self) -> Shape:
         """As Darknet allocates it."""
@@ -50,10 +52,6 @@ class Carried(Layer):
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """None is taken away on either side."""
         return freeze(graph, inputs[0], graph.new(self.made.c, self.index))
-
-    def described(self) -> Mapping[str, Any]:
-        """filters."""
-        return {"filters": self.made.c}
 
 
 def _window(options: Options, size: int) -> tuple[int, int, int, int]:

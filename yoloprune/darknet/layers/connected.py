@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch.nn.functional as F
@@ -20,7 +20,6 @@ from yoloprune.darknet.layers.base import (
     Keep,
     Layer,
     Shape,
-    Slices,
     TensorSpec,
     register,
     single,
@@ -34,32 +33,33 @@ from yoloprune.darknet.options import Options
 class Connected(Layer):
     """Fully connected layer over the flattened map, then batch norm, then the activation."""
 
-    outputs: int
+    output: int
     batch_normalize: bool
     activation: str
 
     names: ClassVar[tuple[str, ...]] = ("connected", "conn")
     reads_vectors: ClassVar[bool] = True
     sums_channels: ClassVar[bool] = True
+    shown: ClassVar[Mapping[str, str]] = {"filters": "output"}
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_connected: one output, logistic."""
         return cls(
             **single(context),
-            outputs=options.integer("output", 1, 1),
+            output=options.integer("output", 1, 1),
             batch_normalize=options.flag("batch_normalize"),
             activation=read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED),
         )
 
     @property
     def out(self) -> Shape:
-        """[outputs, 1, 1]."""
-        return Shape(self.outputs, 1, 1)
+        """[output, 1, 1]."""
+        return Shape(self.output, 1, 1)
 
     def tensors(self) -> tuple[TensorSpec, ...]:
         """bias [N]; weight [N, C*H*W]; scale, mean, variance [N] with batch norm."""
-        return connected_specs(self.source_shapes[0].size, self.outputs, self.batch_normalize)
+        return connected_specs(self.source_shapes[0].size, self.output, self.batch_normalize)
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,N,1,1]."""
@@ -67,24 +67,22 @@ class Connected(Layer):
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """New ids."""
-        return graph.new(self.outputs, self.index)
+        return graph.new(self.output, self.index)
 
-    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
-        """Fewer outputs; each channel in stands for H*W columns."""
+    def counts(self, inputs: Sequence[int], output: int) -> Mapping[str, int]:
+        """Fewer outputs."""
+        return {"output": output}
+
+    def array_index(self, inputs: Sequence[Keep], output: Keep) -> Mapping[str, tuple[Keep | None, ...]]:
+        """By outputs; each channel in stands for H*W columns of the weight."""
         (shape,) = self.source_shapes
-        columns = np.repeat(inputs[0], shape.h * shape.w)
         index: dict[str, tuple[Keep | None, ...]] = {spec.name: (output,) for spec in self.tensors()}
-        index["weight"] = (output, columns)
-        return Slices({"output": int(output.sum())}, index)
+        return {**index, "weight": (output, np.repeat(inputs[0], shape.h * shape.w))}
 
     @property
     def flops(self) -> int:
         """2 in out."""
-        return 2 * self.source_shapes[0].size * self.outputs
-
-    def described(self) -> Mapping[str, Any]:
-        """filters: the outputs."""
-        return {"filters": self.outputs}
+        return 2 * self.source_shapes[0].size * self.output
 
 
 class _Connected(Affine):

@@ -21,12 +21,11 @@ from yoloprune.darknet.layers.base import (
     KeyNotes,
     Layer,
     Shape,
-    Slices,
     TensorSpec,
     register,
     single,
 )
-from yoloprune.darknet.layers.blur import Blur, blurred
+from yoloprune.darknet.layers.blur import blur, blurred
 from yoloprune.darknet.layers.norm import fold
 from yoloprune.darknet.layers.specs import convolution_specs
 from yoloprune.darknet.options import Options
@@ -71,6 +70,7 @@ class Convolutional(Layer):
         unknown_classic="dilation antialiasing stride_x stride_y",
     )
     sums_channels: ClassVar[bool] = True
+    shown: ClassVar[Mapping[str, str]] = {"filters": "filters", "size": "size", "stride": "stride_x"}
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -116,7 +116,7 @@ class Convolutional(Layer):
         return layer._sharing(options, context) if extended and options.has("share_index") else layer
 
     def _sharing(self, options: Options, context: Context) -> Self:
-        """`share_index` points to a convolution of the same weights; what that one reads is tied, so it is a source."""
+        """`share_index` points to a convolution of the same weights; what that one reads is coupled: a source too."""
         layer = context.layers[context.source(options, "share_index", options.integer("share_index", 0))]
         owner = layer.owner or layer if isinstance(layer, Convolutional) else None
         mine = (self.filters, self.source_shapes[0].c, self.groups, self.size, self.batch_normalize)
@@ -135,8 +135,7 @@ class Convolutional(Layer):
     @property
     def out(self) -> Shape:
         """[N, H', W'] by Darknet's integer division."""
-        sums = self.sums
-        return blurred(sums, self.antialiasing, self.stride_x, self.stride_y) if self.antialiasing else sums
+        return blurred(self.sums, self.antialiasing, self.stride_x, self.stride_y)
 
     @property
     def allocated(self) -> Shape:
@@ -185,7 +184,7 @@ class Convolutional(Layer):
         return self.groups > 1 and self.groups == self.source_shapes[0].c
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
-        """New ids. Depthwise: an input and its outputs are one; grouped: ties keep the groups equal."""
+        """New ids. Depthwise: an input and its outputs are one; grouped: coupled, so that the groups stay equal."""
         ids = inputs[0]
         made = graph.new(self.filters, self.index)
         if self.owner:
@@ -204,19 +203,15 @@ class Convolutional(Layer):
                 graph.couple(*by_group)
         return made
 
-    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
+    def counts(self, inputs: Sequence[int], output: int) -> Mapping[str, int]:
         """Fewer filters; depthwise: fewer groups too."""
-        keep = inputs[0]
-        values = {"filters": int(output.sum())}
-        if self.depthwise:
-            values["groups"] = int(keep.sum())
-            within = None
-        else:
-            within = keep.reshape(self.groups, -1)[0]
+        return {"filters": output, **({"groups": inputs[0]} if self.depthwise else {})}
+
+    def array_index(self, inputs: Sequence[Keep], output: Keep) -> Mapping[str, tuple[Keep | None, ...]]:
+        """By filters, the weight by channels of a group too."""
+        within = None if self.depthwise else inputs[0].reshape(self.groups, -1)[0]
         index: dict[str, tuple[Keep | None, ...]] = {spec.name: (output,) for spec in self.tensors()}
-        if index:
-            index["weight"] = (output, within, None, None)
-        return Slices(values, index)
+        return {**index, "weight": (output, within, None, None)} if index else {}
 
     @property
     def groups_summed(self) -> int:
@@ -229,23 +224,16 @@ class Convolutional(Layer):
         inner = self.source_shapes[0].c // self.groups * self.size**2
         return 2 * inner * self.sums.size
 
-    def described(self) -> Mapping[str, Any]:
-        """filters, size, stride."""
-        return {"filters": self.filters, "size": self.size, "stride": self.stride_x}
-
 
 class _Convolution(Affine):
     def __init__(self, layer: Convolutional, dialect: Dialect) -> None:
         super().__init__(layer.tensors(), layer.batch_normalize, layer.activation, dialect, dialect.bn_momentum)
         self.stride = (1, 1) if layer.antialiasing else (layer.stride_y, layer.stride_x)
-        self.padding = layer.padding
-        self.dilation = layer.dilation
-        self.groups = layer.groups
-        self.blur = Blur(layer.antialiasing, layer.stride_x, layer.stride_y) if layer.antialiasing else None
+        self.padding, self.dilation, self.groups = layer.padding, layer.dilation, layer.groups
+        self.blur = layer.antialiasing, layer.stride_x, layer.stride_y
 
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        return y if self.blur is None else self.blur(y)
+        return blur(super().forward(x), *self.blur)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)

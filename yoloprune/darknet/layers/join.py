@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -21,9 +21,8 @@ from yoloprune.darknet.layers.base import (
     KeyNotes,
     Layer,
     Shape,
-    Slices,
     TensorSpec,
-    add_tensors,
+    WithArrays,
     register,
     same_size,
     single,
@@ -76,40 +75,46 @@ class Route(Layer):
         """`layers`."""
         return {"layers": self.sources}
 
-    def module(self, dialect: Dialect) -> nn.Module:
+    def compute(self, *inputs: Tensor) -> Tensor:
         """[B,C_i,H,W] ... -> [B,C,H,W]."""
-        return _Route(self)
+        parts = [x.chunk(self.groups, 1)[self.group_id] for x in inputs] if self.groups > 1 else inputs
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
-        """Concatenation; with groups, the parts of an input are tied so that they stay equal."""
-        taken = []
-        for ids in inputs:
-            parts = ids.reshape(self.groups, -1)
+        """Concatenation; with groups, the parts of an input are coupled so that they stay equal."""
+        by_group = [ids.reshape(self.groups, -1) for ids in inputs]
+        for parts in by_group:
             graph.couple(*parts)
-            taken.append(parts[self.group_id])
-        return np.concatenate(taken)
+        return np.concatenate([parts[self.group_id] for parts in by_group])
 
 
-class _Route(nn.Module):
-    def __init__(self, layer: Route) -> None:
-        super().__init__()
-        self.groups, self.group_id = layer.groups, layer.group_id
+@dataclass(frozen=True)
+class _Product(Layer):
+    """The layer before times that of `from`, then the activation."""
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        parts = [x.chunk(self.groups, 1)[self.group_id] for x in inputs] if self.groups > 1 else list(inputs)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    activation: str
+
+    extended: ClassVar[bool] = True
+
+    @property
+    def links(self) -> Mapping[str, tuple[int, ...]]:
+        """`from`."""
+        return {"from": self.sources[1:]}
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        """[B,C,1,1] or [B,C,H,W], and [B,C,H,W] -> [B,C,H,W]."""
+        scale, x = inputs
+        return ACTIVATIONS[self.activation](x * scale)
 
 
 @register
 @dataclass(frozen=True)
-class ScaleChannels(Layer):
+class ScaleChannels(_Product):
     """Multiplies each channel of a map by a number (squeeze and excitation; Darknet: scale_channels_layer.c)."""
 
     scale_wh: bool
-    activation: str
 
     names: ClassVar[tuple[str, ...]] = ("scale_channels",)
-    extended: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -128,27 +133,14 @@ class ScaleChannels(Layer):
         """As the map."""
         return self.source_shapes[1]
 
-    @property
-    def links(self) -> Mapping[str, tuple[int, ...]]:
-        """`from`."""
-        return {"from": self.sources[1:]}
-
-    def module(self, dialect: Dialect) -> nn.Module:
-        """[B,C,1,1], [B,C,H,W] -> [B,C,H,W]."""
-        return _Scale(ACTIVATIONS[self.activation])
-
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
-        """Numbers and channels are tied; a single map that scales all of them must stay."""
+        """Numbers and channels are coupled; a single map that scales all of them must stay."""
         scale, ids = inputs
         if self.scale_wh:
             graph.freeze(scale)
         else:
             graph.couple(scale, ids)
         return ids
-
-    def described(self) -> Mapping[str, Any]:
-        """Nothing beside shapes."""
-        return {}
 
 
 def _from(options: Options, context: Context) -> int:
@@ -159,25 +151,12 @@ def _from(options: Options, context: Context) -> int:
     return context.source(options, "from", value)
 
 
-class _Scale(nn.Module):
-    def __init__(self, activate: Any) -> None:
-        super().__init__()
-        self.activate = activate
-
-    def forward(self, scale: Tensor, x: Tensor) -> Tensor:
-        result: Tensor = self.activate(x * scale)
-        return result
-
-
 @register
 @dataclass(frozen=True)
-class Sam(Layer):
+class Sam(_Product):
     """Multiplies two maps of one shape (spatial attention; Darknet: sam_layer.c)."""
 
-    activation: str
-
     names: ClassVar[tuple[str, ...]] = ("sam",)
-    extended: ClassVar[bool] = True
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -189,22 +168,8 @@ class Sam(Layer):
             raise options.error(f"expected {mine} as the layer before has it, found {other}", "from")
         return cls(context.index, sources, (mine, other), activation=activation)
 
-    @property
-    def out(self) -> Shape:
-        """As either."""
-        return self.source_shapes[0]
-
-    @property
-    def links(self) -> Mapping[str, tuple[int, ...]]:
-        """`from`."""
-        return {"from": self.sources[1:]}
-
-    def module(self, dialect: Dialect) -> nn.Module:
-        """[B,C,H,W], [B,C,H,W] -> [B,C,H,W]."""
-        return _Scale(ACTIVATIONS[self.activation])
-
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
-        """What is multiplied is tied."""
+        """What is multiplied is coupled."""
         graph.couple(*inputs)
         return inputs[0]
 
@@ -245,23 +210,23 @@ class Implicit(Layer):
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,..] -> [B,filters,units,1]."""
-        return _Implicit(self)
+        return _Implicit(self, dialect)
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """New ids."""
         return graph.new(self.filters, self.index)
 
-    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
+    def counts(self, inputs: Sequence[int], output: int) -> Mapping[str, int]:
         """Fewer filters."""
-        return Slices({"filters": int(output.sum())}, {"weight": (output, None)})
+        return {"filters": output}
+
+    def array_index(self, inputs: Sequence[Keep], output: Keep) -> Mapping[str, tuple[Keep | None, ...]]:
+        """By filters."""
+        return {"weight": (output, None)}
 
 
-class _Implicit(nn.Module):
+class _Implicit(WithArrays[Implicit]):
     weight: Tensor
-
-    def __init__(self, layer: Implicit) -> None:
-        super().__init__()
-        add_tensors(self, layer.tensors())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight[None, :, :, None].expand(x.shape[0], -1, -1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from yoloprune.darknet.layers.base import (
     Layer,
     Shape,
     TensorSpec,
-    add_tensors,
+    WithArrays,
     freeze,
     register,
     single,
@@ -41,6 +41,7 @@ class Local(Layer):
     activation: str
 
     names: ClassVar[tuple[str, ...]] = ("local",)
+    shown: ClassVar[Mapping[str, str]] = {"filters": "filters", "size": "size", "stride": "stride"}
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -74,28 +75,19 @@ class Local(Layer):
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,N,H',W']."""
-        return _Local(self)
+        return _Local(self, dialect)
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """None is taken away on either side."""
         return freeze(graph, inputs[0], graph.new(self.filters, self.index))
 
-    def described(self) -> Mapping[str, Any]:
-        """filters, size, stride."""
-        return {"filters": self.filters, "size": self.size, "stride": self.stride}
 
-
-class _Local(nn.Module):
+class _Local(WithArrays[Local]):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, layer: Local) -> None:
-        super().__init__()
-        add_tensors(self, layer.tensors())
-        self.size, self.stride, self.pad = layer.size, layer.stride, layer.pad
-        self.activate = ACTIVATIONS[layer.activation]
-
     def forward(self, x: Tensor) -> Tensor:
-        columns = F.unfold(x, self.size, 1, self.pad, self.stride)
+        layer = self.layer
+        columns = F.unfold(x, layer.size, 1, layer.pad, layer.stride)
         sums = torch.einsum("lnd,bdl->bnl", self.weight, columns)
-        return self.activate(sums.view(-1, *self.bias.shape) + self.bias)
+        return ACTIVATIONS[layer.activation](sums.view(-1, *self.bias.shape) + self.bias)

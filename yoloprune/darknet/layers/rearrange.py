@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, Layer, Shape, Vector, freeze, register, single
 from yoloprune.darknet.options import Options
 
@@ -23,6 +22,8 @@ class _Blocks(Layer):
     reverse: bool
     extra: int
     """pjreddie: nothing is moved, but so many zeros follow the input as a vector."""
+
+    shown: ClassVar[Mapping[str, str]] = {"stride": "stride"}
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
@@ -53,9 +54,17 @@ class _Blocks(Layer):
             return Vector(c * h * w + self.extra, 1, 1)
         return Shape(c // s**2, h * s, w * s) if self.reverse else Shape(c * s**2, h // s, w // s)
 
-    def described(self) -> Mapping[str, Any]:
-        """stride."""
-        return {"stride": self.stride}
+    def forward_blocks(self, x: Tensor, c: int, h: int, w: int) -> Tensor:
+        """Blocks of a map, taken for [B, c, h, w], to channels: [B, s*s*c, h/s, w/s]."""
+        s = self.stride
+        blocks = x.reshape(len(x), c, h // s, s, w // s, s).permute(0, 3, 5, 1, 2, 4)
+        return blocks.reshape(len(x), s * s * c, h // s, w // s)
+
+    def reversed_blocks(self, x: Tensor) -> Tensor:
+        """Channels to blocks: [B,C,H,W] -> [B, C/s/s, H*s, W*s]."""
+        (b, c, h, w), s = x.shape, self.stride
+        parts = x.reshape(b, s, s, c // s**2, h, w).permute(0, 3, 4, 1, 5, 2)
+        return parts.reshape(b, c // s**2, h * s, w * s)
 
 
 @register
@@ -66,12 +75,12 @@ class Reorg3d(_Blocks):
     names: ClassVar[tuple[str, ...]] = ("reorg3d",)
     extended: ClassVar[bool] = True
 
-    def module(self, dialect: Dialect) -> nn.Module:
+    def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> [B,C',H',W']."""
-        return _FromChannels(self.stride) if self.reverse else _ToChannels(self.stride)
+        return self.reversed_blocks(x) if self.reverse else self.forward_blocks(x, *x.shape[1:])
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
-        """Each channel comes s*s times, at a distance of C; reversed, those that make one are tied."""
+        """Each channel comes s*s times, at a distance of C; reversed, those that make one are coupled."""
         (ids,) = inputs
         if not self.reverse:
             return np.tile(ids, self.stride**2)
@@ -96,57 +105,18 @@ class Reorg(_Blocks):
         if self.source_shapes[0].c % self.stride**2:
             raise options.error(f"expected channels that stride*stride divides, found {self.source_shapes[0].c}")
 
-    def module(self, dialect: Dialect) -> nn.Module:
-        """[B,C,H,W] -> [B,C',H',W']."""
+    def compute(self, x: Tensor, *others: Tensor) -> Tensor:
+        """[B,C,H,W] -> [B,C',H',W']; read as if it were [C/s/s, H*s, W*s], rearranged, read as [C*s*s, H/s, W/s]."""
         if self.extra:
-            return _Extra(self.extra)
-        return _FromChannels(self.stride) if self.reverse else _Historical(self.stride)
+            return F.pad(x.flatten(1), (0, self.extra))[:, :, None, None]
+        if self.reverse:
+            return self.reversed_blocks(x)
+        (_, c, h, w), s = x.shape, self.stride
+        return self.forward_blocks(x, c // s**2, h * s, w * s).reshape(len(x), c * s**2, h // s, w // s)
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Nothing can be followed."""
         return freeze(graph, inputs[0], graph.new(self.out.c, self.index))
-
-
-class _ToChannels(nn.Module):
-    def __init__(self, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        s = self.stride
-        blocks = x.reshape(b, c, h // s, s, w // s, s).permute(0, 3, 5, 1, 2, 4)
-        return blocks.reshape(b, s * s * c, h // s, w // s)
-
-
-class _FromChannels(nn.Module):
-    def __init__(self, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        s = self.stride
-        parts = x.reshape(b, s, s, c // s**2, h, w).permute(0, 3, 4, 1, 5, 2)
-        return parts.reshape(b, c // s**2, h * s, w * s)
-
-
-class _Historical(_ToChannels):
-    """[C,H,W] read as if it were [C/s/s, H*s, W*s], rearranged, and read as [C*s*s, H/s, W/s]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        s = self.stride
-        return super().forward(x.reshape(b, c // s**2, h * s, w * s)).reshape(b, c * s**2, h // s, w // s)
-
-
-class _Extra(nn.Module):
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count = count
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x.flatten(1), (0, self.count))[:, :, None, None]
 
 
 @register
@@ -183,18 +153,9 @@ class Crop(Layer):
         """[C, height, width]."""
         return Shape(self.source_shapes[0].c, self.height, self.width)
 
-    def module(self, dialect: Dialect) -> nn.Module:
+    def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> [B,C,height,width]."""
-        return _Crop(self)
-
-
-class _Crop(nn.Module):
-    def __init__(self, layer: Crop) -> None:
-        super().__init__()
-        _, h, w = layer.source_shapes[0]
-        self.top, self.left = (h - layer.height) // 2, (w - layer.width) // 2
-        self.height, self.width, self.adjust = layer.height, layer.width, layer.adjust
-
-    def forward(self, x: Tensor) -> Tensor:
-        part = x[:, :, self.top : self.top + self.height, self.left : self.left + self.width]
+        _, h, w = self.source_shapes[0]
+        top, left = (h - self.height) // 2, (w - self.width) // 2
+        part = x[:, :, top : top + self.height, left : left + self.width]
         return part * 2 - 1 if self.adjust else part

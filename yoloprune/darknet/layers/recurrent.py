@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from yoloprune.darknet.layers.base import (
     Shape,
     TensorSpec,
     Vector,
-    add_tensors,
+    WithArrays,
     freeze,
     register,
     single,
@@ -46,6 +46,7 @@ class Recurrent(Layer):
     """Names of the parts in disk order; those that start with u read the input, the others the state."""
 
     reads_vectors: ClassVar[bool] = True
+    shown: ClassVar[Mapping[str, str]] = {"filters": "outputs"}
 
     @classmethod
     def common(cls, options: Options, context: Context) -> dict[str, Any]:
@@ -84,21 +85,15 @@ class Recurrent(Layer):
         """2 in out of every part."""
         return sum(2 * spec.size for spec in self.tensors() if spec.name.endswith("weight"))
 
-    def described(self) -> Mapping[str, Any]:
-        """filters: the outputs."""
-        return {"filters": self.outputs}
+
+_R = TypeVar("_R", bound=Recurrent)
 
 
-class _Step(nn.Module):
+class _Step(WithArrays[_R]):
     """One step; parts by name."""
 
-    def __init__(self, layer: Recurrent, dialect: Dialect) -> None:
-        super().__init__()
-        add_tensors(self, layer.tensors())
-        self.hidden, self.normalized, self.dialect = layer.hidden, layer.batch_normalize, dialect
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.step(x.flatten(1), x.new_zeros(len(x), self.hidden))[:, :, None, None]
+        return self.step(x.flatten(1), x.new_zeros(len(x), self.layer.hidden))[:, :, None, None]
 
     @abstractmethod
     def step(self, x: Tensor, state: Tensor) -> Tensor:
@@ -106,12 +101,12 @@ class _Step(nn.Module):
 
     def part(self, name: str, x: Tensor) -> Tensor:
         """A part without activation: [B, inputs] -> [B, N]."""
-        arrays = {key: getattr(self, f"{name}_{key}") for key in ("weight", "bias")}
-        if not self.normalized:
-            return F.linear(x, arrays["weight"], arrays["bias"])
-        norm = {key: getattr(self, f"{name}_{key}") for key in ("scale", "bias", "mean", "variance")}
-        factor, bias = fold(**norm, dialect=self.dialect)
-        return F.linear(x, arrays["weight"]) * factor + bias
+        weight, bias = (getattr(self, f"{name}_{key}") for key in ("weight", "bias"))
+        if not self.layer.batch_normalize:
+            return F.linear(x, weight, bias)
+        scale, mean, variance = (getattr(self, f"{name}_{key}") for key in ("scale", "mean", "variance"))
+        factor, offset = fold(scale, bias, mean, variance, self.dialect)
+        return F.linear(x, weight) * factor + offset
 
 
 @register
@@ -152,14 +147,11 @@ class Rnn(Recurrent):
         return _Rnn(self, dialect)
 
 
-class _Rnn(_Step):
-    def __init__(self, layer: Rnn, dialect: Dialect) -> None:
-        super().__init__(layer, dialect)
-        self.activate, self.activate_own = ACTIVATIONS[layer.activation], ACTIVATIONS[layer.own_activation]
-
+class _Rnn(_Step[Rnn]):
     def step(self, x: Tensor, state: Tensor) -> Tensor:
-        state = self.activate(self.part("u", x)) + self.activate_own(self.part("w", state))
-        return self.activate(self.part("output", state))
+        activate, own = ACTIVATIONS[self.layer.activation], ACTIVATIONS[self.layer.own_activation]
+        state = activate(self.part("u", x)) + own(self.part("w", state))
+        return activate(self.part("output", state))
 
 
 @register
@@ -184,15 +176,12 @@ class Gru(Recurrent):
         return _Gru(self, dialect)
 
 
-class _Gru(_Step):
-    def __init__(self, layer: Gru, dialect: Dialect) -> None:
-        super().__init__(layer, dialect)
-        self.activate = torch.tanh if layer.tanh else torch.sigmoid
-
+class _Gru(_Step[Gru]):
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         z = torch.sigmoid(self.part("uz", x) + self.part("wz", state))
         r = torch.sigmoid(self.part("ur", x) + self.part("wr", state))
-        candidate = self.activate(self.part("uh", x) + self.part("wh", r * state))
+        mixed = self.part("uh", x) + self.part("wh", r * state)
+        candidate = torch.tanh(mixed) if self.layer.tanh else torch.sigmoid(mixed)
         return z * state + (1 - z) * candidate
 
 
@@ -214,7 +203,7 @@ class Lstm(Recurrent):
         return _Lstm(self, dialect)
 
 
-class _Lstm(_Step):
+class _Lstm(_Step[Lstm]):
     def step(self, x: Tensor, state: Tensor) -> Tensor:
         i, g, o = (self.part(f"u{gate}", x) + self.part(f"w{gate}", state) for gate in "igo")
         cell = torch.sigmoid(i) * torch.tanh(g)  # what is forgotten is 0

@@ -18,9 +18,8 @@ from yoloprune.darknet.layers.base import (
     KeyNotes,
     Layer,
     Shape,
-    Slices,
     TensorSpec,
-    add_tensors,
+    WithArrays,
     register,
     same_size,
 )
@@ -90,14 +89,9 @@ class Shortcut(Layer):
         shape = (len(self.sources), self.out.c) if self.per_channel else (len(self.sources),)
         return (TensorSpec("weight", shape, start=1.0),) if self.normalization else ()
 
-    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
+    def array_index(self, inputs: Sequence[Keep], output: Keep) -> Mapping[str, tuple[Keep | None, ...]]:
         """The weights of what stays."""
-        return Slices(index={"weight": (None, output)} if self.per_channel else {})
-
-    @property
-    def out(self) -> Shape:
-        """As the layer before."""
-        return self.source_shapes[0]
+        return {"weight": (None, output)} if self.per_channel else {}
 
     @property
     def adds_only(self) -> bool:
@@ -112,10 +106,10 @@ class Shortcut(Layer):
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W], [B,C_i,H_i,W_i] ... -> [B,C,H,W]."""
-        return _Shortcut(self)
+        return _Shortcut(self, dialect)
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
-        """What is added is tied to what it is added to."""
+        """What is added is coupled to what it is added to."""
         first = inputs[0]
         for ids in inputs[1:]:
             both = min(len(first), len(ids))
@@ -139,33 +133,26 @@ def _commensurable(a: Shape, b: Shape) -> bool:
     return b.w // a.w == b.h // a.h and a.w // b.w == a.h // b.h
 
 
-class _Shortcut(nn.Module):
+class _Shortcut(WithArrays[Shortcut]):
     weight: Tensor
 
-    def __init__(self, layer: Shortcut) -> None:
-        super().__init__()
-        add_tensors(self, layer.tensors())
-        self.activate = ACTIVATIONS[layer.activation]
-        self.alpha, self.beta = layer.alpha, layer.beta
-        self.normalization = layer.normalization
-
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
-        if self.normalization:
+        if self.layer.normalization:
             first, *rest = self._shares()
             common = [
                 (other[:, : x.shape[1]], each[: other.shape[1]]) for other, each in zip(others, rest, strict=True)
             ]
             x, others = x * first, tuple(other * each for other, each in common)
         for other in others:
-            if other.shape == x.shape and self.alpha == 1 and self.beta == 1:
+            if other.shape == x.shape and self.layer.alpha == 1 and self.layer.beta == 1:
                 x = x + other
             else:
                 x = self._added(x.clone(), other)
-        return self.activate(x)
+        return ACTIVATIONS[self.layer.activation](x)
 
     def _shares(self) -> Tensor:
         """Weights over their sum [layers, C or 1, 1, 1] (blas.c shortcut_multilayer_cpu)."""
-        size = self.weight.relu() if self.normalization == "relu" else (self.weight - self.weight.amax(0)).exp()
+        size = self.weight.relu() if self.layer.normalization == "relu" else (self.weight - self.weight.amax(0)).exp()
         return (size / (size.sum(0) + 1e-4)).view(len(size), -1, 1, 1)
 
     def _added(self, x: Tensor, other: Tensor) -> Tensor:
@@ -175,5 +162,5 @@ class _Shortcut(nn.Module):
         c, h, w = (min(a, b) for a, b in zip(x.shape[1:], other.shape[1:], strict=True))
         there = x[:, :c, : (h - 1) * sample + 1 : sample, : (w - 1) * sample + 1 : sample]
         added = other[:, :c, : (h - 1) * stride + 1 : stride, : (w - 1) * stride + 1 : stride]
-        there.copy_(self.alpha * there + self.beta * added)
+        there.copy_(self.layer.alpha * there + self.layer.beta * added)
         return x
