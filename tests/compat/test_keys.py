@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import pytest
 
 from yoloprune.compat import PROFILES, check
 from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet.declared import integer
 from yoloprune.darknet.dialect import DIALECTS, Dialect
 from yoloprune.darknet.keys import full_name, keys_of
 from yoloprune.darknet.layers import REGISTRY
-from yoloprune.darknet.layers.base import Context, register, single
-from yoloprune.darknet.layers.elementwise import SameShape
+from yoloprune.darknet.layers.base import Layer, register
 from yoloprune.darknet.model import build_graph
-from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
 
 TEXT = "[net]\nwidth=8\nheight=8\nchannels=4\n[convolutional]\nsize=1\n[doubled]\ntimes=3\ntime=2\n"
@@ -27,15 +26,11 @@ TEXT = "[net]\nwidth=8\nheight=8\nchannels=4\n[convolutional]\nsize=1\n[doubled]
 def doubled() -> Iterator[None]:
     @register
     @dataclass(frozen=True)
-    class Doubled(SameShape):
-        times: int
+    class Doubled(Layer):
+        times: int = integer(1)
 
         names: ClassVar[tuple[str, ...]] = ("doubled",)
         extended: ClassVar[bool] = True
-
-        @classmethod
-        def read(cls, options: Options, context: Context) -> Self:
-            return cls(**single(context), times=options.integer("times", 1))
 
     yield
     del REGISTRY["doubled"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from yoloprune.darknet.declared import choice, declared, flag, integer, number, read_declared
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import KeyNotes, Shape
 from yoloprune.darknet.options import Options
@@ -15,58 +16,59 @@ class Net:
     """What [net] says of the network's input and of training."""
 
     input: Shape
-    batch: int
-    """Images for one update."""
-    subdivisions: int
-    """Parts in which they are computed."""
-    learning_rate: float
-    momentum: float
-    decay: float
-    policy: str
-    burn_in: int
-    power: float
-    gamma: float
-    step: int
-    scale: float
-    steps: tuple[int, ...]
-    scales: tuple[float, ...]
-    max_batches: int
-    learning_rate_min: float
-    """Where policy sgdr ends a cycle."""
-    sgdr_cycle: int
-    """Iterations of its first cycle; 0: max_batches."""
-    sgdr_mult: int
-    """Growth of its cycles."""
-    angle: float
-    aspect: float
-    saturation: float
-    exposure: float
-    hue: float
-    flip: bool
-    ema_alpha: float
-    """Share that the average of the weights keeps at an update; 0: no average."""
     letter_box: bool | None
     """None where the cfg does not say."""
-    adam: bool
-    """Adam instead of momentum; with `betas` and `epsilon`."""
-    betas: tuple[float, float]
-    epsilon: float
-    resize_step: int
-    """Multiple that multi-scale training keeps to."""
-    mosaic: bool
-    """Every other picture is put together from four."""
-    mosaic_bound: bool
-    """Whether boxes end with their part of a mosaic."""
-    mixup: bool
-    """Every other picture is the mean of two."""
-    blur: int
-    """Sometimes all is blurred over so many pixels; 1: sometimes what is in no box."""
-    gaussian_noise: int
-    """Every other picture gets noise of this deviation, in levels of 255."""
-    label_smooth_eps: float
-    """What the true class of a picture lacks to 1, dealt out to the others (classifiers)."""
     crop: tuple[float, float]
     """Range of the short side, in pixels, of which a classifier sees a crop (`min_crop`, `max_crop`)."""
+    betas: tuple[float, float]
+    """Of Adam (`B1`, `B2`)."""
+    batch: int = integer(1, 1)
+    """Images for one update."""
+    subdivisions: int = integer(1, 1)
+    """Parts in which they are computed."""
+    learning_rate: float = number(0.001)
+    momentum: float = number(0.9)
+    decay: float = number(0.0001)
+    policy: str = choice("constant")
+    burn_in: int = integer(0, 0)
+    power: float = number(4)
+    gamma: float = number(1)
+    step: int = integer(1)
+    scale: float = number(1)
+    steps: tuple[int, ...] = declared(lambda options, dialect, key: options.integers(key))
+    scales: tuple[float, ...] = declared(lambda options, dialect, key: options.numbers(key))
+    max_batches: int = integer(0, 0)
+    learning_rate_min: float = number(1e-5, 0)
+    """Where policy sgdr ends a cycle."""
+    sgdr_cycle: int = integer(0, 0)
+    """Iterations of its first cycle; 0: max_batches."""
+    sgdr_mult: int = integer(2, 1)
+    """Growth of its cycles."""
+    angle: float = number(0)
+    aspect: float = number(1)
+    saturation: float = number(1)
+    exposure: float = number(1)
+    hue: float = number(0)
+    flip: bool = declared(lambda options, dialect, key: options.integer(key, 1) != 0)
+    ema_alpha: float = number(0.0, 0, 1)
+    """Share that the average of the weights keeps at an update; 0: no average."""
+    adam: bool = flag()
+    """Adam instead of momentum; with `betas` and `epsilon`."""
+    epsilon: float = number(lambda dialect: dialect.adam_epsilon, 0, key="eps")
+    resize_step: int = integer(32, 1, extended=True)
+    """Multiple that multi-scale training keeps to."""
+    mosaic: bool = flag(extended=True)
+    """Every other picture is put together from four."""
+    mosaic_bound: bool = flag(extended=True)
+    """Whether boxes end with their part of a mosaic."""
+    mixup: bool = flag(extended=True)
+    """Every other picture is the mean of two."""
+    blur: int = integer(0, 0, 1000, extended=True)
+    """Sometimes all is blurred over so many pixels; 1: sometimes what is in no box."""
+    gaussian_noise: int = integer(0, 0, extended=True)
+    """Every other picture gets noise of this deviation, in levels of 255."""
+    label_smooth_eps: float = number(0.0, 0, 1, extended=True)
+    """What the true class of a picture lacks to 1, dealt out to the others (classifiers)."""
 
     key_notes: ClassVar[KeyNotes] = KeyNotes(
         "time_steps",
@@ -92,59 +94,27 @@ class Net:
             if not value:
                 raise options.error(f"expected {key}=, found none")
         letter_box = options.flag("letter_box") if options.has("letter_box") else None
-        return cls._read(options.training, dialect, shape, letter_box)
-
-    @classmethod
-    def _read(cls, options: Options, dialect: Dialect, shape: Shape, letter_box: bool | None) -> Self:
-        """All the rest, which only training reads."""
-        extended = dialect.extended
-        policy = options.choice("policy", "constant", *dialect.words["policy"])
-        low = options.integer("min_crop", shape.w, 1)
-        high = options.integer("max_crop", 2 * shape.w, 1)
-        crop = (float(low), float(high))
-        if not extended:
-            ratios = {"min_ratio": low / shape.w, "max_ratio": high / shape.w}
-            least, most = (options.number(key, default, 1 / shape.w) for key, default in ratios.items())  # a pixel
-            crop = (least * shape.w, most * shape.w)
-        return cls(
+        options = options.training  # for all the rest
+        net = cls(
             input=shape,
-            batch=options.integer("batch", 1, 1),
-            subdivisions=options.integer("subdivisions", 1, 1),
-            learning_rate=options.number("learning_rate", 0.001),
-            momentum=options.number("momentum", 0.9),
-            decay=options.number("decay", 0.0001),
-            policy=policy,
-            burn_in=options.integer("burn_in", 0, 0),
-            power=options.number("power", 4),
-            gamma=options.number("gamma", 1),
-            step=options.integer("step", 1, 1 if policy == "step" else None),
-            scale=options.number("scale", 1),
-            steps=options.integers("steps"),
-            scales=options.numbers("scales"),
-            max_batches=options.integer("max_batches", 0, 0),
-            learning_rate_min=options.number("learning_rate_min", 1e-5, 0),
-            sgdr_cycle=options.integer("sgdr_cycle", 0, 0),
-            sgdr_mult=options.integer("sgdr_mult", 2, 1),
-            angle=options.number("angle", 0),
-            aspect=options.number("aspect", 1),
-            saturation=options.number("saturation", 1),
-            exposure=options.number("exposure", 1),
-            hue=options.number("hue", 0),
-            flip=options.integer("flip", 1) != 0,
-            ema_alpha=options.number("ema_alpha", 0.0, 0, 1),
             letter_box=letter_box,
-            adam=options.flag("adam"),
+            crop=_crop(options, dialect, shape.w),
             betas=(options.number("B1", 0.9, 0, 1), options.number("B2", 0.999, 0, 1)),
-            epsilon=options.number("eps", dialect.adam_epsilon, 0),
-            resize_step=options.integer("resize_step", 32, 1) if extended else 32,
-            mosaic=extended and options.flag("mosaic"),
-            mosaic_bound=extended and options.flag("mosaic_bound"),
-            mixup=extended and options.flag("mixup"),
-            blur=options.integer("blur", 0, 0, 1000) if extended else 0,
-            gaussian_noise=options.integer("gaussian_noise", 0, 0) if extended else 0,
-            label_smooth_eps=options.number("label_smooth_eps", 0.0, 0, 1) if extended else 0.0,
-            crop=crop,
+            **read_declared(cls, options, dialect),
         )
+        if net.policy == "step":
+            options.integer("step", 1, 1)
+        return net
+
+
+def _crop(options: Options, dialect: Dialect, width: int) -> tuple[float, float]:
+    """Of a network's input so wide; pjreddie has it as a ratio too."""
+    low, high = options.integer("min_crop", width, 1), options.integer("max_crop", 2 * width, 1)
+    if dialect.extended:
+        return float(low), float(high)
+    ratios = {"min_ratio": low / width, "max_ratio": high / width}
+    least, most = (options.number(key, default, 1 / width) for key, default in ratios.items())  # a pixel
+    return least * width, most * width
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yoloprune.darknet.declared import declared
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.options import Options
 
@@ -153,3 +154,9 @@ def read_activation(options: Options, default: str, dialect: Dialect, without: S
     if name in without:
         raise options.error("can't be used in this section: Darknet gives zeros", "activation")
     return name
+
+
+def activation(default: str, without: Sequence[str] = ()) -> str:
+    """Declares the field `activation`."""
+    value: str = declared(lambda options, dialect, _: read_activation(options, default, dialect, without))
+    return value

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from yoloprune.darknet.declared import read_declared
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.options import Options
 
@@ -196,11 +197,16 @@ class Layer(ABC):
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
-        """Section -> layer. InputError for what can't be. Here: it reads the layer before, and has no options.
+        """Section -> layer. InputError for what can't be. Here: its options are all declared.
 
         It asks for all keys of the dialect before it refuses their values: keys.py learns from that which there are.
         """
-        return cls(**single(context))
+        return cls.of(options, context)
+
+    @classmethod
+    def of(cls, options: Options, context: Context, **others: Any) -> Self:
+        """A layer of the declared options and `others`; it reads the layer before, unless these say more."""
+        return cls(**{**single(context), **read_declared(cls, options, context.dialect), **others})
 
     @property
     def out(self) -> Shape:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import Context, KeyNotes, Shape, Vector, register, single
+from yoloprune.darknet.declared import flag, integer, number
+from yoloprune.darknet.layers.base import Context, KeyNotes, Shape, Vector, register
 from yoloprune.darknet.layers.head import Head
 from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
@@ -21,9 +21,9 @@ class Softmax(Head):
 
     tree: Tree | None
     """Softmax is over the groups of a hierarchy instead."""
-    groups: int
-    temperature: float
-    noloss: bool
+    groups: int = integer(1, 1)
+    temperature: float = number(1.0)
+    noloss: bool = flag(trains=True)
     """Whether training passes it over."""
 
     names: ClassVar[tuple[str, ...]] = ("softmax", "soft")
@@ -33,16 +33,13 @@ class Softmax(Head):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_softmax: one group, temperature 1."""
-        shape = context.shapes[context.previous]
-        groups = options.integer("groups", 1, 1)
-        if shape.size % groups:
-            raise options.error(f"must divide the inputs (found {shape.size})", "groups")
-        temperature = options.number("temperature", 1.0)
-        if temperature <= 0:
+        size = context.shapes[context.previous].size
+        layer = cls.of(options, context, tree=Tree.read(options, size))
+        if size % layer.groups:
+            raise options.error(f"must divide the inputs (found {size})", "groups")
+        if layer.temperature <= 0:
             raise options.error("expected a value over 0", "temperature")
-        tree = Tree.read(options, shape.size)
-        noloss = options.training.flag("noloss")
-        return cls(context.index, (context.previous,), (shape,), tree, groups, temperature, noloss)
+        return layer
 
     @property
     def trainable(self) -> bool:
@@ -54,25 +51,16 @@ class Softmax(Head):
         """As the input."""
         return Vector(*self.source_shapes[0])
 
-    def module(self, dialect: Dialect) -> nn.Module:
+    def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> the same."""
-        return _Softmax(self)
-
-    def scores(self, output: Tensor) -> Tensor:
-        """Of a tree only leaves are answers, each as probable as all on its way (hierarchy_predictions)."""
-        return self.tree.leaves(output.flatten(1)) if self.tree else output.flatten(1)
-
-
-class _Softmax(nn.Module):
-    def __init__(self, layer: Softmax) -> None:
-        super().__init__()
-        self.tree, self.groups, self.temperature = layer.tree, layer.groups, layer.temperature
-
-    def forward(self, x: Tensor) -> Tensor:
         if self.tree:
             return self.tree.softmax(x.flatten(1) / self.temperature, 1).view(x.shape)
         flat = x.reshape(x.shape[0], self.groups, -1) / self.temperature
         return flat.softmax(2).view(x.shape)
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Of a tree only leaves are answers, each as probable as all on its way (hierarchy_predictions)."""
+        return self.tree.leaves(output.flatten(1)) if self.tree else output.flatten(1)
 
 
 @register
@@ -84,11 +72,6 @@ class Logistic(Head):
     reads_vectors: ClassVar[bool] = True
     classic: ClassVar[bool] = True
 
-    @classmethod
-    def read(cls, options: Options, context: Context) -> Self:
-        """No options."""
-        return cls(**single(context))
-
-    def module(self, dialect: Dialect) -> nn.Module:
+    def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> the same."""
-        return nn.Sigmoid()
+        return x.sigmoid()

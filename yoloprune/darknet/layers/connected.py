@@ -4,53 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yoloprune.darknet.declared import flag, integer
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.activations import NOT_IN_CONNECTED, activation
 from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
-    Context,
     Ids,
     Keep,
     Layer,
     Shape,
     TensorSpec,
     register,
-    single,
 )
 from yoloprune.darknet.layers.specs import connected_specs
-from yoloprune.darknet.options import Options
 
 
 @register
 @dataclass(frozen=True)
 class Connected(Layer):
-    """Fully connected layer over the flattened map, then batch norm, then the activation."""
+    """Fully connected layer over the flattened map, then batch norm, then the activation (parse_connected)."""
 
-    output: int
-    batch_normalize: bool
-    activation: str
+    output: int = integer(1, 1)
+    batch_normalize: bool = flag()
+    activation: str = activation("logistic", NOT_IN_CONNECTED)
 
     names: ClassVar[tuple[str, ...]] = ("connected", "conn")
     reads_vectors: ClassVar[bool] = True
     sums_channels: ClassVar[bool] = True
     shown: ClassVar[Mapping[str, str]] = {"filters": "output"}
-
-    @classmethod
-    def read(cls, options: Options, context: Context) -> Self:
-        """Defaults as parse_connected: one output, logistic."""
-        return cls(
-            **single(context),
-            output=options.integer("output", 1, 1),
-            batch_normalize=options.flag("batch_normalize"),
-            activation=read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED),
-        )
 
     @property
     def out(self) -> Shape:

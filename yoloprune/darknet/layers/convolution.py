@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yoloprune.darknet.declared import flag, integer
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import MIXING, read_activation
+from yoloprune.darknet.layers.activations import MIXING, activation
 from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
@@ -23,7 +24,6 @@ from yoloprune.darknet.layers.base import (
     Shape,
     TensorSpec,
     register,
-    single,
 )
 from yoloprune.darknet.layers.blur import blur, blurred
 from yoloprune.darknet.layers.norm import fold
@@ -45,22 +45,22 @@ _COMPUTED_OTHERWISE = {
 class Convolutional(Layer):
     """Convolution, then batch normalization or a bias, then the activation."""
 
-    filters: int
     size: int
     stride_x: int
     stride_y: int
     padding: int
     """Zeros on each side."""
     dilation: int
-    groups: int
-    batch_normalize: bool
-    activation: str
-    antialiasing: int
-    """1 or 2: the stride is taken by a blur behind the activation instead (blur.py); 0: none."""
-    xnor: bool
-    """Weights and inputs are only signs, times the mean size of a filter's weights."""
     owner: Convolutional | None
     """Whose arrays it computes with, where `share_index` names a layer."""
+    filters: int = integer(1, 1)
+    groups: int = integer(1, 1)
+    batch_normalize: bool = flag()
+    activation: str = activation("logistic")
+    antialiasing: int = integer(0, 0, 2)
+    """1 or 2: the stride is taken by a blur behind the activation instead (blur.py); 0: none."""
+    xnor: bool = flag()
+    """Weights and inputs are only signs, times the mean size of a filter's weights."""
 
     names: ClassVar[tuple[str, ...]] = ("convolutional", "conv")
     key_notes: ClassVar[KeyNotes] = KeyNotes(
@@ -78,32 +78,23 @@ class Convolutional(Layer):
         extended = context.dialect.extended
         if extended:
             options.refuse(_COMPUTED_OTHERWISE, "is not supported")
-        size = options.integer("size", 1, 1, 1024)
-        stride = options.integer("stride", 1, 1, 1024)
-        pad = options.integer("pad", 0)
+        size, stride = options.integer("size", 1, 1, 1024), options.integer("stride", 1, 1, 1024)
         padding = options.integer("padding", 0, 0, 1024)
-        stride_x = options.integer("stride_x", stride, 1, 1024)
-        stride_y = options.integer("stride_y", stride, 1, 1024)
         dilation = options.integer("dilation", 1, 1, 1024, when=size > 1)
-        antialiasing = options.integer("antialiasing", 0, 0, 2)
-        if not extended and (stride_x, stride_y, dilation, antialiasing) != (stride, stride, 1, 0):
-            keys = "dilation, antialiasing, stride_x and stride_y"
-            raise options.error(f"{keys} are unknown to dialect {context.dialect.name}")
-        layer = cls(
-            **single(context),
-            filters=options.integer("filters", 1, 1),
+        layer = cls.of(
+            options,
+            context,
             size=size,
-            stride_x=stride_x,
-            stride_y=stride_y,
-            padding=(size // 2 if pad else padding) * dilation,
+            stride_x=options.integer("stride_x", stride, 1, 1024),
+            stride_y=options.integer("stride_y", stride, 1, 1024),
+            padding=(size // 2 if options.flag("pad") else padding) * dilation,
             dilation=dilation,
-            groups=options.integer("groups", 1, 1),
-            batch_normalize=options.flag("batch_normalize"),
-            activation=read_activation(options, "logistic", context.dialect),
-            antialiasing=antialiasing,
-            xnor=options.flag("xnor"),
             owner=None,
         )
+        more = (layer.stride_x, layer.stride_y, dilation, layer.antialiasing)
+        if not extended and more != (stride, stride, 1, 0):
+            keys = "dilation, antialiasing, stride_x and stride_y"
+            raise options.error(f"{keys} are unknown to dialect {context.dialect.name}")
         (shape,) = layer.source_shapes
         if shape.c % layer.groups or layer.filters % layer.groups:
             found = f"{shape.c} and {layer.filters}"

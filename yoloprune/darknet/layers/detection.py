@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import Context, KeyNotes, register, single
+from yoloprune.darknet.declared import flag, integer
+from yoloprune.darknet.layers.base import Context, KeyNotes, register
 from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Detection(DetectionHead):
     """S*S cells, flat: K classes of each, then the objectness of its n boxes, then x, y, w, h of those."""
 
-    side: int
-    boxes: int
+    side: int = integer(7, 1, 1000)
+    boxes: int = integer(1, 1, 1000, key="num")
     """n, boxes of a cell."""
-    softmax: bool
-    roots: bool
+    softmax: bool = flag()
+    roots: bool = flag(key="sqrt")
     """Whether w and h are square roots (`sqrt`)."""
 
     names: ClassVar[tuple[str, ...]] = ("detection",)
@@ -36,17 +36,7 @@ class Detection(DetectionHead):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_detection; boxes are read as four values each, whatever `coords` says."""
-        layer = cls(
-            **single(context),
-            classes=options.integer("classes", 1, 1, 1000000),
-            anchors=(),
-            nms_kind="default",
-            beta_nms=0.6,
-            side=options.integer("side", 7, 1, 1000),
-            boxes=options.integer("num", 1, 1, 1000),
-            softmax=options.flag("softmax"),
-            roots=options.flag("sqrt"),
-        )
+        layer = cls.of(options, context, classes=options.integer("classes", 1, 1, 1000000), anchors=())
         options.refuse({"reorg": 0}, "is not supported")
         if options.integer("coords", 1) != 4:
             raise options.error("expected coords=4", "coords")
@@ -55,9 +45,13 @@ class Detection(DetectionHead):
             raise options.error(f"expected output={expected} before it, found {layer.out.size}")
         return layer
 
-    def module(self, dialect: Dialect) -> nn.Module:
+    def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> the same; classes of a cell through softmax where the section says so."""
-        return _Detection(self)
+        flat, some = x.flatten(1), self.side**2 * self.classes
+        if self.softmax:
+            classes = flat[:, :some].view(len(x), self.side**2, self.classes).softmax(2)
+            flat = torch.cat([classes.flatten(1), flat[:, some:]], 1)
+        return flat.view(x.shape)
 
     def decode(self, output: Tensor, thresh: float) -> Detections:
         """get_detection_detections: x and y in the cell, w and h of the picture."""
@@ -74,16 +68,3 @@ class Detection(DetectionHead):
         image = torch.arange(b, device=output.device).repeat_interleave(cells * self.boxes)
         pairs = (image, centre.reshape(-1, 2), size.reshape(-1, 2), probs.reshape(-1, self.classes))
         return self.detections(*pairs, thresh)
-
-
-class _Detection(nn.Module):
-    def __init__(self, layer: Detection) -> None:
-        super().__init__()
-        self.cells, self.classes, self.softmax = layer.side**2, layer.classes, layer.softmax
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1)
-        if self.softmax:
-            classes = flat[:, : self.cells * self.classes].view(len(x), self.cells, self.classes).softmax(2)
-            flat = torch.cat([classes.flatten(1), flat[:, self.cells * self.classes :]], 1)
-        return flat.view(x.shape)

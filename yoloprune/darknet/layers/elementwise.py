@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yoloprune.darknet.declared import declared, number
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, activation
 from yoloprune.darknet.layers.base import (
     Context,
     Keep,
@@ -20,7 +21,6 @@ from yoloprune.darknet.layers.base import (
     TensorSpec,
     WithArrays,
     register,
-    single,
 )
 from yoloprune.darknet.layers.norm import fold, normalize
 from yoloprune.darknet.layers.specs import norm_specs
@@ -59,16 +59,10 @@ class Contrastive(Layer):
 class Activation(Layer):
     """An activation alone (Darknet: activation_layer.c)."""
 
-    activation: str
+    activation: str = activation("linear", NOT_IN_CONNECTED)
 
     names: ClassVar[tuple[str, ...]] = ("activation",)
     reads_vectors: ClassVar[bool] = True
-
-    @classmethod
-    def read(cls, options: Options, context: Context) -> Self:
-        """Linear by default."""
-        activation = read_activation(options, "linear", context.dialect, NOT_IN_CONNECTED)
-        return cls(**single(context), activation=activation)
 
     def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> the same."""
@@ -80,15 +74,10 @@ class Activation(Layer):
 class Batchnorm(Layer):
     """Batch normalization alone (Darknet: batchnorm_layer.c)."""
 
-    biased: bool
+    biased: bool = declared(lambda options, dialect, _: dialect.batchnorm_bias)
     """Whether it has a bias: pjreddie's stores none."""
 
     names: ClassVar[tuple[str, ...]] = ("batchnorm",)
-
-    @classmethod
-    def read(cls, options: Options, context: Context) -> Self:
-        """No options."""
-        return cls(**single(context), biased=context.dialect.batchnorm_bias)
 
     def tensors(self) -> tuple[TensorSpec, ...]:
         """bias, where there is one; scale, mean, variance; all [C]."""
@@ -125,9 +114,9 @@ class Normalization(Layer):
     """Local response normalization as Darknet sums it, which is not quite a window (normalization_layer.c)."""
 
     size: int
-    alpha: float
-    beta: float
-    kappa: float
+    alpha: float = number(1e-4)
+    beta: float = number(0.75)
+    kappa: float = number(1.0)
 
     names: ClassVar[tuple[str, ...]] = ("normalization", "lrn")
     keeps_all: ClassVar[bool] = True
@@ -135,13 +124,8 @@ class Normalization(Layer):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_normalization."""
-        return cls(
-            **single(context),
-            size=options.integer("size", 5, 1, 2 * context.shapes[context.previous].c),
-            alpha=options.number("alpha", 1e-4),
-            beta=options.number("beta", 0.75),
-            kappa=options.number("kappa", 1.0),
-        )
+        size = options.integer("size", 5, 1, 2 * context.shapes[context.previous].c)
+        return cls.of(options, context, size=size)
 
     def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> the same.

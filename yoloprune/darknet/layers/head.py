@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from yoloprune.darknet.layers.base import ChannelGraph, Ids, Layer, Shape
+from yoloprune.darknet.declared import declared
+from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
 
@@ -20,16 +21,7 @@ class Head(Layer):
     """A layer whose output is the network's result; its inputs can't be pruned."""
 
     is_output: ClassVar[bool] = True
-
-    @property
-    def out(self) -> Shape:
-        """As the input."""
-        return self.source_shapes[0]
-
-    def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
-        """All must stay."""
-        graph.freeze(inputs[0])
-        return inputs[0]
+    keeps_all: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -39,8 +31,8 @@ class DetectionHead(Head):
     classes: int
     anchors: tuple[tuple[float, float], ...]
     """Width and height of this head's anchors, as fractions of the network's input."""
-    nms_kind: str
-    beta_nms: float
+    nms_kind: str = field(default="default", kw_only=True)
+    beta_nms: float = field(default=0.6, kw_only=True)
 
     @abstractmethod
     def decode(self, output: Tensor, thresh: float) -> Detections:
@@ -83,6 +75,25 @@ def check_channels(options: Options, shape: Shape, anchors: int, classes: int, o
     if shape.c != expected:
         found = f"({anchors} anchors of {classes} classes and {others}), found {shape.c}"
         raise options.error(f"expected filters={expected} before it {found}")
+
+
+def masked_anchors(options: Options) -> tuple[int, int, tuple[int, ...]]:
+    """Classes (20 by default), anchors (1), and which of them are this head's (all)."""
+    classes, num = options.integer("classes", 20, 1, 1000000), options.integer("num", 1, 1, 1000)
+    mask = options.integers("mask") or tuple(range(num))
+    if min(mask) < 0 or max(mask) >= num:
+        raise options.error(f"expected anchors 0..{num - 1}", "mask")
+    return classes, num, mask
+
+
+def random_sizes() -> float:
+    """Declares `random`: whether training changes the input's size, or in AlexeyAB's dialect by which factor."""
+
+    def read(options: Options, dialect: Dialect, key: str) -> float:
+        return options.number(key, 0, 0) if dialect.extended else options.integer(key, 0, 0)
+
+    value: float = declared(read)
+    return value
 
 
 def anchor_pairs(options: Options, count: int) -> list[tuple[float, float]]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from yoloprune.darknet.declared import declared, integer, number
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, activation
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
     Context,
@@ -25,7 +26,6 @@ from yoloprune.darknet.layers.base import (
     WithArrays,
     register,
     same_size,
-    single,
 )
 from yoloprune.darknet.options import Options
 
@@ -92,7 +92,7 @@ class Route(Layer):
 class _Product(Layer):
     """The layer before times that of `from`, then the activation."""
 
-    activation: str
+    activation: str = activation("linear", NOT_IN_CONNECTED)
 
     extended: ClassVar[bool] = True
 
@@ -112,21 +112,20 @@ class _Product(Layer):
 class ScaleChannels(_Product):
     """Multiplies each channel of a map by a number (squeeze and excitation; Darknet: scale_channels_layer.c)."""
 
-    scale_wh: bool
+    scale_wh: bool = declared(lambda options, dialect, key: options.integer(key, 0, 0, 1) != 0)
 
     names: ClassVar[tuple[str, ...]] = ("scale_channels",)
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """`from` is the map; the layer before holds [C,1,1], or with scale_wh=1 [1,H,W]."""
-        scale_wh = options.integer("scale_wh", 0, 0, 1) != 0
-        activation = read_activation(options, "linear", context.dialect, NOT_IN_CONNECTED)
+        layer = cls.of(options, context)
         source = _from(options, context)
         scale, shape = context.shapes[context.previous], context.shapes[source]
-        expected = Shape(1, shape.h, shape.w) if scale_wh else Shape(shape.c, 1, 1)
+        expected = Shape(1, shape.h, shape.w) if layer.scale_wh else Shape(shape.c, 1, 1)
         if scale != expected:
             raise options.error(f"expected {expected} from the layer before, found {scale}")
-        return cls(context.index, (context.previous, source), (scale, shape), scale_wh=scale_wh, activation=activation)
+        return replace(layer, sources=(context.previous, source), source_shapes=(scale, shape))
 
     @property
     def out(self) -> Shape:
@@ -161,12 +160,12 @@ class Sam(_Product):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """`from` is the other map."""
-        activation = read_activation(options, "linear", context.dialect, NOT_IN_CONNECTED)
+        layer = cls.of(options, context)
         sources = (context.previous, _from(options, context))
         mine, other = (context.shapes[source] for source in sources)
         if mine != other:
             raise options.error(f"expected {mine} as the layer before has it, found {other}", "from")
-        return cls(context.index, sources, (mine, other), activation=activation)
+        return replace(layer, sources=sources, source_shapes=(mine, other))
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """What is multiplied is coupled."""
@@ -177,26 +176,15 @@ class Sam(_Product):
 @register
 @dataclass(frozen=True)
 class Implicit(Layer):
-    """Its own weights, whatever the image (Darknet: representation_layer.c)."""
+    """Its own weights, whatever the image (Darknet: representation_layer.c, parse_implicit)."""
 
-    filters: int
-    units: int
-    mean: float
-    std: float
+    filters: int = integer(128, 1)
+    units: int = integer(1, 1)
+    mean: float = number(0.0)
+    std: float = number(0.2, 0)
 
     names: ClassVar[tuple[str, ...]] = ("implicit",)
     extended: ClassVar[bool] = True
-
-    @classmethod
-    def read(cls, options: Options, context: Context) -> Self:
-        """Defaults as parse_implicit."""
-        return cls(
-            **single(context),
-            filters=options.integer("filters", 128, 1),
-            units=options.integer("units", 1, 1),
-            mean=options.number("mean", 0.0),
-            std=options.number("std", 0.2, 0),
-        )
 
     @property
     def out(self) -> Shape:

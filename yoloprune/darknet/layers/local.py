@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yoloprune.darknet.declared import integer
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, activation
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
     Context,
@@ -23,7 +24,6 @@ from yoloprune.darknet.layers.base import (
     WithArrays,
     freeze,
     register,
-    single,
 )
 from yoloprune.darknet.options import Options
 
@@ -33,12 +33,12 @@ from yoloprune.darknet.options import Options
 class Local(Layer):
     """Bias and weights for each place of the output, then the activation."""
 
-    filters: int
-    size: int
-    stride: int
-    pad: int
+    filters: int = integer(1, 1)
+    size: int = integer(1, 1, 1024)
+    stride: int = integer(1, 1, 1024)
+    pad: int = integer(0, 0, 1024)
     """Zeros on each side, whatever the size."""
-    activation: str
+    activation: str = activation("logistic", NOT_IN_CONNECTED)
 
     names: ClassVar[tuple[str, ...]] = ("local",)
     shown: ClassVar[Mapping[str, str]] = {"filters": "filters", "size": "size", "stride": "stride"}
@@ -46,14 +46,7 @@ class Local(Layer):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_local. Darknet sizes the output by one formula and the columns by another."""
-        layer = cls(
-            **single(context),
-            filters=options.integer("filters", 1, 1),
-            size=options.integer("size", 1, 1, 1024),
-            stride=options.integer("stride", 1, 1, 1024),
-            pad=options.integer("pad", 0, 0, 1024),
-            activation=read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED),
-        )
+        layer = cls.of(options, context)
         _, h, w = layer.source_shapes[0]
         places = tuple((side + 2 * layer.pad - layer.size) // layer.stride + 1 for side in (h, w))
         if places != layer.out[1:]:

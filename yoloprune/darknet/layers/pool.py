@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yoloprune.darknet.declared import flag, integer, number
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, KeyNotes, Layer, Shape, freeze, register, single
+from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, KeyNotes, Layer, Shape, freeze, register
 from yoloprune.darknet.layers.blur import blur, blurred
 from yoloprune.darknet.options import Options
 
@@ -32,12 +33,11 @@ class _Windowed(Layer):
     shown: ClassVar[Mapping[str, str]] = {"size": "size", "stride": "stride_x"}
 
     @classmethod
-    def window(cls, options: Options, context: Context) -> dict[str, Any]:
+    def window(cls, options: Options) -> dict[str, int]:
         """Defaults as parse_maxpool: stride 1, size = stride, padding = size-1."""
         stride = options.integer("stride", 1, 1, 1024)
         size = options.integer("size", stride, 1, 1024)
         return {
-            **single(context),
             "size": size,
             "stride_x": options.integer("stride_x", stride, 1, 1024),
             "stride_y": options.integer("stride_y", stride, 1, 1024),
@@ -78,7 +78,7 @@ class Maxpool(_Windowed):
 
     out_channels: int
     """With `maxpool_depth`, else 0: channel g out is the largest of channels g, g+out_channels ... at each place."""
-    antialiasing: int
+    antialiasing: int = integer(0, 0, 2)
     """As of a convolution: the blur behind takes the stride."""
 
     names: ClassVar[tuple[str, ...]] = ("maxpool", "max")
@@ -91,11 +91,8 @@ class Maxpool(_Windowed):
         """Defaults as parse_maxpool. pjreddie's Darknet knows stride, size and padding only."""
         options.refuse({"maxpool_zero_nonmax": 0}, "is not supported")
         deep = options.flag("maxpool_depth")
-        layer = cls(
-            **cls.window(options, context),
-            out_channels=options.integer("out_channels", 1, 1, when=deep) * deep,
-            antialiasing=options.integer("antialiasing", 0, 0, 2),
-        )
+        out_channels = options.integer("out_channels", 1, 1, when=deep) * deep
+        layer = cls.of(options, context, **cls.window(options), out_channels=out_channels)
         stride = options.integer("stride", 1)
         more = (layer.stride_x, layer.stride_y, layer.out_channels, layer.antialiasing)
         if not context.dialect.extended and more != (stride, stride, 0, 0):
@@ -182,7 +179,7 @@ class LocalAvgpool(_Windowed):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as of [maxpool]; a window off the map, which has no mean, is refused."""
-        layer = cls(**cls.window(options, context))
+        layer = cls.of(options, context, **cls.window(options))
         if max(layer.border) >= layer.size:
             raise options.error("expected windows that reach the map, not such", "padding")
         return layer
@@ -215,9 +212,9 @@ class Avgpool(Layer):
 class Upsample(Layer):
     """Repeats each value, or with a negative stride sums blocks (Darknet: upsample_layer.c)."""
 
-    stride: int
+    stride: int = integer(2, -64, 64)
     """Negative: of the blocks."""
-    scale: float
+    scale: float = number(1.0)
 
     names: ClassVar[tuple[str, ...]] = ("upsample",)
     shown: ClassVar[Mapping[str, str]] = {"stride": "stride"}
@@ -225,9 +222,8 @@ class Upsample(Layer):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_upsample: stride 2, scale 1. What doesn't divide, Darknet sums by a wrong width."""
-        stride = options.integer("stride", 2, -64, 64)
-        layer = cls(**single(context), stride=stride, scale=options.number("scale", 1.0))
-        _, h, w = layer.source_shapes[0]
+        layer = cls.of(options, context)
+        stride, (_, h, w) = layer.stride, layer.source_shapes[0]
         if stride == 0:
             raise options.error("expected a stride other than 0", "stride")
         if stride < 0 and (h % stride or w % stride):
@@ -255,8 +251,8 @@ class Upsample(Layer):
 class Dropout(Layer):
     """Zeroes values at random when training, else nothing (Darknet: dropout_layer.c)."""
 
-    probability: float
-    dropblock: bool
+    probability: float = number(lambda dialect: 0.2 if dialect.extended else 0.5, 0, 1, trains=True)
+    dropblock: bool = flag(extended=True, trains=True)
     """Training drops blocks instead of values."""
 
     names: ClassVar[tuple[str, ...]] = ("dropout",)
@@ -265,15 +261,10 @@ class Dropout(Layer):
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
-        """Default probability .2 in AlexeyAB, .5 in pjreddie."""
+        """Not as the first layer."""
         if context.index == 0:
             raise options.error("expected a layer before it, found none (Darknet crashes)")
-        options = options.training
-        return cls(
-            **single(context),
-            probability=options.number("probability", 0.2 if context.dialect.extended else 0.5, 0, 1),
-            dropblock=context.dialect.extended and options.flag("dropblock"),
-        )
+        return cls.of(options, context)
 
     @property
     def trainable(self) -> bool:

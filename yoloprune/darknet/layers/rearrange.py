@@ -10,6 +10,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from yoloprune.darknet.declared import flag, integer
 from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, Layer, Shape, Vector, freeze, register, single
 from yoloprune.darknet.options import Options
 
@@ -18,10 +19,10 @@ from yoloprune.darknet.options import Options
 class _Blocks(Layer):
     """Blocks of s x s places become channels, or with `reverse` channels become blocks."""
 
-    stride: int
-    reverse: bool
     extra: int
     """pjreddie: nothing is moved, but so many zeros follow the input as a vector."""
+    stride: int = integer(1, 1, 64)
+    reverse: bool = flag()
 
     shown: ClassVar[Mapping[str, str]] = {"stride": "stride"}
 
@@ -30,9 +31,8 @@ class _Blocks(Layer):
         """Defaults as parse_reorg: stride 1. What doesn't divide, Darknet writes out of bounds or scrambles."""
         if not context.dialect.extended:
             options.refuse({"flatten": 0}, "is not supported")
-        stride = options.integer("stride", 1, 1, 64)
         extra = 0 if context.dialect.extended else options.integer("extra", 0, 0, 1 << 20)
-        layer = cls(**single(context), stride=stride, reverse=options.flag("reverse"), extra=extra)
+        layer = cls.of(options, context, extra=extra)
         if not extra:
             layer.check(options)
         return layer

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yoloprune.darknet.declared import declared, flag
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, read_activation
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, activation
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
     Context,
@@ -28,34 +29,28 @@ from yoloprune.darknet.layers.base import (
     WithArrays,
     freeze,
     register,
-    single,
 )
 from yoloprune.darknet.layers.norm import fold
 from yoloprune.darknet.layers.specs import connected_specs
 from yoloprune.darknet.options import Options
 
 
-@dataclass(frozen=True)
+def _outputs(options: Options) -> int:
+    return options.integer("output", 1, 1, 1 << 16)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recurrent(Layer):
     """Fully connected parts on the flattened input and on a state of `hidden` values."""
 
-    outputs: int
     hidden: int
-    batch_normalize: bool
     parts: tuple[str, ...]
     """Names of the parts in disk order; those that start with u read the input, the others the state."""
+    outputs: int = declared(lambda options, dialect, _: _outputs(options))
+    batch_normalize: bool = flag()
 
     reads_vectors: ClassVar[bool] = True
     shown: ClassVar[Mapping[str, str]] = {"filters": "outputs"}
-
-    @classmethod
-    def common(cls, options: Options, context: Context) -> dict[str, Any]:
-        """What all three say."""
-        return {
-            **single(context),
-            "outputs": options.integer("output", 1, 1, 1 << 16),
-            "batch_normalize": options.flag("batch_normalize"),
-        }
 
     @property
     def out(self) -> Shape:
@@ -110,31 +105,25 @@ class _Step(WithArrays[_R]):
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rnn(Recurrent):
     """state = f(input part) + g(state part), and the old state with `shortcut`; output = f(output part of it)."""
 
-    activation: str
     own_activation: str
     """g."""
+    activation: str = activation("logistic", NOT_IN_CONNECTED)
 
     names: ClassVar[tuple[str, ...]] = ("rnn",)
 
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """AlexeyAB's has `hidden` and `logistic` (2: loggy); pjreddie's state is as wide as its output."""
-        common = cls.common(options, context)
-        activation = read_activation(options, "logistic", context.dialect, NOT_IN_CONNECTED)
         extended = context.dialect.extended
-        own = {1: "logistic", 2: "loggy"}.get(options.integer("logistic", 0) if extended else 0, activation)
+        own = {1: "logistic", 2: "loggy"}.get(options.integer("logistic", 0) if extended else 0)
         options.integer("shortcut", 0)  # adds the old state, which is 0
-        return cls(
-            **common,
-            hidden=options.integer("hidden", 1, 1, 1 << 16) if extended else common["outputs"],
-            parts=("u", "w", "output"),
-            activation=activation,
-            own_activation=own,
-        )
+        hidden = options.integer("hidden", 1, 1, 1 << 16) if extended else _outputs(options)
+        layer = cls.of(options, context, hidden=hidden, parts=("u", "w", "output"), own_activation="")
+        return replace(layer, own_activation=own or layer.activation)
 
     def part(self, name: str) -> tuple[TensorSpec, ...]:
         """The output part is as wide as the output."""
@@ -155,7 +144,7 @@ class _Rnn(_Step[Rnn]):
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gru(Recurrent):
     """z and r of input and state; output = z * state + (1 - z) * candidate (of the input and r * state)."""
 
@@ -167,9 +156,8 @@ class Gru(Recurrent):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """pjreddie's has `tanh`, 0 by default."""
-        common = cls.common(options, context)
         tanh = not context.dialect.extended and options.flag("tanh")
-        return cls(**common, hidden=common["outputs"], parts=context.dialect.gru_order, tanh=tanh)
+        return cls.of(options, context, hidden=_outputs(options), parts=context.dialect.gru_order, tanh=tanh)
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,outputs,1,1]."""
@@ -186,7 +174,7 @@ class _Gru(_Step[Gru]):
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lstm(Recurrent):
     """cell = forget * cell + in * tanh(candidate); output = out * tanh(cell)."""
 
@@ -195,8 +183,7 @@ class Lstm(Recurrent):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Nothing of its own."""
-        common = cls.common(options, context)
-        return cls(**common, hidden=common["outputs"], parts=context.dialect.lstm_order)
+        return cls.of(options, context, hidden=_outputs(options), parts=context.dialect.lstm_order)
 
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,outputs,1,1]."""

@@ -7,11 +7,11 @@ from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.declared import flag, integer, number, read_declared
 from yoloprune.darknet.layers.base import Context, KeyNotes, register
-from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels
+from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels, random_sizes
 from yoloprune.darknet.layers.tree import Tree
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
@@ -24,50 +24,30 @@ TREE_THRESH = 0.5
 class RegionTraining:
     """What only the loss of [region] reads (parse_region)."""
 
-    thresh: float
-    bias_match: bool
+    thresh: float = number(0.5)
+    bias_match: bool = flag()
     """Whether a truth's anchor is the one whose own shape fits best, not the one whose prediction does."""
-    rescore: bool
+    rescore: bool = flag()
     """Whether objectness is to be the overlap instead of 1."""
-    classfix: int
+    classfix: int = integer(0, -1, 2, extended=True)
     """AlexeyAB: 1 or 2, classes are also taught where a box fits; -1, objectness is the overlap everywhere."""
-    focal_loss: bool
-    coord_scale: float
-    object_scale: float
-    noobject_scale: float
-    class_scale: float
-    max_truths: int
-    jitter: float
-    resize: float
-    random: float
-
-    @classmethod
-    def read(cls, options: Options, context: Context) -> Self:
-        """Defaults of the dialect."""
-        extended, options = context.dialect.extended, options.training
-        return cls(
-            thresh=options.number("thresh", 0.5),
-            bias_match=options.flag("bias_match"),
-            rescore=options.flag("rescore"),
-            classfix=options.integer("classfix", 0, -1, 2) if extended else 0,
-            focal_loss=extended and options.flag("focal_loss"),
-            coord_scale=options.number("coord_scale", 1.0),
-            object_scale=options.number("object_scale", 1.0),
-            noobject_scale=options.number("noobject_scale", 1.0),
-            class_scale=options.number("class_scale", 1.0),
-            max_truths=options.integer("max", context.dialect.max_truths if extended else 30, 1, 100000),
-            jitter=options.number("jitter", 0.2, 0),
-            resize=options.number("resize", 1.0, 0) if extended else 1.0,
-            random=options.number("random", 0, 0) if extended else options.integer("random", 0, 0),
-        )
+    focal_loss: bool = flag(extended=True)
+    coord_scale: float = number(1.0)
+    object_scale: float = number(1.0)
+    noobject_scale: float = number(1.0)
+    class_scale: float = number(1.0)
+    max_truths: int = integer(lambda dialect: dialect.max_truths if dialect.extended else 30, 1, 100000, key="max")
+    jitter: float = number(0.2, 0)
+    resize: float = number(1.0, 0, extended=True)
+    random: float = random_sizes()
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Region(DetectionHead):
     """Anchors in cells, classes through softmax (Darknet: region_layer.c)."""
 
-    coords: int
+    coords: int = integer(4, 4, 1000)
     """Planes before the objectness: x, y, w, h and what else a cell is asked for."""
     background: bool
     """Instead of an objectness there is one more class, for nothing."""
@@ -76,10 +56,10 @@ class Region(DetectionHead):
     walks: bool
     """What a tree finds. True: where a walk down ends, as probable as the objectness (pjreddie). False: the last class
     that is over 1/2, as it is (AlexeyAB)."""
-    softmax: bool
     raw_classes: bool
     """Without softmax: AlexeyAB leaves classes as they are, pjreddie takes the logistic."""
     training: RegionTraining
+    softmax: bool = flag()
 
     names: ClassVar[tuple[str, ...]] = ("region",)
     key_notes: ClassVar[KeyNotes] = KeyNotes("absolute log map mask_scale sqrt", unread_classic="classfix")
@@ -87,37 +67,42 @@ class Region(DetectionHead):
     @classmethod
     def read(cls, options: Options, context: Context) -> Self:
         """Defaults as parse_region: 20 classes, 1 anchor."""
-        shape = context.shapes[context.previous]
-        classes = options.integer("classes", 20, 1, 1000000)
-        num = options.integer("num", 1, 1, 1000)
-        coords = options.integer("coords", 4, 4, 1000)
-        layer = cls(
-            index=context.index,
-            sources=(context.previous,),
-            source_shapes=(shape,),
+        shape, dialect = context.shapes[context.previous], context.dialect
+        classes, num = options.integer("classes", 20, 1, 1000000), options.integer("num", 1, 1, 1000)
+        layer = cls.of(
+            options,
+            context,
             classes=classes,
-            coords=coords,
-            background=not context.dialect.extended and options.flag("background"),
+            background=not dialect.extended and options.flag("background"),
             tree=Tree.read(options, classes),
-            walks=not context.dialect.extended,
+            walks=not dialect.extended,
             anchors=tuple((w / shape.w, h / shape.h) for w, h in anchor_pairs(options, num)),
-            nms_kind="default",
-            beta_nms=0.6,
-            softmax=options.flag("softmax"),
-            raw_classes=context.dialect.extended,
-            training=RegionTraining.read(options, context),
+            raw_classes=dialect.extended,
+            training=RegionTraining(**read_declared(RegionTraining, options.training, dialect)),
         )
-        if coords != 4 and context.dialect.extended:
-            raise options.error(f"is computed wrongly by dialect {context.dialect.name} (expected 4)", "coords")
-        check_channels(options, shape, num, classes, coords + 1)
+        if layer.coords != 4 and dialect.extended:
+            raise options.error(f"is computed wrongly by dialect {dialect.name} (expected 4)", "coords")
+        check_channels(options, shape, num, classes, layer.coords + 1)
         return layer
 
-    def module(self, dialect: Dialect) -> nn.Module:
+    def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B, A*(5+K), H, W] -> the same planes as pjreddie's; x, y, objectness through the logistic, w and h raw.
 
         AlexeyAB stores them by cell instead and takes x and y through the logistic when it decodes: the same boxes.
         """
-        return _Region(self)
+        planes = x.view(len(x), len(self.anchors), -1, *x.shape[2:])
+        sizes = [2, self.coords - 2, 1, planes.shape[2] - self.coords - 1]
+        xy, rest, there, classes = torch.split(planes, sizes, 2)
+        if self.tree:
+            classes = self.tree.softmax(classes, 2)
+        elif self.softmax and self.background:
+            there, classes = torch.split(planes[:, :, self.coords :].softmax(2), sizes[2:], 2)
+        elif self.softmax:
+            classes = classes.softmax(2)
+        elif not self.raw_classes:
+            classes = classes.sigmoid()
+        there = there if self.background else there.sigmoid()
+        return torch.cat([xy.sigmoid(), rest, there, classes], 2).view(x.shape)
 
     @property
     def trainable(self) -> bool:
@@ -149,27 +134,3 @@ class Region(DetectionHead):
         numbers = torch.arange(self.classes, device=classes.device)
         last = torch.where(products > TREE_THRESH, numbers, -1).amax(1, keepdim=True)
         return torch.where(numbers == last, products, torch.zeros_like(products))
-
-
-class _Region(nn.Module):
-    def __init__(self, layer: Region) -> None:
-        super().__init__()
-        self.anchors, self.softmax, self.raw_classes = len(layer.anchors), layer.softmax, layer.raw_classes
-        self.coords, self.background, self.tree = layer.coords, layer.background, layer.tree
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        planes = x.view(b, self.anchors, -1, h, w)
-        others = [2, self.coords - 2, 1, planes.shape[2] - self.coords - 1]
-        xy, rest, there, classes = torch.split(planes, others, 2)
-        if self.tree:
-            classes = self.tree.softmax(classes, 2)
-        elif self.softmax and self.background:
-            there, classes = torch.split(planes[:, :, self.coords :].softmax(2), others[2:], 2)
-        elif self.softmax:
-            classes = classes.softmax(2)
-        elif not self.raw_classes:
-            classes = classes.sigmoid()
-        return torch.cat([xy.sigmoid(), rest, there if self.background else there.sigmoid(), classes], 2).view(
-            b, c, h, w
-        )
