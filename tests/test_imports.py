@@ -37,23 +37,40 @@ MAY_IMPORT = {
     "__init__": {*BELOW_STEPS, "steps", "report", "console", "api"},
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""
+DARKNET_ORDER = (
+    ("cnumbers", "cfg", "dialect", "labels"),
+    ("options", "data"),
+    ("declared",),
+    ("layers",),
+    ("net", "weights"),
+    ("keys", "model", "mask"),
+    ("alone", "fold", "network", "pretrained"),
+)
+"""Modules of darknet, where each may import those of the rows before it, and of its own row those before it."""
+LAYERS_SHARED = {
+    "base", "activations", "affine", "blur", "candidates", "head", "norm", "reading", "specs", "tree",
+}  # fmt: skip
+"""What several section types need; a file of sections imports nothing else of the layer table."""
 SECTION_TYPES = {
     "avgpool", "connected", "convolutional", "maxpool", "region", "reorg", "route", "scale_channels", "shortcut",
     "upsample", "yolo",
 }  # fmt: skip
 
 
-def imported_rooms(source: str, module: tuple[str, ...]) -> Iterator[str]:
-    """Rooms of yoloprune that `module`, as ("yoloprune", room, ...), imports; also inside functions."""
+def imported(source: str, module: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """What `module`, as ("yoloprune", room, ...), imports, also inside functions: paths of modules or their names."""
     for node in ast.walk(ast.parse(source)):
-        names: list[list[str]] = []
         if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            start = list(module[: len(module) - node.level]) if node.level else []
-            base = start + (node.module.split(".") if node.module else [])
-            names = [[*base, alias.name] for alias in node.names]
-        yield from (name[1] for name in names if name[0] == "yoloprune" and len(name) > 1)
+            start = module[: len(module) - node.level] if node.level else ()
+            base = (*start, *(node.module.split(".") if node.module else ()))
+            yield from ((*base, alias.name) for alias in node.names)
+
+
+def imported_rooms(source: str, module: tuple[str, ...]) -> Iterator[str]:
+    """Rooms of yoloprune that `module` imports."""
+    yield from (name[1] for name in imported(source, module) if name[0] == "yoloprune" and len(name) > 1)
 
 
 def section_types_named(source: str) -> list[tuple[int, str]]:
@@ -69,8 +86,12 @@ def section_types_named(source: str) -> list[tuple[int, str]]:
     return [(node.lineno, node.value) for node in constants if node.value in SECTION_TYPES]
 
 
-def files() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+def files(folder: str = "") -> list[Path]:
+    return sorted((PACKAGE / folder).rglob("*.py"))
+
+
+def module_of(file: Path) -> tuple[str, ...]:
+    return file.relative_to(PACKAGE.parent).with_suffix("").parts
 
 
 def room_of(file: Path) -> str:
@@ -81,9 +102,30 @@ def room_of(file: Path) -> str:
 def test_imports_run_one_way(file: Path) -> None:
     room = room_of(file)
     assert room in MAY_IMPORT, f"say in MAY_IMPORT what the new room {room} may import"
-    module = file.relative_to(PACKAGE.parent).with_suffix("").parts
-    wrong = set(imported_rooms(file.read_text(), module)) - MAY_IMPORT[room] - {room, "__version__"}
+    wrong = set(imported_rooms(file.read_text(), module_of(file))) - MAY_IMPORT[room] - {room, "__version__"}
     assert not wrong
+
+
+def imports_within(file: Path, folder: str) -> set[str]:
+    """Modules of a folder of yoloprune, or names of it, that a file imports."""
+    module, start = module_of(file), ("yoloprune", *folder.split("/"))
+    names = imported(file.read_text(), module)
+    return {name[len(start)] for name in names if name[: len(start)] == start and len(name) > len(start)}
+
+
+@pytest.mark.parametrize("file", files("darknet"), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_modules_of_darknet_import_those_before_them(file: Path) -> None:
+    order = [module for row in DARKNET_ORDER for module in row]
+    own = file.relative_to(PACKAGE / "darknet").parts[0].removesuffix(".py")
+    if own != "__init__":
+        assert own in order, f"say in DARKNET_ORDER where the new module {own} stands"
+        assert imports_within(file, "darknet") <= {*order[: order.index(own)], *({own} if own == "layers" else ())}
+
+
+@pytest.mark.parametrize("file", files("darknet/layers"), ids=lambda file: file.stem)
+def test_sections_know_nothing_of_each_other(file: Path) -> None:
+    if file.stem != "__init__":
+        assert imports_within(file, "darknet/layers") <= (LAYERS_SHARED if file.stem != "base" else set())
 
 
 REBUILT = PACKAGE / "readers" / "ncnn_convert.py"
@@ -92,7 +134,7 @@ REBUILT = PACKAGE / "readers" / "ncnn_convert.py"
 
 @pytest.mark.parametrize(
     "file",
-    [file for file in files() if room_of(file) not in ("darknet", "compat") and file != REBUILT],
+    [file for file in files() if file not in (REBUILT, *files("darknet/layers"), *files("compat"))],
     ids=lambda file: str(file.relative_to(PACKAGE)),
 )
 def test_only_the_layer_table_knows_section_types(file: Path) -> None:
