@@ -135,7 +135,7 @@ def test_only_a_plain_shortcut_of_one_layer_reads_past_it() -> None:
 
 
 def test_implicit_gives_its_weights() -> None:
-    out, model = outputs(START + "[implicit]\nfilters=5\nunits=3\n")
+    out, model = outputs(START + "[implicit]\nfilters=5\natoms=3\n")
     weight = model.weights.layers[1]["weight"]  # type: ignore[attr-defined]
     assert worst(out[1], np.broadcast_to(weight[None, :, :, None], (2, 5, 3, 1))) < 1e-7
 

@@ -179,7 +179,7 @@ class Implicit(Layer):
     """Its own weights, whatever the image (Darknet: representation_layer.c, parse_implicit)."""
 
     filters: int = integer(128, 1)
-    units: int = integer(1, 1)
+    atoms: int = integer(1, 1)
     mean: float = number(0.0)
     std: float = number(0.2, 0)
 
@@ -188,16 +188,16 @@ class Implicit(Layer):
 
     @property
     def out(self) -> Shape:
-        """[filters, units, 1]."""
-        return Shape(self.filters, self.units, 1)
+        """[filters, atoms, 1]."""
+        return Shape(self.filters, self.atoms, 1)
 
     def tensors(self) -> tuple[TensorSpec, ...]:
-        """weight [filters, units], at first a uniform draw of that mean and deviation."""
-        shape = (self.filters, self.units)
+        """weight [filters, atoms], at first a uniform draw of that mean and deviation."""
+        shape = (self.filters, self.atoms)
         return (TensorSpec("weight", shape, start=self.mean, bound=self.std * math.sqrt(3), decay=True),)
 
     def module(self, dialect: Dialect) -> nn.Module:
-        """[B,..] -> [B,filters,units,1]."""
+        """[B,..] -> [B,filters,atoms,1]."""
         return _Implicit(self, dialect)
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
