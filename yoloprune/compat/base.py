@@ -187,6 +187,11 @@ class Node:
         return [] if key is None else [value + (index if value < 0 else 0) for value in self.integers(key)]
 
 
+def nodes(reader: ReaderProfile, subject: Subject) -> list[Node]:
+    """The layers' sections as a reader sees them."""
+    return [Node(reader, subject, section, index) for index, section in enumerate(subject.cfg.sections[1:])]
+
+
 REFERENCES: Final[Mapping[str, str]] = {"route": "layers", "shortcut": "from", "scale_channels": "from", "sam": "from"}
 """The key of a section that names layers."""
 Rule = Callable[[Node], Iterator[Remark]]

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.compat.base import FileRule, Node, Remark, Subject, WeightsFile
+from yoloprune.compat.base import FileRule, Node, Remark, Subject, WeightsFile, nodes
+from yoloprune.compat.keys import words
 from yoloprune.compat.profiles import ReaderProfile
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
@@ -19,21 +20,7 @@ from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.errors import InputError
 
 _HEADS: Final = ("yolo", "region")
-_ON_MAPS: Final = frozenset(
-    {
-        "convolutional",
-        "maxpool",
-        "avgpool",
-        "local_avgpool",
-        "reorg",
-        "reorg3d",
-        "local",
-        "crop",
-        "upsample",
-        "yolo",
-        "region",
-    }
-)
+_ON_MAPS: Final = words("convolutional maxpool avgpool local_avgpool reorg reorg3d local crop upsample yolo region")
 """Sections that note the size of the map they read."""
 
 
@@ -83,8 +70,7 @@ def maps(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     if not reader.needs_maps:
         return
     net = _net(reader, subject)
-    sections = [Node(reader, subject, section, index) for index, section in enumerate(subject.cfg.sections[1:])]
-    mapped = [node for node in sections if node.kind in _ON_MAPS]
+    mapped = [node for node in nodes(reader, subject) if node.kind in _ON_MAPS]
     known = [node.shape for node in mapped if node.shape is not None]
     flat = not (net.integer("width", 0) > 1 and net.integer("height", 0) > 1)
     if flat or not mapped or (len(known) == len(mapped) and all(min(shape[1:]) < 2 for shape in known)):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from yoloprune.compat.base import FileRule, Node, Remark, Rule, Severity, Subject, shown
+from yoloprune.compat.base import FileRule, Node, Remark, Rule, Severity, Subject, nodes, shown
 from yoloprune.compat.profiles import Heads, ReaderProfile, number
 
 _HEADS: Final = {"yolo": 5, "Gaussian_yolo": 9, "region": 1}
@@ -52,8 +52,7 @@ def head_lists(node: Node) -> Iterator[Remark]:
 
 def together(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """How many heads there are, what they share, where they stand."""
-    nodes = [Node(reader, subject, section, index) for index, section in enumerate(subject.cfg.sections[1:])]
-    heads = [node for node in nodes if node.kind == "yolo"]
+    heads = [node for node in nodes(reader, subject) if node.kind == "yolo"]
     asked = reader.heads
     if asked.counts and len(heads) not in asked.counts:
         yield Remark("break", f"expected {' or '.join(map(str, sorted(asked.counts)))} [yolo], found {len(heads)}")

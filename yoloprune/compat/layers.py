@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from yoloprune.compat.base import REFERENCES, Node, Remark, Rule, Severity, shown
+from yoloprune.compat.keys import words
 
-_NEEDS_A_LAYER: Final = frozenset({"dropout", "shortcut", "scale_channels", "sam", "empty", "cost"})
+_NEEDS_A_LAYER: Final = words("dropout shortcut scale_channels sam empty cost")
 """Sections that look at the layer before them, which the first has not."""
-_NEEDS_A_MAP: Final = frozenset(
-    {"convolutional", "maxpool", "avgpool", "local_avgpool", "reorg", "reorg3d", "local", "crop"}
-)
+_NEEDS_A_MAP: Final = words("convolutional maxpool avgpool local_avgpool reorg reorg3d local crop")
 
 
 def first_layer(node: Node) -> Iterator[Remark]:

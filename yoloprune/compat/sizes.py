@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from yoloprune.compat.base import FileRule, Node, Remark, Rule, Subject
+from yoloprune.compat.base import FileRule, Node, Remark, Rule, Subject, nodes
 from yoloprune.compat.profiles import ReaderProfile
 from yoloprune.darknet.cnumbers import atoi
 
@@ -101,15 +101,14 @@ def tracked(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """Where a size or stride that the converter has followed from layer to layer is not the map's."""
     follow = {"sizes": _sizes, "strides": _strides}.get(reader.tracks)
     if follow is not None and subject.input is not None:
-        nodes = [Node(reader, subject, section, index) for index, section in enumerate(subject.cfg.sections[1:])]
-        yield from follow(nodes, subject)
+        yield from follow(nodes(reader, subject), subject)
 
 
-def _sizes(nodes: list[Node], subject: Subject) -> Iterator[Remark]:
+def _sizes(layers: list[Node], subject: Subject) -> Iterator[Remark]:
     """darknet2ncnn.cpp parse_cfg: a convolution divides by its stride, a pool counts its padding once."""
     assert subject.input is not None
     sizes: list[_Size] = [subject.input[1:]]
-    for node in nodes:
+    for node in layers:
         before, line = sizes[-1], node.section.line
         sources = [sizes[at + 1] for at in node.sources if 0 <= at + 1 < len(sizes)]
         stride = max(node.integer("stride", 1), 1)
@@ -136,11 +135,11 @@ def _sizes(nodes: list[Node], subject: Subject) -> Iterator[Remark]:
         sizes.append(now)
 
 
-def _strides(nodes: list[Node], subject: Subject) -> Iterator[Remark]:
+def _strides(layers: list[Node], subject: Subject) -> Iterator[Remark]:
     """darknet2pytorch.py create_network: anchors are divided by the stride, which `groups` of [route] divide too."""
     assert subject.input is not None
     strides: list[int] = [1]
-    for node in nodes:
+    for node in layers:
         before = strides[-1]
         sources = [strides[at + 1] for at in node.sources if 0 <= at + 1 < len(strides)]
         now = before

@@ -8,9 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +16,15 @@ from typing import Any, Final
 import numpy as np
 
 from yoloprune.readers.base import Floats
-from yoloprune.readers.process import Answer, Arrays, RefusalError, in_turns, last_section_seconds, serve
+from yoloprune.readers.process import (
+    Answer,
+    Arrays,
+    RefusalError,
+    last_section_seconds,
+    processor_seconds,
+    serve,
+    timing,
+)
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _OWN_NAMES_FIRST: Final = ctypes.DEFAULT_MODE | getattr(os, "RTLD_DEEPBIND", 0)
@@ -98,13 +104,14 @@ class Network:
 
 def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
     """Do one job: load, resave, outputs, seconds, race or layer_seconds."""
+    library = job["library"]
     match job["do"]:
-        case "race":
-            networks = [Network(job["library"], *each) for each in job["files"]]
-            return Answer(in_turns([_timed(each, arrays["inputs"][0]) for each in networks], job["rounds"]))
+        case "race" | "seconds":
+            image = arrays["inputs"][0]
+            return timing(job, lambda *files: _timed(Network(library, *files), image))
         case "layer_seconds":
-            return Answer(last_section_seconds(job["cfgs"], lambda text: _timed_text(job["library"], text)))
-    network = Network(job["library"], job["cfg"], job["weights"])
+            return Answer(last_section_seconds(job["cfgs"], lambda text: _timed_text(library, text)))
+    network = Network(library, job["cfg"], job["weights"])
     match job["do"]:
         case "load":
             return Answer()
@@ -113,9 +120,6 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
             return Answer()
         case "outputs":
             return Answer(arrays=_stacked(network, arrays["inputs"], job["layers"]))
-        case "seconds":
-            (times,) = in_turns([_timed(network, arrays["inputs"][0])], job["repeats"])
-            return Answer(statistics.median(times))
         case unknown:
             raise ValueError(unknown)
 
@@ -129,14 +133,7 @@ def _stacked(network: Network, inputs: Floats, layers: list[int] | None) -> dict
 
 
 def _timed(network: Network, image: Floats) -> Callable[[], float]:
-    """What runs the network on one thread and says how many seconds of the processor that took."""
-
-    def run() -> float:
-        start = time.process_time()
-        network.predict(image)
-        return time.process_time() - start
-
-    return run
+    return processor_seconds(lambda: network.predict(image))
 
 
 def _timed_text(library: str, text: str) -> Callable[[], float]:

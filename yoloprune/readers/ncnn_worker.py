@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,15 @@ import numpy as np
 
 from yoloprune.readers.base import Floats
 from yoloprune.readers.ncnn_convert import Converted, convert
-from yoloprune.readers.process import Answer, Arrays, RefusalError, in_turns, last_section_seconds, serve
+from yoloprune.readers.process import (
+    Answer,
+    Arrays,
+    RefusalError,
+    last_section_seconds,
+    processor_seconds,
+    serve,
+    timing,
+)
 
 
 class Network:
@@ -52,21 +58,14 @@ class Network:
 
     def timed(self, image: Floats) -> Callable[[], float]:
         """What runs the network and says how many seconds of the processor that took."""
-
-        def run() -> float:
-            start = time.process_time()
-            self.run(image, self.converted.ends)
-            return time.process_time() - start
-
-        return run
+        return processor_seconds(lambda: self.run(image, self.converted.ends))
 
 
 def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
     """Do one job: load, head_inputs, seconds, race or layer_seconds."""
     match job["do"]:
-        case "race":
-            networks = [_loaded(*each) for each in job["files"]]
-            return Answer(in_turns([each.timed(arrays["inputs"][0]) for each in networks], job["rounds"]))
+        case "race" | "seconds":
+            return timing(job, lambda *files: _loaded(*files).timed(arrays["inputs"][0]))
         case "layer_seconds":
             return Answer(_layer_seconds(job["cfgs"], job["floats"]))
     network = _loaded(job["cfg"], job["weights"], exact=job["do"] == "head_inputs")
@@ -75,9 +74,6 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
             return Answer()
         case "head_inputs":
             return Answer(arrays=_head_inputs(network, arrays["inputs"], job["heads"]))
-        case "seconds":
-            (times,) = in_turns([network.timed(arrays["inputs"][0])], job["repeats"])
-            return Answer(statistics.median(times))
         case unknown:
             raise ValueError(unknown)
 

@@ -7,8 +7,6 @@ OpenCV names its layers type_index by the cfg's index, except activations, which
 from __future__ import annotations
 
 import re
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.readers.base import Floats
-from yoloprune.readers.process import LAYER_ROUNDS, Answer, Arrays, RefusalError, in_turns, serve
+from yoloprune.readers.process import (
+    LAYER_ROUNDS,
+    Answer,
+    Arrays,
+    RefusalError,
+    in_turns,
+    processor_seconds,
+    serve,
+    timing,
+)
 
 Bytes = NDArray[np.uint8]
 _ACTIVATIONS = frozenset({"relu", "leaky", "swish", "mish", "logistic", "tanh"})
@@ -27,9 +34,8 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
     """Do one job: load, head_inputs, head_outputs, seconds, race or layer_seconds."""
     try:
         match job["do"]:
-            case "race":
-                files = [(_bytes(cfg), _bytes(weights)) for cfg, weights in job["files"]]
-                return Answer(in_turns([_timed(*each, arrays["inputs"]) for each in files], job["rounds"]))
+            case "race" | "seconds":
+                return timing(job, lambda cfg, weights: _timed(_bytes(cfg), _bytes(weights), arrays["inputs"]))
             case "layer_seconds":
                 return Answer(_layer_seconds(job["cfgs"], job["floats"]))
         cfg, weights = _bytes(job["cfg"]), _bytes(job["weights"])
@@ -41,9 +47,6 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
                 return Answer(arrays=_head_inputs(cfg, weights, arrays["inputs"], job["heads"]))
             case "head_outputs":
                 return Answer(arrays=_head_outputs(_uncut(cfg), weights, arrays["inputs"]))
-            case "seconds":
-                (times,) = in_turns([_timed(cfg, weights, arrays["inputs"])], job["repeats"])
-                return Answer(statistics.median(times))
             case unknown:
                 raise ValueError(unknown)
     except cv2.error as error:
@@ -83,13 +86,11 @@ def _timed(cfg: Bytes, weights: Bytes, inputs: Floats) -> Callable[[], float]:
     net = cv2.dnn.readNetFromDarknet(cfg, weights)
     last = net.getUnconnectedOutLayersNames()
 
-    def run() -> float:
-        start = time.process_time()
+    def run() -> None:
         net.setInput(inputs)
         net.forward(last)
-        return time.process_time() - start
 
-    return run
+    return processor_seconds(run)
 
 
 def _layer_seconds(texts: list[str], floats: list[int]) -> list[float]:

@@ -9,9 +9,11 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +92,25 @@ def in_turns(runs: Sequence[Callable[[], float]], rounds: int) -> list[list[floa
         run()
     found = [[run() for run in runs] for _ in range(rounds)]
     return [list(each) for each in zip(*found, strict=True)]
+
+
+def processor_seconds(run: Callable[[], object]) -> Callable[[], float]:
+    """What runs and says how many seconds of the processor that took."""
+
+    def timed() -> float:
+        start = time.process_time()
+        run()
+        return time.process_time() - start
+
+    return timed
+
+
+def timing(job: Mapping[str, Any], timed: Callable[[str, str], Callable[[], float]]) -> Answer:
+    """The jobs `race` and `seconds`; timed: for a cfg and a weights file, what runs them and says how long it took."""
+    if job["do"] == "race":
+        return Answer(in_turns([timed(*files) for files in job["files"]], job["rounds"]))
+    (times,) = in_turns([timed(job["cfg"], job["weights"])], job["repeats"])
+    return Answer(statistics.median(times))
 
 
 def last_section_seconds(texts: Sequence[str], timed: Callable[[str], Callable[[], float]]) -> list[float]:

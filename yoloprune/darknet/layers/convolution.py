@@ -31,13 +31,7 @@ from yoloprune.darknet.layers.specs import convolution_specs
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
 
-_COMPUTED_OTHERWISE = {
-    "sway": 0.0,
-    "rotate": 0.0,
-    "stretch": 0.0,
-    "stretch_sway": 0.0,
-    "deform": 0.0,
-}
+_COMPUTED_OTHERWISE = dict.fromkeys(("sway", "rotate", "stretch", "stretch_sway", "deform"), 0.0)
 
 
 @register
