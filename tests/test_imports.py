@@ -38,7 +38,7 @@ MAY_IMPORT = {
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""
 DARKNET_ORDER = (
-    ("cnumbers", "cfg", "dialect", "labels"),
+    ("cnumbers", "cfg", "dialect", "labels", "predictions"),
     ("options", "data"),
     ("declared",),
     ("layers",),
@@ -48,7 +48,7 @@ DARKNET_ORDER = (
 )
 """Modules of darknet, where each may import those of the rows before it, and of its own row those before it."""
 LAYERS_SHARED = {
-    "base", "activations", "affine", "blur", "candidates", "head", "norm", "reading", "specs", "tree",
+    "base", "activations", "affine", "blur", "head", "norm", "reading", "specs", "tree",
 }  # fmt: skip
 """What several section types need; a file of sections imports nothing else of the layer table."""
 SECTION_TYPES = {
