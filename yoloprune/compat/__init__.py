@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from yoloprune.compat import files, heads, layers, sizes, text, values
-from yoloprune.compat.base import SEVERITIES, Finding, Node, Remark, Severity, Subject, WeightsFile, understood
+from yoloprune.compat.base import SEVERITIES, Finding, Node, Remark, Severity, Subject, WeightsFile, subject_of
 from yoloprune.compat.converters import CONVERTERS, profile_named
 from yoloprune.compat.profiles import PROFILES, ReaderProfile
 from yoloprune.darknet.cfg import Cfg
@@ -32,7 +32,7 @@ __all__ = [
 
 def check(cfg: Cfg, readers: Sequence[ReaderProfile], weights: WeightsFile | None = None) -> list[Finding]:
     """What every rule finds for the readers, by line; remarks on the weights file stand at the end."""
-    subject = understood(cfg, weights)
+    subject = subject_of(cfg, weights)
     found = [finding for reader in readers for finding in _for_reader(reader, subject)]
     if subject.refusal is not None:
         left = len(subject.layers)
@@ -62,7 +62,7 @@ def _for_reader(reader: ReaderProfile, subject: Subject) -> Iterator[Finding]:
 
 def lost_values(cfg: Cfg, readers: Sequence[ReaderProfile], weights: WeightsFile) -> list[Finding]:
     """Values that are no numbers to readers, alone."""
-    subject = understood(cfg, weights)
+    subject = subject_of(cfg, weights)
     return [_of_weights(reader, remark) for reader in readers for remark in files.weights_values(reader, subject)]
 
 

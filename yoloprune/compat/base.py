@@ -81,11 +81,11 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network's files as far as they could be understood."""
+    """A network's files as far as they could be resolved."""
 
     cfg: Cfg
     input: Shape | None
-    """What [net] says, if that is understood."""
+    """What [net] says, if that is resolved."""
     graph: Graph | None
     """Of as many layers, counted from the first, as one of our dialects takes."""
     refusal: str | None
@@ -94,13 +94,13 @@ class Subject:
 
     @cached_property
     def shapes(self) -> Mapping[int, Shape]:
-        """Output shapes by layer index, -1 the network's input; only what is understood."""
+        """Output shapes by layer index, -1 the network's input; only what is resolved."""
         given = {} if self.input is None else {-1: self.input}
         return {**given, **{layer.index: layer.out for layer in self.layers}}
 
     @cached_property
     def inputs(self) -> Mapping[int, Shape]:
-        """For each layer that is understood, the shape of what it reads first."""
+        """For each layer that is resolved, the shape of what it reads first."""
         return {layer.index: layer.source_shapes[0] for layer in self.layers}
 
     @cached_property
@@ -110,7 +110,7 @@ class Subject:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers that are understood."""
+        """The layers that are resolved."""
         return () if self.graph is None else self.graph.layers
 
     @property
@@ -141,7 +141,7 @@ class Node:
 
     @property
     def layer(self) -> Layer | None:
-        """The section's layer, if it is understood."""
+        """The section's layer, if it is resolved."""
         return (
             self.subject.layers[self.index]
             if self.index is not None and self.index < len(self.subject.layers)
@@ -200,8 +200,8 @@ FileRule = Callable[[ReaderProfile, Subject], Iterator[Remark]]
 """Says what is wrong with the file as a whole."""
 
 
-def understood(cfg: Cfg, weights: WeightsFile | None = None) -> Subject:
-    """As much of a cfg as can be understood, by the dialect that gets further."""
+def subject_of(cfg: Cfg, weights: WeightsFile | None = None) -> Subject:
+    """As much of a cfg as can be resolved, by the dialect that gets further."""
     best: Graph | None = None
     refusals = []
     for dialect in DIALECTS.values():

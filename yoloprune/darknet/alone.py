@@ -29,7 +29,7 @@ def text_alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> 
     layer = graph.layers[index]
     stands_first = layer.shares is not None or (layer.tensors() and len(layer.sources) == 1)
     in_front, links = ([], {}) if stands_first else _sources(layer, inputs)
-    shapes = layer.source_shapes[:1] if stands_first else layer.source_shapes  # others are only tied to a sharer
+    shapes = layer.source_shapes[:1] if stands_first else layer.source_shapes  # others are only coupled to a sharer
     h, w = (max(shape[axis] for shape in shapes) for axis in (1, 2))
     c = 1 if in_front else inputs[0]
     entries = {entry.key: entry.value for entry in reversed(graph.cfg.sections[index + 1].entries)}
