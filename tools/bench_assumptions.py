@@ -30,7 +30,7 @@ from yoloprune.darknet.network import Network
 from yoloprune.darknet.predictions import Predictions, join
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.prune.criteria import default_criterion
-from yoloprune.prune.group_evaluator import LOOKED_AT
+from yoloprune.prune.group_evaluator import PROXY_IMAGES
 from yoloprune.prune.search import STEPS
 from yoloprune.prune.sensitivity import grid_counts, monotone
 
@@ -81,7 +81,7 @@ class Cuts:
         self.accuracy, self.order = outcome.accuracy, np.argsort(-outcome.contributions, kind="stable")
         self.images = len(self.measure.pictures)
         self.seen = tuple(self.images * quarters // 4 for quarters in (1, 2, 3))
-        first = self.measure.pictures.select(self.order[:LOOKED_AT].tolist())
+        first = self.measure.pictures.select(self.order[:PROXY_IMAGES].tolist())
         self.first = [batch.inputs for batch in first]
 
     def cuts(self, every: int) -> Iterator[Cut]:

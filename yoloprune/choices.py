@@ -12,7 +12,7 @@ REFIT: Final = "least squares"
 RECALIBRATE: Final = "batch norm"
 NOTHING: Final = "none"
 COMPENSATIONS: Final = (REFIT, RECALIBRATE, NOTHING)
-"""Consumers refitted (compensate.py), batch norm's statistics measured anew (recalibrate.py), or plain cuts."""
+"""Consumers refitted (compensate.py), batch norm's statistics measured anew (recalibrate.py), or only masked."""
 CALIBRATE: Final = 64
 """Pictures of the train list that consumers are refitted on."""
 GRID: Final = tuple(n / 10 for n in range(1, 10))
@@ -21,7 +21,7 @@ RULES: Final = ("interpolated", "prefix")
 """How a curve is read between measurements (prune/plan.py)."""
 LATENCY: Final = "latency"
 OBJECTIVES: Final = ("bflops", "parameters", LATENCY)
-"""What a cut can save."""
+"""What pruning can save."""
 MULTIPLE: Final = 8
 """Of kept channels. Readers compute four or eight at once: many take as long for the counts below."""
 REFERENCE_LOSS: Final = 0.01

@@ -215,7 +215,9 @@ class FinetuneOptions(_LearningOptions):
     iterations: Annotated[int | None, Help("Instead: updates of the weights.", least=1)] = None
     learning_rate: Annotated[float | None, Help("Left out, a share of the cfg's.", least=0)] = None
     batch: Annotated[int | None, Help("Pictures of an update; left out, as the cfg says.", least=1)] = None
-    distill: Annotated[bool, Help("Let the unpruned network teach, too: its outputs, and features at cuts.")] = False
+    distill: Annotated[
+        bool, Help("Let the unpruned network teach, too: its outputs, and the features of pruned layers.")
+    ] = False
     labels: Annotated[
         bool, Help("With --distill: let it teach alone; train pictures need no labels.", flags=(" /--no-labels",))
     ] = True

@@ -69,7 +69,7 @@ def test_the_images_that_would_tell() -> None:
 @pytest.mark.parametrize(
     ("baseline", "losses", "expected"),
     [
-        (0.0, [], "accuracy is 0, so no cut is seen to lose any"),
+        (0.0, [], "accuracy is 0, so no pruning is seen to lose any"),
         (0.015, [0.01], "0.0150 on 10 images, is little to steer by, for a loss of 0.01 is 67% of it"),
         (0.03, [0.01], "0.0300 on 10 images, is little to steer by, for the 90 % interval of a loss is 0.0400 wide"),
         (0.05, [0.01], None),

@@ -23,7 +23,7 @@ from yoloprune.detect.load import load_measure
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.detect.pictures import Pictures
 from yoloprune.prune.channel_units import ChannelUnits
-from yoloprune.prune.group_evaluator import LOOKED_AT, GroupEvaluator
+from yoloprune.prune.group_evaluator import PROXY_IMAGES, GroupEvaluator
 from yoloprune.prune.pruner import Pruner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ def test_drift_is_of_what_the_heads_rank_by(trials: GroupEvaluator) -> None:
         ).double()
         for network in (network_for_measuring(model).requires_grad_(False) for model in (pruner.model, cut))
     )
-    assert len(before) == LOOKED_AT
+    assert len(before) == PROXY_IMAGES
     expected = float((after - before).square().sum() / before.square().sum())
     assert trials.output_error(curve, 5) == pytest.approx(expected, rel=1e-4)
 

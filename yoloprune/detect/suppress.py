@@ -84,7 +84,7 @@ def _suppress_by_box(found: Detections, box: Tensor, first: Tensor, second: Tens
     """All classes of an image together, where box first[i] overlaps box second[i]: that is asked once for all classes.
 
     box: number of each detection's box, ascending.
-    In networks that are cut too far, or have learned nothing yet, every box of an image has every class.
+    In networks that are pruned too far, or have learned nothing yet, every box of an image has every class.
     """
     classes, probs = found.classes, found.probs
     of_box = torch.bincount(box)

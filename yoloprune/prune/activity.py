@@ -43,7 +43,7 @@ def head_changes(
     Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", eq. 8: the square of the sum of g z over
     a group of values z with gradients g. They take g from a loss with labels. Here it is of the heads' inputs h times
     random signs s, as E[(sum dz dh/dz s)^2] is the squared length of the change of h. h counts in deviations of each
-    head's input. layers: those whose outputs z are looked at; where no head depends on one, its z change nothing. Mean
+    head's input. layers: those whose outputs z count; where no head depends on one, its z change nothing. Mean
     over pictures and PROBES random directions.
     """
     network.requires_grad_(False)

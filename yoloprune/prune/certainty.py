@@ -30,7 +30,9 @@ def interval_width(sensitivity: Sensitivity, loss: float) -> float | None:
 def cautions(sensitivity: Sensitivity, losses: Sequence[float]) -> tuple[str, ...]:
     """Why what was measured is little to go by, where each group, or all, may lose this much; a line each."""
     if sensitivity.baseline <= 0:
-        return ("the original's accuracy is 0, so no cut is seen to lose any: are weights, data and dialect right?",)
+        return (
+            "the original's accuracy is 0, so no pruning is seen to lose any: are weights, data and dialect right?",
+        )
     widths = {loss: interval_width(sensitivity, loss) for loss in losses}
     return (*_low(sensitivity, max(losses, default=0.0), widths), *_short(sensitivity, widths))
 
@@ -60,7 +62,7 @@ def _short(sensitivity: Sensitivity, widths: dict[float, float | None]) -> Itera
         enough = _rounded_up(images * (width / loss) ** 2)
         yield (
             f"on {images} images the 90 % interval of a loss is {width:.4f} wide, and a loss of {loss:g} is asked for: "
-            f"how far groups may go is partly luck; about {enough} images would tell"
+            f"how far groups are prunable is partly luck; about {enough} images would tell"
         )
 
 

@@ -1,7 +1,8 @@
 """The channel graph: which channels can only go together: ids, units, groups.
 
-Every channel that a layer makes gets an id. Layers say in their channel rule which ids flow through and which are tied;
-a class of tied ids is a unit. Units with the same producers form a group, whose sparsity is dropped over all units.
+Every channel that a layer makes gets an id. Layers say in their channel rule which ids flow through and which are
+coupled; a class of coupled ids is a unit. Units with the same producers form a group, whose sparsity is dropped over
+all units.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Group:
     """Units with the same producers; each can go alone."""
 
     producers: tuple[int, ...]
-    """Layers that make these channels; one filter of each goes with a unit (or several, tied)."""
+    """Layers that make these channels; one filter of each goes with a unit (or several, coupled)."""
     units: NDArray[np.int64]
     """Numbers of the units, in the order of their first channel."""
 
@@ -127,8 +128,8 @@ class _ChannelGraph:
 def trace(graph: Graph, without: Sequence[Branch] = ()) -> Channels:
     """Walk the layers once, each mapping the ids of its inputs to those of its output, and group what results.
 
-    The network's input and its outputs are frozen. without: residual branches that are gone. Their layers tie nothing,
-    and what their sums give is the stream.
+    The network's input and its outputs are frozen. without: residual branches that are gone. Their layers couple
+    nothing, and what their sums give is the stream.
     """
     streams = {branch.sum: branch.stream for branch in without}
     inside = {index for branch in without for index in branch.inside}

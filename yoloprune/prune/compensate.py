@@ -6,8 +6,8 @@ inputs and the target t of the unpruned consumer, its weights times its inputs,
 
     min over V = (W', c) of  sum |V z - t|^2 + ridge |(V - (W_kept, 0)) L|^2,   L^2 = diag(sum z z^T).
 
-The ridge pulls toward the plain cut, not toward 0, so what the pictures say nothing about stays as it was. How hard it
-pulls is tried on unseen pictures (cross-validation: Stone 1974): places of one picture are much alike, so neither their
+The ridge pulls toward the masked weights, not toward 0, so what the images say nothing about stays as it was. How hard
+it pulls is tried on unseen images (cross-validation: Stone 1974): places of one image are much alike, so neither their
 number nor what is left unexplained on them tells how far a fit can be trusted on another.
 
 Each input also counts as noisy, which is the same as a further ridge (Bishop 1995, Training with noise is equivalent to
@@ -67,8 +67,8 @@ def refit(weight: Tensor, moments: Moments, keep: NDArray[np.bool_]) -> Fit:
     """Weights [groups, n, D] refitted on the columns `keep` [D] to give what `moments.crosses` asks for.
 
     Without targets: to give what the weights make of all columns. Moments over the inputs as they will be. Float64. The
-    plain cut where no ridge is of use to pictures that it was not fitted on, and where rounding would leave more of the
-    targets unexplained than without.
+    masked weights where no ridge is of use to images that it was not fitted on, and where rounding would leave more of
+    the targets unexplained than without.
     """
     kept, gone = (torch.from_numpy(np.flatnonzero(which)).to(weight.device) for which in (keep, ~keep))
     rows = torch.cat([kept, torch.tensor([len(keep)], device=weight.device)])  # the last is the constant
@@ -119,7 +119,7 @@ def _ridge(a: Tensor, b: Tensor, folds: Sequence[tuple[Tensor, Tensor]]) -> floa
 
 
 def _gain(a: Tensor, b: Tensor, change: Tensor) -> float:
-    """How much less of the targets stays unexplained with this change [G, K, n] than with the plain cut."""
+    """How much less of the targets stays unexplained with this change [G, K, n] than with the masked weights."""
     return float((change * (2 * b - a @ change)).sum())
 
 
@@ -140,7 +140,7 @@ def fitted(model: Model, consumer: Consumer, moments: Moments, keep: KeepMask) -
     """A consumer's new weights; from moments without targets, those that give what the old ones did.
 
     Mixed: every unpruned channel is fitted by those that stay, at any place of the kernel alike, and its weights go to
-    them. That is kept only if pictures that were not fitted on lose less by it than by the plain cut.
+    them. That is kept only if pictures that were not fitted on lose less by it than by masking alone.
     """
     kept = keep[consumer.units[0]]
     weight = matrix(model, consumer).to(moments.grams.device)
@@ -168,9 +168,9 @@ def compensate_alone(
     wanted: Mapping[int, Consumer],
     moments: Mapping[int, Moments],
 ) -> Model:
-    """Masked and refitted from moments of the uncut network, without a picture: right for the cut of one group.
+    """Masked and refitted from moments of the unpruned network, without a picture: right for pruning of one group.
 
-    What remains of the inputs is taken to be as before the cut. wanted: the forms that `moments` are of; consumers
+    What remains of the inputs is taken to be as before pruning. wanted: the forms that `moments` are of; consumers
     without are only masked.
     """
     masked = mask(model, channels, keep)

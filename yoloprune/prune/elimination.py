@@ -84,7 +84,7 @@ def _reading(model: Model, consumer: Consumer, moments: Moments, units: NDArray[
     weight = weight * _importance(model, consumer, gram, weight)
     if weight.shape[1] > weight.shape[2]:
         weight = torch.linalg.qr(weight, mode="r").R  # costs are of W^T W alone, so fewer outputs do
-    # Units are tied over the consumer's groups, so a position of `units` is at the same columns in each of them.
+    # Units are coupled over the consumer's groups, so a position of `units` is at the same columns in each of them.
     columns_of: dict[int, list[int]] = {}
     for number, column in enumerate(there):
         for by_group in consumer.units:

@@ -1,7 +1,7 @@
 """Cuts of single groups, tried on a measure's pictures: how far they disturb the heads, how much accuracy they cost.
 
 A few pictures hold most of what accuracy can be lost: those whose objects are few of their class and were found. They
-are looked at first, so that the output error, and what a measurement has seen of the loss, tell early what the rest
+come first, so that the output error, and what a measurement has seen of the loss, tell early what the rest
 will say.
 """
 
@@ -26,12 +26,12 @@ from yoloprune.detect.pictures import Batch
 from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.sensitivity import Curve, Point
 
-LOOKED_AT: Final = 16
-"""Pictures on which output error is looked at, or a few more to fill a batch."""
+PROXY_IMAGES: Final = 16
+"""Pictures of a proxy measurement, or a few more to fill a batch."""
 _ASK_AT: Final = (0.25, 0.5)
 """Shares of the pictures after which a measurement may be given up."""
 _CHANGE: Final = 0.15
-"""Standard deviation of what a cut changes of the accuracy that is at stake in a picture."""
+"""Standard deviation of what pruning changes of a picture's contribution to the accuracy."""
 
 _Part = tuple[Batch, Mapping[int, Tensor]]
 
@@ -72,7 +72,7 @@ class GroupEvaluator:
     def point(self, curve: Curve, dropped: int, most: float = float("inf")) -> Point:
         """One measurement; given up early where the first pictures leave little hope that it loses at most `most`.
 
-        Pictures that were not looked at count as found like before the cut. What `output_error` has just looked at is
+        Pictures that were not measured count as found like before pruning. What `output_error` has just computed is
         not computed again.
         """
         first, images = self._first(curve, dropped), len(self.measure.pictures)
@@ -92,7 +92,7 @@ class GroupEvaluator:
         return Point(dropped, outcome.accuracy, interval(losses), len(seen) / images)
 
     def _first(self, curve: Curve, dropped: int) -> list[_Part]:
-        """What a cut puts out for the first pictures; the variant has its weights from here on."""
+        """What the pruned network puts out for the first pictures; the variant has its weights from here on."""
         wanted = curve.label, dropped
         if self._begun is None or self._begun[0] != wanted:
             self._cache.advance(self.pruner.changed(curve))
@@ -107,7 +107,7 @@ class GroupEvaluator:
         for batch, outputs in self._cache.outputs(network):
             parts.append((batch, outputs))
             seen += len(batch.sizes)
-            if seen >= LOOKED_AT:
+            if seen >= PROXY_IMAGES:
                 break
         return parts
 
@@ -131,24 +131,24 @@ class GroupEvaluator:
 
     @cached_property
     def _outcomes(self) -> tuple[Outcome, Outcome]:
-        """Of the original and before the cut; both at once, while decoded pictures are kept in their own order."""
+        """Of the original and before pruning; both at once, while decoded pictures are kept in their own order."""
         before = self.measure.outcome(self._uncut)
         return self.measure.outcome(self._find_original()) if self._find_original else before, before
 
     @property
     def _contributions(self) -> NDArray[np.float64]:
-        """What each picture's findings are worth, before the cut."""
+        """What each picture's findings are worth, before pruning."""
         return self._outcomes[1].contributions
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
-        """Pictures with the most at stake first."""
+        """Pictures that contribute most first."""
         order: NDArray[np.int64] = np.argsort(-self._contributions, kind="stable")
         return order
 
     @cached_property
     def _contributions_left(self) -> NDArray[np.float64]:
-        """[I+1]: root of the sum of squares of what is at stake in the pictures behind the first so many."""
+        """[I+1]: root of the sum of squares of the contributions of the pictures behind the first so many."""
         squares = np.append(self._contributions[self._order] ** 2, 0.0)
         behind: NDArray[np.float64] = np.sqrt(np.cumsum(squares[::-1])[::-1])
         return behind

@@ -63,7 +63,7 @@ class LagrangianAllocator:
         return self._parted(lambda allocation: self.loss(allocation) > loss)[0]
 
     def most(self) -> float:
-        """The loss of all that may go."""
+        """The loss where all goes that is measured and allowed."""
         return self.loss(self._priced(_PRICES[1]))
 
     def for_ratio(self, ratio: float) -> Allocation:

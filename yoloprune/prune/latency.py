@@ -144,7 +144,7 @@ class Latency:
 
 
 def _mixes(layer: Layer) -> bool:
-    """Whether what it reads and what it gives can be cut apart."""
+    """Whether what it reads and what it gives can be narrowed apart."""
     return layer.sums_channels and layer.groups_summed < layer.source_shapes[0].c
 
 
@@ -156,7 +156,7 @@ class _Knots:
     """Channels of all sources together."""
     gives: tuple[int, ...]
     counts: tuple[tuple[tuple[int, ...], int], ...]
-    """Channels of each source and of the output, row by row [reads * gives]; a layer that can't be cut apart: a row."""
+    """Channels of each source and of the output, row by row [reads * gives]; a layer that can't be: a row."""
 
     @classmethod
     def of(cls, layer: Layer, fixed_in: bool, fixed_out: bool, step: int) -> Self:

@@ -18,7 +18,7 @@ from yoloprune.darknet.network import Network
 from yoloprune.prune.channels import Channels
 
 LEAST_SAMPLES = 1 << 15
-"""Places that are looked at over all pictures, up to MOST_PER_COLUMN for each column ..."""
+"""Places that are sampled over all pictures, up to MOST_PER_COLUMN for each column ..."""
 MOST_PER_COLUMN = 64
 PER_COLUMN = 16
 """... and as many for each column where that is more: further ones barely move the fit of a large kernel, and cost."""
@@ -74,7 +74,7 @@ def summed(graph: Graph, channels: Channels) -> dict[int, NDArray[np.int64]]:
 
 
 def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
-    """All consumers that a cut can touch: those that read channels of a group."""
+    """All consumers that pruning can touch: those that read channels of a group."""
     prunable = np.zeros(channels.units, np.bool_)
     for group in channels.groups:
         prunable[group.units] = True

@@ -74,7 +74,7 @@ def restate(
 ) -> Model:
     """`pruned` with the statistics that it has on all pictures, and the same outputs.
 
-    A refit gives each layer inputs much like before, but not their variance. Running statistics of before the cut are
+    A refit gives each layer inputs much like before, but not their variance. Running statistics of before pruning are
     then wrong: training, which normalizes by those of its batch, would compute another network from the first step on.
     Here mean and variance of each kept filter that computes otherwise than in `model` become what they are, not below
     min(old variance, LEAST_VARIANCE); scale and bias give the same output with them. Sections other than
@@ -140,7 +140,7 @@ class _Sums:
 
 
 def _disturbed(model: Model, masked: Model, channels: Channels, keep: KeepMask) -> set[int]:
-    """Layers in which something that stays has other weights or other inputs than before the cut."""
+    """Layers in which something that stays has other weights or other inputs than before pruning."""
     changed = []
     for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
         every = [np.ones(shape.c, np.bool_) for shape in layer.source_shapes]

@@ -1,10 +1,10 @@
 """Where a loss curve is worth measuring: predicted from the error at the outputs, confirmed by measurement.
 
-A cut disturbs what the heads say. How much accuracy that costs depends on the network and the pictures, less on which
-group was cut: over the groups of a network, loss against output error is one curve, about a power law, with each
-group's own deviation around it and the measurement's noise (docs/method.md shows it). The output error needs no labels,
-a few pictures tell it, and it grows smoothly with the cut. So before a count of a group is measured its output error is
-looked at, and accuracy is measured only where a decision hangs on it.
+Pruning disturbs the heads' scores. How much accuracy that costs depends on the network and the pictures, less on which
+group was pruned: over the groups of a network, loss against output error is one curve, about a power law, with each
+group's own deviation around it and the measurement's noise (docs/experiments.md shows it). The output error needs no
+labels, a few pictures tell it, and it grows smoothly with the units that go. So it is the proxy measurement that comes
+before each measurement of accuracy, and accuracy is measured only where a decision hangs on it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from yoloprune.prune.sensitivity import RESOLUTION, Curve, Point, Sensitivity, g
 
 STEPS: Final = (*(step / 20 for step in range(1, 20)), 0.975)
 """Sparsities that may be measured."""
-LOOKED_FIRST: Final = 0.95
-"""Sparsity at which a group's output error is looked at first."""
+FIRST_PROXY: Final = 0.95
+"""Sparsity of a group's first proxy measurement."""
 TRIES: Final = 3
 """Measurements that may just miss a loss before less precise knowledge has to do."""
 CAUTION: Final = 0.8
@@ -36,7 +36,7 @@ _POWER: Final = (0.75, 0.1)
 _SATURATED: Final = 0.6
 """Beyond this output error little is left to lose."""
 _NOISE: Final = 0.03
-"""Standard deviation of an accuracy measured on one picture, over cuts that differ little; falls with their root."""
+"""Standard deviation of an accuracy measured on one image, over prunings that differ little; falls with their root."""
 _OWN: Final = 0.3
 """Standard deviation over groups of what they lose, as a share of what is expected of their output errors ..."""
 _ALIKE: Final = 1.0
@@ -47,7 +47,7 @@ _SMALL_ERROR: Final = 0.3
 
 @dataclass(frozen=True)
 class Expectation:
-    """Loss against the network that is cut: scale times output error^power."""
+    """Loss against the network that is pruned: scale times output error^power."""
 
     scale: float
     power: float
@@ -77,14 +77,12 @@ class Expectation:
 
 
 def _noise(sensitivity: Sensitivity) -> float:
-    """Standard deviation of an accuracy measured on all pictures, over cuts that differ little."""
+    """Standard deviation of an accuracy measured on all pictures, over prunings that differ little."""
     return _NOISE / math.sqrt(sensitivity.setup.images)
 
 
 def _measured(sensitivity: Sensitivity, last: Curve | None = None) -> list[tuple[float, float, float]]:
-    """The output error, loss against the network that is cut, and share of the pictures, of all points up to the curve
-    `last`.
-    """
+    """The output error, loss against the pruned network, and share of the images, of all points up to curve `last`."""
     measured = []
     for curve in sensitivity.curves:
         if curve.proxy:
@@ -107,7 +105,7 @@ def loss_per_output_error(sensitivity: Sensitivity) -> float:
 
 
 def output_error_at(curve: Curve, dropped: int) -> float:
-    """A group's output error at any count: log-linear between what was looked at, through 0 at what is gone already."""
+    """A group's output error at any count: log-linear between its proxy measurements, from 0 at what is gone."""
     counts = np.array([curve.gone, *(count for count, _ in curve.proxy)], np.float64)
     output_errors = np.array([0.0, *(output_error for _, output_error in curve.proxy)])
     if dropped <= counts[1]:
@@ -184,10 +182,10 @@ def _bracket(sensitivity: Sensitivity, curve: Curve, loss: float) -> tuple[int, 
 
 
 class Measurer(Protocol):
-    """Who cuts a group and looks (group_evaluator.py)."""
+    """Who prunes a group and measures (group_evaluator.py)."""
 
     def output_error(self, curve: Curve, dropped: int) -> float:
-        """How far a cut disturbs what the heads say. What it looks at need not be looked at again by `point`."""
+        """How far pruning disturbs the heads' scores. What it computes need not be computed again by `point`."""
 
     def point(self, curve: Curve, dropped: int, most: float = math.inf) -> Point:
         """A measurement; it may be given up where there is little hope that no more than `most` is lost."""
@@ -217,17 +215,17 @@ def _growing(sensitivity: Sensitivity, label: str, evaluator: Measurer) -> Itera
             yield curve
     possible = grid_counts(curve, STEPS) if sensitivity.tolerances else ()
     if possible and not curve.proxy:
-        first = min(possible, key=lambda count: abs(count - LOOKED_FIRST * curve.size))
-        curve = _looked_at(curve, first, evaluator)
+        first = min(possible, key=lambda count: abs(count - FIRST_PROXY * curve.size))
+        curve = _with_proxy(curve, first, evaluator)
         yield curve
     while possible and (following := next_count(sensitivity.with_curve(curve), curve)) is not None:
         dropped, loss = following
         if any(dropped == count for count, _ in curve.proxy):
             curve = curve.with_point(evaluator.point(curve, dropped, loss))
         else:
-            curve = _looked_at(curve, dropped, evaluator)
+            curve = _with_proxy(curve, dropped, evaluator)
         yield curve
 
 
-def _looked_at(curve: Curve, dropped: int, evaluator: Measurer) -> Curve:
+def _with_proxy(curve: Curve, dropped: int, evaluator: Measurer) -> Curve:
     return replace(curve, proxy=tuple(sorted((*curve.proxy, (dropped, evaluator.output_error(curve, dropped))))))

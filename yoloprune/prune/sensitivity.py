@@ -32,7 +32,7 @@ class Setup:
     cfg: str
     """SHA-256 of the .cfg."""
     weights: str
-    """SHA-256 of the weights that are cut."""
+    """SHA-256 of the weights that are pruned."""
     data: str
     """SHA-256 of the measured pictures' file names and their truth (`Measure.digest`)."""
     dialect: str
@@ -51,7 +51,7 @@ class Point:
     dropped: int
     """Units of the group that are gone, in all."""
     accuracy: float
-    """Where only a share of the pictures was looked at, the others count as found like before the cut."""
+    """Where only a share of the pictures was measured, the others count as found like before pruning."""
     interval: tuple[float, float] | None = None
     """90 % of bootstrap resamples of the pictures lose between these, against the original."""
     share: float = 1.0
@@ -99,7 +99,7 @@ class Sensitivity:
     baseline: float
     """Accuracy of the original network, from which losses count."""
     start: float
-    """Accuracy of the weights that are cut here."""
+    """Accuracy of the weights that are pruned here."""
     curves: tuple[Curve, ...]
 
     @property

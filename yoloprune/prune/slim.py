@@ -76,9 +76,9 @@ def slim_graph(graph: Graph, channels: Channels, keep: KeepMask) -> Graph:
 def slim(model: Model, channels: Channels, keep: KeepMask) -> Model:
     """The network without the dropped channels and branches."""
     layers: list[Arrays] = []
-    narrowed = slices_of(model.graph, channels, keep)
+    slices = slices_of(model.graph, channels, keep)
     for index in kept_layers(model.graph, channels):
-        arrays, left = model.weights.layers[index], narrowed[index]
+        arrays, left = model.weights.layers[index], slices[index]
         specs = {spec.name: spec for spec in model.graph.layers[index].tensors()}
         layers.append(
             {name: np.ascontiguousarray(array[slice_index(specs[name], left)]) for name, array in arrays.items()}
@@ -119,9 +119,9 @@ def _rewired(graph: Graph, channels: Channels) -> dict[int, dict[str, str]]:
     return changes
 
 
-def slice_index(spec: TensorSpec, narrowed: Slices) -> tuple[NDArray[np.intp], ...]:
+def slice_index(spec: TensorSpec, slices: Slices) -> tuple[NDArray[np.intp], ...]:
     """Open slice_index that picks what stays of a tensor; all of it where its layer says nothing."""
-    kept: Sequence[Keep | None] = narrowed.index.get(spec.name, (None,) * len(spec.shape))
+    kept: Sequence[Keep | None] = slices.index.get(spec.name, (None,) * len(spec.shape))
     axes = [
         np.arange(size) if keep is None else np.flatnonzero(keep) for keep, size in zip(kept, spec.shape, strict=True)
     ]

@@ -40,8 +40,8 @@ def plot_sensitivity(done: Analysed, file: Path) -> None:
         for axes in grid[len(curves) + 1 :]:
             axes.set_axis_off()
         figure.suptitle(
-            f"{sensitivity.setup.metric} lost over sparsity, each group of channels cut alone: "
-            "measured (90 % interval), expected (line), may go (green)",
+            f"{sensitivity.setup.metric} lost over sparsity, each group of channels pruned alone: "
+            "measured (90 % interval), expected (line), prunable (green)",
             fontsize="small",
             y=1 - 0.4 * _HEADING / height,
         )

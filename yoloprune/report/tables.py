@@ -119,7 +119,7 @@ def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> T
     at_losses = (f"prunable at {loss:g}" for loss in sensitivity.tolerances)
     on_grid = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
     table = _table("group", "channels", f"BFLOPs off at loss {REFERENCE_LOSS:g}", *at_losses, *on_grid, "measured")
-    table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this cut"
+    table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this round"
     table.caption = f"±: half of the 90 % interval of the loss there, on {sensitivity.setup.images} images"
     for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
         shares = [_prunable(sensitivity, curve, loss) for loss in sensitivity.tolerances]

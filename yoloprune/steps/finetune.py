@@ -137,4 +137,4 @@ def _remedy(recipe: Recipe, options: FinetuneOptions) -> str:
     """What to try where training didn't help."""
     more = "more iterations" if options.distill else "more iterations or --distill"
     lower = f"a lower --learning-rate ({recipe.schedule.learning_rate:g} this time)"
-    return f"try finetune --force with {lower}, {more}, or prune --force with a smaller cut (--threshold)"
+    return f"try finetune --force with {lower}, {more}, or prune --force with a smaller --threshold"

@@ -17,7 +17,7 @@ class Goal:
     """Exactly one of three is given."""
 
     threshold: float | None = None
-    """Accuracy that each group, cut alone, may lose against the original network."""
+    """Accuracy that each group, pruned alone, may lose against the original network."""
     ratio: float | None = None
     """Share of the objective to remove."""
     total_loss: float | None = None

@@ -1,4 +1,4 @@
-"""What a cut is to save: operations, floats, or time in the reader that will run the network."""
+"""What pruning is to save: operations, floats, or time in the reader that will run the network."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ def undo(workspace: Path = DEFAULT, *, dry_run: bool = False) -> tuple[int, Work
     """Make the last round undone, its training too: its number, and the workspace without it.
 
     Its plan, its weights, what was trained, and the analysis of the round behind it go; the analysis that it chose by
-    stays, so that it can be cut anew. Nothing goes in a dry run. InputError where there is no round.
+    stays, so that the round can be pruned anew. Nothing goes in a dry run. InputError where there is no round.
     """
     known = Workspace.load(workspace)
     if not known.rounds:

@@ -226,7 +226,7 @@ class _Run:
             raise InputError(
                 f"iteration {iteration}: {trouble}, with 1/{2**done} of the learning rate, too; "
                 f"{self.folder.checkpoint} holds the last good weights. Try a much lower learning rate (--force trains "
-                "anew) or, behind pruning, a smaller cut"
+                "anew) or, behind pruning, less of it"
             )
         state.roll_back(good, iteration)
         self.trainer.load(good)
