@@ -17,7 +17,7 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load
 from yoloprune.darknet.weights import Weights
 
-NOTHING = "the original's accuracy is 0, so no cut is seen to lose any: are weights, data and dialect right?"
+NOTHING = "the original's accuracy is 0, so no pruning is seen to lose any: are weights, data and dialect right?"
 
 
 @pytest.fixture
