@@ -1,17 +1,17 @@
-"""What the analysis takes for granted (docs/method.md, "Where it is measured"), seen on cuts of single groups.
+"""What the analysis takes for granted (docs/method.md, "Where it is measured"), seen on single groups pruned alone.
 
     python tools/bench_assumptions.py CFG WEIGHTS --data F [--every N]
 
-Every N-th group is cut by steps of 5 points, refitted, and measured whole. Printed are
+Every N-th group is pruned by steps of 5 points, refitted, and measured whole. Printed are
 
-early     how far the loss seen on the first pictures is off the loss on all (root mean square): pictures with the most
-          at stake first and the others as the original finds them; and the first pictures of the list alone
-proxy     correlation of the loss with the square root of the output error on the first 16 pictures: of what enters the
-          heads, and of what they rank their answers by, which is what the analysis measures
+early     how far the loss seen on the first images is off the loss on all (root mean square): images that contribute
+          most to AP first and the others as the original finds them; and the first images of the list alone
+proxy     correlation of the loss with the square root of the output error on the first 16 images: of the head inputs,
+          and of what the heads rank their answers by, which is what the analysis measures
 expected  loss = a error^b: the best b, and what it leaves of the logarithm of the loss (standard deviation), in all
           and between groups
-noise     how far measured losses are off the closest rising curve of their group (root mean square)
-bfloat16  time of the uncut network's forward passes in it as a share of float32's, and what it does to the accuracy
+noise     how far measured losses are off their group's isotonic regression (root mean square)
+bfloat16  time of the unpruned network's forward passes in it as a share of float32's, and what it does to the accuracy
 """
 
 from __future__ import annotations
@@ -42,35 +42,36 @@ Floats = NDArray[np.float64]
 
 
 def main() -> None:
-    """Cut, measure, print."""
+    """Prune, measure, print."""
     parser = arguments(__doc__)
-    parser.add_argument("--every", type=int, default=4, help="cut every N-th group")
+    parser.add_argument("--every", type=int, default=4, help="prune every N-th group")
     args = parser.parse_args()
     keep_freed_memory()
-    bench = Cuts(Bench(args))
-    cuts = list(bench.cuts(args.every))
-    print(f"{args.cfg.name}: {len(cuts)} cuts, {bench.images} pictures, accuracy {bench.accuracy:.4f}")
-    for line in (*early(cuts, bench.seen), *output_error(cuts), *expected(cuts), noise(cuts), bench.bfloat16()):
+    bench = Groups(Bench(args))
+    pruned = list(bench.pruned(args.every))
+    print(f"{args.cfg.name}: {len(pruned)} measurements, {bench.images} images, accuracy {bench.accuracy:.4f}")
+    for line in (*early(pruned, bench.seen), *proxy(pruned), *expected(pruned), noise(pruned), bench.bfloat16()):
         print(line)
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A group's cut, measured."""
+class Pruned:
+    """A group pruned alone, measured."""
 
     group: str
     loss: float
-    by_stake: Sequence[float]
-    """Loss after the first so many pictures, those with the most at stake first."""
+    by_contribution: Sequence[float]
+    """Loss after the first so many images, those that contribute most to AP first."""
     by_list: Sequence[float]
     """Loss on the first so many of the list."""
-    entering: float
-    """The output error of what enters the heads."""
+    input_error: float
+    """Relative squared change of the head inputs, ..."""
     output_error: float
+    """... and of what the heads rank their answers by."""
 
 
-class Cuts:
-    """One network and its cuts."""
+class Groups:
+    """One network, its groups pruned alone."""
 
     def __init__(self, bench: Bench) -> None:
         self.model, self.measure, self.pruner = bench.model, bench.measure, bench.refitted
@@ -84,28 +85,24 @@ class Cuts:
         first = self.measure.pictures.select(self.order[:PROXY_IMAGES].tolist())
         self.first = [batch.inputs for batch in first]
 
-    def cuts(self, every: int) -> Iterator[Cut]:
+    def pruned(self, every: int) -> Iterator[Pruned]:
         """Of every so many groups, by steps of 5 points."""
         before = self._heads(self.network)
-        alone = [self._accuracy(_of_images(self.found, range(count))) for count in self.seen]
+        alone = self._by_list(self.found)
         variant = network_for_measuring(self.model, self.device)
         for curve in self.pruner.first_curves(default_criterion(True))[::every]:
             for count in grid_counts(curve, STEPS):
-                keep = curve.keep(self.pruner.channels, self.pruner.keep, count)
-                variant.set_weights(self.pruner.alone(keep).weights)
+                variant.set_weights(self.pruner.alone(curve, count).weights)
                 found = self.measure.predictions(variant)
                 pairs = zip(before, self._heads(variant), strict=True)
-                entering, ranking = (float((b - a).square().sum() / a.square().sum()) for a, b in pairs)
-                yield Cut(
+                input_error, output_error = (float((b - a).square().sum() / a.square().sum()) for a, b in pairs)
+                yield Pruned(
                     curve.label,
                     self.accuracy - self._accuracy(found),
                     [self.accuracy - self._accuracy(self._mixed(found, count)) for count in self.seen],
-                    [
-                        was - self._accuracy(_of_images(found, range(count)))
-                        for was, count in zip(alone, self.seen, strict=True)
-                    ],
-                    entering,
-                    ranking,
+                    [was - now for was, now in zip(alone, self._by_list(found), strict=True)],
+                    input_error,
+                    output_error,
                 )
 
     def bfloat16(self) -> str:
@@ -125,11 +122,15 @@ class Cuts:
         mixed: Predictions = self.found.replaced(images, _of_images(found, images))
         return mixed
 
+    def _by_list(self, found: Predictions) -> list[float]:
+        """Accuracy on the first so many of the list alone."""
+        return [self._accuracy(_of_images(found, range(count))) for count in self.seen]
+
     def _accuracy(self, found: Predictions) -> float:
         return self.measure.outcome(found).accuracy
 
     def _heads(self, network: Network) -> tuple[torch.Tensor, torch.Tensor]:
-        """What enters the heads of the first pictures, and what they rank their answers by; float64."""
+        """Of the first images, the head inputs and what the heads rank their answers by; float64."""
         heads = [self.model.graph.layers[index] for index in self.model.graph.outputs]
         entering, ranking = [], []
         with torch.inference_mode():
@@ -145,44 +146,42 @@ def _of_images(found: Predictions, images: Sequence[int]) -> Predictions:
     return found.rows(torch.isin(found.image, torch.tensor(images)).nonzero().squeeze(1))
 
 
-def early(cuts: Sequence[Cut], seen: Sequence[int]) -> Iterator[str]:
-    """How far off the first pictures are, for losses that are decided on."""
-    small = [cut for cut in cuts if abs(cut.loss) <= SMALL]
-    whole = np.array([[cut.loss] for cut in small])
-    for name, losses in (("contributions", [cut.by_stake for cut in small]), ("list", [cut.by_list for cut in small])):
-        off = np.sqrt(np.square(np.array(losses) - whole).mean(0))
+def early(pruned: Sequence[Pruned], seen: Sequence[int]) -> Iterator[str]:
+    """How far off the first images are, for losses that are decided on."""
+    small = [each for each in pruned if abs(each.loss) <= SMALL]
+    whole = np.array([[each.loss] for each in small])
+    for name, field in (("contribution", "by_contribution"), ("list", "by_list")):
+        off = np.sqrt(np.square(np.array([getattr(each, field) for each in small]) - whole).mean(0))
         after = ", ".join(f"{value:.4f} after {count}" for value, count in zip(off, seen, strict=True))
-        yield f"early, by {name}: off by {after} ({len(small)} cuts)"
+        yield f"early, by {name}: off by {after} ({len(small)} measurements)"
 
 
-def output_error(cuts: Sequence[Cut]) -> Iterator[str]:
-    """How well it tells the loss."""
-    telling = [cut for cut in cuts if cut.loss < TELLING[1]]
-    losses = [cut.loss for cut in telling]
-    for name, output_errors in (
-        ("entering the heads", [c.entering for c in telling]),
-        ("ranking", [c.output_error for c in telling]),
-    ):
-        correlation = np.corrcoef(np.sqrt(output_errors), losses)[0, 1]
-        yield f"output error, {name}: correlation {correlation:.2f} ({len(telling)} cuts)"
+def proxy(pruned: Sequence[Pruned]) -> Iterator[str]:
+    """How well the output error tells the loss."""
+    telling = [each for each in pruned if each.loss < TELLING[1]]
+    losses = [each.loss for each in telling]
+    for name, field in (("head inputs", "input_error"), ("what heads rank by", "output_error")):
+        correlation = np.corrcoef(np.sqrt([getattr(each, field) for each in telling]), losses)[0, 1]
+        yield f"proxy, {name}: correlation {correlation:.2f} ({len(telling)} measurements)"
 
 
-def expected(cuts: Sequence[Cut]) -> Iterator[str]:
-    """The best power of output_error."""
-    telling = [cut for cut in cuts if TELLING[0] <= cut.loss <= TELLING[1]]
-    x, y = (np.log([getattr(cut, name) for cut in telling]) for name in ("output_error", "loss"))
+def expected(pruned: Sequence[Pruned]) -> Iterator[str]:
+    """The best power of the output error."""
+    telling = [each for each in pruned if TELLING[0] <= each.loss <= TELLING[1]]
+    x, y = (np.log([getattr(each, name) for each in telling]) for name in ("output_error", "loss"))
     power, scale = np.polyfit(x, y, 1)
     left = y - power * x - scale
-    groups = np.array([cut.group for cut in telling])
+    groups = np.array([each.group for each in telling])
     means = np.array([left[groups == group].mean() for group in groups])
-    yield f"expected: b {power:.2f}, leaves {left.std():.2f}, between groups {means.std():.2f} ({len(telling)} cuts)"
+    spread = f"{left.std():.2f}, between groups {means.std():.2f}"
+    yield f"expected: b {power:.2f}, leaves {spread} ({len(telling)} measurements)"
 
 
-def noise(cuts: Sequence[Cut]) -> str:
+def noise(pruned: Sequence[Pruned]) -> str:
     """Of single measurements, for losses that are not ruin."""
     off: list[Floats] = []
-    for group in dict.fromkeys(cut.group for cut in cuts):
-        losses = np.array([cut.loss for cut in cuts if cut.group == group and cut.loss <= TELLING[1]])
+    for group in dict.fromkeys(each.group for each in pruned):
+        losses = np.array([each.loss for each in pruned if each.group == group and each.loss <= TELLING[1]])
         off.append(losses - monotone(losses, np.ones_like(losses)))
     return f"noise: {np.sqrt(np.square(np.concatenate(off)).mean()):.4f}"
 

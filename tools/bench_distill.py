@@ -1,10 +1,10 @@
-"""What a teacher wins back without labels, against labels alone and both, after the same cut.
+"""What a teacher wins back without labels, against labels alone and both, after the same pruning.
 
     python tools/bench_distill.py CFG WEIGHTS --data F [--ratio 0.5] [--iterations 150] [--seeds 3]
 
-Cuts plainly by L1 without refitting, so that much is lost (the library's own cut would lose little), and finetunes from
+Prunes in L1 order without refitting, so that much is lost (the library's own way would lose little), and finetunes from
 there. Accuracy is of the valid list: at the end, and the best of ten measurements in between. The same seed means the
-same pictures in the same order.
+same images in the same order.
 """
 
 from __future__ import annotations
@@ -27,29 +27,22 @@ WAYS = {"labels": (False, True), "teacher, no labels": (True, False), "teacher a
 
 
 def main() -> None:
-    """Cut once, finetune in all ways, print."""
+    """Prune once, finetune in all ways, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cfg", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--ratio", type=float, default=0.5, help="share of BFLOPs to cut")
+    parser.add_argument("--ratio", type=float, default=0.5, help="share of BFLOPs to remove")
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as name:
-        cut = Path(name) / "cut"
-        ana(
-            args.cfg,
-            args.weights,
-            args.data,
-            workspace=cut,
-            criterion="l1",
-            calibrate=0,
-            sparsities=(0.25, 0.5, 0.75),
-        )
-        pruned = prune(ratio=args.ratio, multiple=1, criterion="l1", calibrate=0, workspace=cut)
+        workspace = Path(name) / "pruned"
+        files = (args.cfg, args.weights, args.data)
+        ana(*files, workspace=workspace, criterion="l1", calibrate=0, sparsities=(0.25, 0.5, 0.75))
+        pruned = prune(ratio=args.ratio, multiple=1, workspace=workspace)
         start, low = pruned.original.accuracy, pruned.after.accuracy
         off = 1 - pruned.after.bflops / pruned.original.bflops
         print(f"{start:.4f} before, {low:.4f} after {off:.0%} of BFLOPs went; {args.iterations} iterations", flush=True)
@@ -58,7 +51,7 @@ def main() -> None:
             for way, (distill, labels) in WAYS.items():
                 began = time.monotonic()
                 place = Path(name) / f"{way} {seed}"
-                shutil.copytree(cut, place)
+                shutil.copytree(workspace, place)
                 options = FinetuneOptions(
                     iterations=args.iterations, distill=distill, labels=labels, seed=seed, workers=args.workers
                 )

@@ -2,16 +2,16 @@
 
     python tools/bench_oneshot.py CFG WEIGHTS --data F [--choose N] [--calibrate N] [--ways NAME,..]
 
-The first N pictures of the valid list choose; the loss is that of the other pictures, which chose nothing. For each way
-cuts of growing size are made and measured; printed is the largest share of BFLOPs whose loss, there and at every
-smaller cut, stays within the points. Every count of channels is allowed, as with `prune --multiple 1`.
+The first N images of the valid list choose; the loss is that of the other images, which chose nothing. Each way prunes
+more and more, and is measured each time; printed is the largest share of BFLOPs whose loss, there and at every smaller
+share, stays within the points. Every count of channels is allowed, as with `prune --multiple 1`.
 
-ours             analysis with refitting, groups trade as with `prune --ratio`, elimination order, joint refit
-unrefitted       the same with plain cuts and L1 order
-uniform-l1       the same sparsity for every group, L1 order, plain cut
-uniform-scale    the same sparsity for every group, batch-norm scale, plain cut
+ours             analysis with refitting, Lagrangian allocator as with `prune --ratio`, elimination order, joint refit
+unrefitted       the same, only masked, in L1 order
+uniform-l1       the same sparsity for every group, L1 order, only masked
+uniform-scale    the same sparsity for every group, batch-norm scale, only masked
 tp-magnitude     Torch-Pruning, GroupMagnitudeImportance, global_pruning=True
-tp-taylor        Torch-Pruning, GroupTaylorImportance (Darknet's loss on the calibration pictures), global_pruning=True
+tp-taylor        Torch-Pruning, GroupTaylorImportance (Darknet's loss on the calibration images), global_pruning=True
 
 The last two need `pip install yoloprune[bench]`.
 """
@@ -30,8 +30,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch_pruning_twin import torch_pruning_cut
+from torch_pruning_twin import torch_pruning_mask
 
+from yoloprune.choices import CALIBRATE
 from yoloprune.darknet.data import Split, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
@@ -39,30 +40,32 @@ from yoloprune.detect.detection_measure import DetectionMeasure
 from yoloprune.detect.load import fit_for
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.detect.pictures import Pictures
-from yoloprune.prune.channels import KeepMask, trace
-from yoloprune.prune.cost import Costs, flops
+from yoloprune.options import AnalysisOptions
+from yoloprune.prune.channel_units import ChannelUnits
+from yoloprune.prune.cost import flops
 from yoloprune.prune.group_evaluator import GroupEvaluator
 from yoloprune.prune.lagrangian import LagrangianAllocator
 from yoloprune.prune.limits import Limits
 from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.search import analyse
 from yoloprune.prune.sensitivity import TOLERANCES, Sensitivity, Setup
-from yoloprune.prune.slim import slim_graph
 
 POINTS = (0.01, 0.02, 0.05, 0.10)
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Of BFLOPs, or of channels for ways that have no loss to choose by."""
+Pruned = tuple[ChannelUnits, Model]
+"""What is left of the units, and the model pruned to that."""
 
 
 def main() -> None:
-    """Cut in every way, print."""
+    """Prune in every way, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cfg", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--choose", type=int, default=36, help="pictures of the valid list that choose")
+    parser.add_argument("--choose", type=int, default=36, help="images of the valid list that choose")
     parser.add_argument(
-        "--calibrate", type=int, default=64, help="pictures of the train list to refit on, none measured"
+        "--calibrate", type=int, default=CALIBRATE, help="unmeasured images of the train list to refit on"
     )
     parser.add_argument("--ways", default=",".join(WAYS), help="which, in this order")
     args = parser.parse_args()
@@ -80,16 +83,16 @@ def main() -> None:
     )
     bench = Bench(model, choosing, train)
     original = fresh.accuracy(network_for_measuring(model))
-    table = Table(title=f"share of BFLOPs off; {len(fresh.pictures)} pictures, mAP@0.50 {original:.4f}")
+    table = Table(title=f"share of BFLOPs off; {len(fresh.pictures)} images, mAP@0.50 {original:.4f}")
     for heading in ("way", *(f"{points:.0%}" for points in POINTS), "minutes"):
         table.add_column(heading, justify="right")
     for name in args.ways.split(","):
         started = time.monotonic()
         best = dict.fromkeys(POINTS, 0.0)
         holding = set(POINTS)
-        for keep, cut in WAYS[name](bench):
-            loss = original - fresh.accuracy(network_for_measuring(cut))
-            share = 1 - slim_graph(model.graph, bench.channels, keep).bflops / model.graph.bflops
+        for units, pruned in WAYS[name](bench):
+            loss = original - fresh.accuracy(network_for_measuring(pruned))
+            share = bench.removed(units)
             holding = {points for points in holding if loss <= points}
             best.update(dict.fromkeys(holding, share))
             print(f"{name}: {share:.1%} of BFLOPs off, loss {loss:.4f}", file=sys.stderr)
@@ -101,7 +104,7 @@ def main() -> None:
 
 
 def part(split: Split, numbers: Sequence[int]) -> Split:
-    """Some of a split's pictures."""
+    """Some of a split's images."""
     return replace(
         split,
         images=tuple(split.images[number] for number in numbers),
@@ -111,83 +114,75 @@ def part(split: Split, numbers: Sequence[int]) -> Split:
 
 
 def measure_of(model: Model, split: Split) -> DetectionMeasure:
-    """mAP@0.50 on these pictures."""
+    """mAP@0.50 on these images."""
     return DetectionMeasure(model.graph, split, Pictures(split.images, model.graph, fit_for(model.graph, None)))
 
 
 class Bench:
-    """One network and the cuts of it."""
+    """One network, and the ways to prune it."""
 
     def __init__(self, model: Model, choosing: DetectionMeasure, calibration: Split) -> None:
         self.model, self.choosing, self.calibration = model, choosing, calibration
-        pictures = Pictures(calibration.images, model.graph, fit_for(model.graph, None))
-        self.batches = [batch.inputs for batch in pictures]
-        self.channels = trace(model.graph)
-        keep = self.channels.all_kept()
-        self.refitted = Pruner(model, self.channels, keep, lambda: self.batches)
-        self.plain = Pruner(model, self.channels, keep)
-        self._markets: dict[tuple[int, str], LagrangianAllocator] = {}
+        images = Pictures(calibration.images, model.graph, fit_for(model.graph, None))
+        self.batches = [batch.inputs for batch in images]
+        self.units = ChannelUnits.of(model.graph)
+        self.refitted = Pruner(model, self.units, lambda: self.batches)
+        self.plain = Pruner(model, self.units)
+        self._allocators: dict[tuple[int, str], LagrangianAllocator] = {}
 
-    @property
-    def bflops(self) -> float:
-        """Of the whole network."""
-        return self.model.graph.bflops
+    def removed(self, units: ChannelUnits) -> float:
+        """Share of BFLOPs that is gone."""
+        return 1 - units.slim_graph().bflops / self.model.graph.bflops
 
-    def market(self, pruner: Pruner, criterion: str) -> LagrangianAllocator:
-        """Every group alone analysed, on the pictures that choose; once for each way."""
+    def masked(self, units: ChannelUnits) -> Pruned:
+        """Pruned to that, nothing refitted."""
+        return units, self.plain.together(units)
+
+    def allocator(self, pruner: Pruner, criterion: str) -> LagrangianAllocator:
+        """By the analysis of every group alone, on the images that choose; made once for each way."""
         key = (id(pruner), criterion)
-        if key not in self._markets:
+        if key not in self._allocators:
             found = self.choosing.predictions(network_for_measuring(self.model))
-            trials = GroupEvaluator(pruner, self.choosing, lambda: found)
-            setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures), criterion, "")
+            evaluator = GroupEvaluator(pruner, self.choosing, lambda: found)
+            setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures))
+            options = AnalysisOptions(criterion, tolerances=TOLERANCES)
             curves = pruner.first_curves(criterion)
-            start = Sensitivity(setup, trials.baseline, trials.baseline, TOLERANCES, (), curves)
-            costs = Costs(self.model.graph, self.channels, flops(self.model.graph))
-            analysed = analyse(start, trials, lambda *_: None)
-            self._markets[key] = LagrangianAllocator(analysed, self.channels, Limits(), costs)
-        return self._markets[key]
+            start = Sensitivity(setup, options, evaluator.baseline, evaluator.baseline, curves)
+            analysed = analyse(start, evaluator, lambda *_: None)
+            costs = self.units.costs(flops(self.model.graph), analysed.orders)
+            self._allocators[key] = LagrangianAllocator(analysed, Limits(), costs)
+        return self._allocators[key]
 
-    def traded(self, pruner: Pruner, criterion: str, ratio: float) -> tuple[KeepMask, Model]:
-        """The joint cut for which groups trade loss against BFLOPs, as `prune --ratio` has it."""
-        market = self.market(pruner, criterion)
-        keep = keep_mask(market.sensitivity, self.channels, market.for_ratio(ratio))
-        return keep, pruner.together(keep)
+    def allocated(self, pruner: Pruner, criterion: str, ratio: float) -> Pruned:
+        """The least loss for that share of BFLOPs, as `prune --ratio` has it."""
+        allocator = self.allocator(pruner, criterion)
+        units = allocator.sensitivity.pruned(self.units, allocator.for_ratio(ratio))
+        return units, pruner.together(units)
 
-    def uniformly(self, criterion: str, sparsity: float) -> KeepMask:
+    def uniform(self, criterion: str, sparsity: float) -> ChannelUnits:
         """The same share of every group goes."""
-        keep = self.channels.all_kept()
-        for group in self.channels.groups:
-            if len(group.units) > 1:
-                order = self.plain.order(criterion, group)
-                keep[group.units[list(order[: int(sparsity * len(order))])]] = False
-        return keep
+        orders = {group.label: self.plain.order(criterion, group) for group in self.plain.prunable}
+        return self.units.without({label: order[: int(sparsity * len(order))] for label, order in orders.items()})
 
-    def uniform(self, criterion: str) -> Iterator[tuple[KeepMask, Model]]:
-        """At growing shares."""
-        for share in SHARES:
-            keep = self.uniformly(criterion, share)
-            yield keep, self.plain.together(keep)
-
-    def torch_pruning(self, importance: str) -> Iterator[tuple[KeepMask, Model]]:
-        """Its own share of all channels."""
-        for share in SHARES:
-            keep = torch_pruning_cut(self.model, self.channels, share, importance, self._labelled())
-            yield keep, self.plain.together(keep)
+    def torch_pruning(self, importance: str, share: float) -> ChannelUnits:
+        """What Torch-Pruning leaves at its own share of all channels."""
+        keep = torch_pruning_mask(self.model, self.units.channels, share, importance, self._labelled())
+        return replace(self.units, keep=keep)
 
     def _labelled(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The calibration pictures with what is on them; rows behind the last object have class -1."""
+        """The calibration images with what is on them; rows behind the last object have class -1."""
         rows = [torch.from_numpy(each) for each in self.calibration.truths]
         truths = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1.0)
         yield from zip(self.batches, torch.split(truths, [len(batch) for batch in self.batches]), strict=True)
 
 
-WAYS: Final[Mapping[str, Callable[[Bench], Iterator[tuple[KeepMask, Model]]]]] = {
-    "ours": lambda bench: (bench.traded(bench.refitted, "elimination", share) for share in SHARES),
-    "unrefitted": lambda bench: (bench.traded(bench.plain, "l1", share) for share in SHARES),
-    "uniform-l1": lambda bench: bench.uniform("l1"),
-    "uniform-scale": lambda bench: bench.uniform("bn-scale"),
-    "tp-magnitude": lambda bench: bench.torch_pruning("magnitude"),
-    "tp-taylor": lambda bench: bench.torch_pruning("taylor"),
+WAYS: Final[Mapping[str, Callable[[Bench], Iterator[Pruned]]]] = {
+    "ours": lambda bench: (bench.allocated(bench.refitted, "elimination", share) for share in SHARES),
+    "unrefitted": lambda bench: (bench.allocated(bench.plain, "l1", share) for share in SHARES),
+    "uniform-l1": lambda bench: (bench.masked(bench.uniform("l1", share)) for share in SHARES),
+    "uniform-scale": lambda bench: (bench.masked(bench.uniform("bn-scale", share)) for share in SHARES),
+    "tp-magnitude": lambda bench: (bench.masked(bench.torch_pruning("magnitude", share)) for share in SHARES),
+    "tp-taylor": lambda bench: (bench.masked(bench.torch_pruning("taylor", share)) for share in SHARES),
 }
 
 

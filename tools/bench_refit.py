@@ -1,10 +1,10 @@
-"""What refitting and choosing are worth in a joint cut: accuracy with the same share of every group gone.
+"""What refitting and the order are worth in joint pruning: accuracy with the same share of every group gone.
 
     python tools/bench_refit.py CFG WEIGHTS --data F [--choose N] [--shares 0.1,0.2]
 
-The first N pictures of the valid list choose and are refitted on; accuracy is that on the other pictures.
+The first N images of the valid list choose and are refitted on; accuracy is that on the other images.
 
-plain       L1 order, plain cut                recalibrated   the same, batch norm's statistics measured anew
+masked      L1 order, only masked              recalibrated   the same, batch norm's statistics measured anew
 refitted    L1 order, refitted                 eliminated     elimination order, refitted
 enough E    as eliminated, with the least ridge that gains E of what the strong ones do (compensate.ENOUGH, 0.7)
 """
@@ -27,12 +27,12 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.prune import compensate
-from yoloprune.prune.channels import KeepMask, trace
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.pruner import Pruner
 
 
 def main() -> None:
-    """Cut in every way, print."""
+    """Prune in every way, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cfg", type=Path)
     parser.add_argument("weights", type=Path)
@@ -47,26 +47,22 @@ def main() -> None:
         measure_of(model, part(split, numbers))
         for numbers in (range(args.choose), range(args.choose, len(split.images)))
     )
-    channels = trace(model.graph)
-    everything = channels.all_kept()
+    units = ChannelUnits.of(model.graph)
     batches = [batch.inputs for batch in chosen.pictures]
-    plain = Pruner(model, channels, everything)
-    recalibrated = Pruner(model, channels, everything, lambda: batches, RECALIBRATE)
-    refitted = Pruner(model, channels, everything, lambda: batches)
-    curves = cache(refitted.first_curves)  # ordering the channels takes longer than a cut
+    masked = Pruner(model, units)
+    recalibrated = Pruner(model, units, lambda: batches, RECALIBRATE)
+    refitted = Pruner(model, units, lambda: batches)
+    curves = cache(refitted.first_curves)  # ordering the channels takes longer than pruning
 
-    def kept(criterion: str, share: float) -> KeepMask:
-        keep = everything
-        for curve in curves(criterion):
-            keep = curve.keep(channels, keep, round(share * curve.size))
-        return keep
+    def kept(criterion: str, share: float) -> ChannelUnits:
+        return units.without({each.label: each.order[: round(share * each.size)] for each in curves(criterion)})
 
     def with_enough(enough: float, share: float) -> Model:
         with mock.patch.object(compensate, "ENOUGH", enough):
             return refitted.together(kept("elimination", share))
 
     ways: dict[str, Callable[[float], Model]] = {
-        "plain": lambda share: plain.together(kept("l1", share)),
+        "masked": lambda share: masked.together(kept("l1", share)),
         "recalibrated": lambda share: recalibrated.together(kept("l1", share)),
         "refitted": lambda share: refitted.together(kept("l1", share)),
         "eliminated": lambda share: refitted.together(kept("elimination", share)),
@@ -74,7 +70,7 @@ def main() -> None:
     }
     shares = [float(share) for share in args.shares.split(",")]
     original = fresh.accuracy(network_for_measuring(model))
-    table = Table(title=f"{len(fresh.pictures)} pictures, mAP@0.50 {original:.3f}")
+    table = Table(title=f"{len(fresh.pictures)} images, mAP@0.50 {original:.3f}")
     for heading in ("way", *(f"{share:.0%} gone" for share in shares)):
         table.add_column(heading, justify="right")
     for name, way in ways.items():

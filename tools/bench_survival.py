@@ -1,15 +1,15 @@
-"""Whether a refitted cut survives training: largest weights, what batch statistics change, accuracy after finetuning.
+"""Whether refitted weights survive training: largest weights, what batch statistics change, accuracy after finetuning.
 
     python tools/bench_survival.py CFG WEIGHTS --data F [--iterations N] [--device D]
 
-For each target of `prune` a cut in two ways, each by an analysis of its own:
+For each target of `prune` the network is pruned in two ways, each by an analysis of its own:
 
-unguarded    least squares alone, as before inputs counted as noisy and statistics were restated
+unguarded    least squares alone: inputs don't count as noisy, and statistics aren't restated
 guarded      as `prune` does it, then `finetune` by default
 
-Printed: the largest |weight| of any layer over its largest before the cut; by how much of its variance what enters the
-heads changes when batches of 8 calibration pictures are normalized by their own statistics instead of the running ones
-(the worst head); accuracy before and after training, its least on the way, and whether all weights are numbers.
+Printed: the largest |weight| of any layer over its largest before pruning; by how much of its variance a head input
+changes when batches of 8 calibration images are normalized by their own statistics instead of the running ones (the
+worst head); accuracy before and after training, its least on the way, and whether all weights are numbers.
 """
 
 from __future__ import annotations
@@ -31,17 +31,15 @@ from rich.table import Table
 from torch import Tensor
 
 from yoloprune.api import ana, prune
-from yoloprune.choices import REFIT
-from yoloprune.darknet.model import Model, load
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
-from yoloprune.options import FinetuneOptions
+from yoloprune.options import AnalysisOptions, FinetuneOptions
 from yoloprune.progress import Progress
-from yoloprune.prune import compensate, pruner
+from yoloprune.prune import channel_units, compensate
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.job import job_of
+from yoloprune.steps.job import open_job
 from yoloprune.steps.joint import NothingGoesError
-from yoloprune.steps.method import Method
-from yoloprune.workspace import Workspace
 
 TARGETS: Final[Sequence[Mapping[str, float]]] = (
     {"threshold": 0.01},
@@ -51,10 +49,11 @@ TARGETS: Final[Sequence[Mapping[str, float]]] = (
     {"ratio": 0.5},
 )
 BATCH: Final = 8
+NOTHING_GOES: Final = ("nothing goes", "", "")
 
 
 def main() -> None:
-    """Cut, measure, train, print."""
+    """Prune, measure, train, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cfg", type=Path)
     parser.add_argument("weights", type=Path)
@@ -66,42 +65,36 @@ def main() -> None:
         guarded, alone = (Path(folder) / name for name in ("guarded", "unguarded"))
         ana(args.cfg, args.weights, args.data, workspace=guarded, device=args.device)
         unguarded.enter_context(mock.patch.object(compensate, "NOISE", 0.0))
-        unguarded.enter_context(mock.patch.object(pruner, "restate", lambda model, pruned, *_, **__: pruned))
+        unguarded.enter_context(mock.patch.object(channel_units, "restate", lambda model, pruned, *_, **__: pruned))
         ana(args.cfg, args.weights, args.data, workspace=alone, device=args.device)
-        rows = [_cut(alone, target, args.device) for target in TARGETS]
+        rows = [_pruned(alone, target, args.device) for target in TARGETS]
         unguarded.close()
-        accuracy = _start(guarded)
-        table = Table(title=f"{args.cfg.stem}, {accuracy:.4f} before the cut, {args.iterations} iterations")
+        accuracy = open_job(guarded).original.accuracy
+        table = Table(title=f"{args.cfg.stem}, {accuracy:.4f} before pruning, {args.iterations} iterations")
         headings = ("unguarded", "largest weight", "statistics", "guarded", "largest weight", "statistics")
         for heading in ("target", *headings, "best", "least", "last", "numbers"):
             table.add_column(heading, justify="right")
         for target, before in zip(TARGETS, rows, strict=True):
             name = " ".join(f"{key} {value:g}" for key, value in target.items())
-            cut = _cut(guarded, target, args.device)
-            trained = _trained(guarded, args.iterations, args.device) if cut else ("",) * 4
-            table.add_row(name, *(before or ("nothing goes", "", "")), *(cut or ("nothing goes", "", "")), *trained)
+            after = _pruned(guarded, target, args.device)
+            trained = _trained(guarded, args.iterations, args.device) if after else ("",) * 4
+            table.add_row(name, *(before or NOTHING_GOES), *(after or NOTHING_GOES), *trained)
             print(f"{name} done", file=sys.stderr)
         Console(width=160).print(table)
 
 
-def _start(workspace: Path) -> float:
-    original = Workspace.load(workspace).original
-    assert original is not None
-    return original.accuracy
-
-
-def _cut(workspace: Path, target: Mapping[str, float], device: str) -> tuple[str, str, str] | None:
-    """Accuracy, largest weight and change by batch statistics of the first round's cut; None if nothing goes."""
+def _pruned(workspace: Path, target: Mapping[str, float], device: str) -> tuple[str, str, str] | None:
+    """Accuracy, largest weight and change by batch statistics after the first round; None if nothing goes."""
     options: Any = target
     try:
         done = prune(**options, multiple=1, workspace=workspace, device=device, force=True)
     except NothingGoesError:
         return None
-    job = job_of(Workspace.load(workspace))
-    batches = Method.of(None, 64, REFIT).pictures(job, device)
+    job = open_job(workspace, device)
+    batches = job.calibration_batches(AnalysisOptions())
     grown = max(
         float(np.abs(after["weight"]).max() / np.abs(before["weight"]).max())
-        for before, after in zip(job.original.weights.layers, job.model.weights.layers, strict=True)
+        for before, after in zip(job.inputs.original.weights.layers, job.model.weights.layers, strict=True)
         if "weight" in before
     )
     return f"{done.after.accuracy:.4f}", f"{grown:.1f}", f"{_changed(job.model, batches, device):.2f}"
@@ -138,12 +131,10 @@ def _trained(workspace: Path, iterations: int, device: str) -> tuple[str, ...]:
     (log,) = workspace.rglob("log.csv")
     with log.open() as file:
         measured = [float(row["metric"]) for row in csv.DictReader(file) if row["metric"]]
-    job = job_of(Workspace.load(workspace))
-    last = load(job.workspace.file_of("cfg"), done.last, job.model.graph.dialect)
-    models = (job.model, last)
-    finite = all(
-        np.isfinite(array).all() for model in models for layer in model.weights.layers for array in layer.values()
-    )
+    best = open_job(workspace).model
+    last = weights_file.read(done.last, best.graph.layers)
+    layers = (*best.weights.layers, *last.layers)
+    finite = all(np.isfinite(array).all() for layer in layers for array in layer.values())
     accuracies = (done.after.accuracy, min(measured), measured[-1])
     return *(f"{accuracy:.4f}" for accuracy in accuracies), "yes" if finite else "NO"
 

@@ -1,8 +1,8 @@
 """Torch-Pruning's choice of channels for one of our networks, by way of a plain torch twin; for the benchmarks.
 
 Needs `pip install yoloprune[bench]`. The twin computes what our network does with nn.Conv2d and nn.BatchNorm2d, which
-is what Torch-Pruning knows how to prune. What it leaves of the filters is then mapped back to our units, so that its
-cut is measured, and trained, by the same code as all others.
+is what Torch-Pruning knows how to prune. What it leaves of the filters is then mapped back to our units, so that what
+it prunes is measured, and trained, by the same code as all others.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Labelled = Iterable[tuple[Tensor, Tensor]]
 """Network input [B,C,H,W] and truths [B,T,5] as `train.losses.base.Loss` takes them."""
 
 
-def torch_pruning_cut(
+def torch_pruning_mask(
     model: Model, channels: Channels, ratio: float, importance: str, labelled: Labelled = ()
 ) -> KeepMask:
     """What Torch-Pruning keeps with `global_pruning=True` at this share of all channels.
 
     importance: "magnitude" (GroupMagnitudeImportance), or "taylor" (GroupTaylorImportance), for which gradients of the
-    network's own loss are summed over `labelled`. ValueError if it cuts apart what belongs together.
+    network's own loss are summed over `labelled`. ValueError if it parts what belongs together.
     """
     tool = importlib.import_module("torch_pruning")
     twin = Twin(model)
@@ -129,7 +129,7 @@ class Twin(nn.Module):
         return [known[layer.sources[0]] for layer in self.graph.detection_heads]
 
     def loss(self, inputs: Tensor, truths: Tensor) -> Tensor:
-        """Darknet's, summed over heads and pictures."""
+        """Darknet's, summed over heads and images."""
         heads: list[Any] = list(self.graph.detection_heads)
         losses = [
             find_loss(head)(head, x, truths, self.graph.dialect, len(inputs))
@@ -147,5 +147,5 @@ class Twin(nn.Module):
             there[channels.outputs[index][left]] = True
             gone[channels.outputs[index][~left]] = True
         if (there & gone).any():
-            raise ValueError(f"{int((there & gone).sum())} units are cut apart")
+            raise ValueError(f"{int((there & gone).sum())} units are parted")
         return ~gone

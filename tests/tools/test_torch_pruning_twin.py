@@ -1,11 +1,11 @@
-"""The twin computes what our network does, and Torch-Pruning's cuts of it are cuts of ours."""
+"""The twin computes what our network does, and what Torch-Pruning leaves of it are whole units of ours."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from torch_pruning_twin import Twin, torch_pruning_cut
+from torch_pruning_twin import Twin, torch_pruning_mask
 
 from tests.helpers import graph_of, random_model, worst
 from yoloprune.darknet.network import build
@@ -30,13 +30,13 @@ def test_the_twin_computes_the_same() -> None:
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor"])
-def test_its_cut_is_of_whole_units(importance: str) -> None:
+def test_whole_units_are_left(importance: str) -> None:
     pytest.importorskip("torch_pruning", reason="extra bench is not installed")
     model = random_model(graph_of(TEXT), 2)
     channels = trace(model.graph)
     truths = torch.tensor([[[0, 0.5, 0.5, 0.3, 0.4]], [[1, 0.2, 0.6, 0.5, 0.2]]])
     inputs = torch.rand(2, 3, 13, 17, generator=torch.Generator().manual_seed(2))
-    keep = torch_pruning_cut(model, channels, 0.3, importance, [(inputs, truths)])
+    keep = torch_pruning_mask(model, channels, 0.3, importance, [(inputs, truths)])
     prunable = np.concatenate([group.units for group in channels.groups])
     assert 0 < (~keep).sum() < len(prunable)
     assert keep[np.setdiff1d(np.arange(channels.units), prunable)].all()
