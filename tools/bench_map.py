@@ -2,10 +2,10 @@
 
     python tools/bench_map.py CFG WEIGHTS --data F [--repeats 5]
 
-Both decode the pictures, bring them to the network's size, run the network and end with boxes after plain NMS over a
-probability of 0.005; ours also computes the accuracy. OpenCV: decode, blobFromImage, forward, NMSBoxesBatched, a
-picture at a time, as its samples do; its heads cut nothing (thresh=0), like ours. The two take turns; printed are
-medians and the median of the ratios.
+Both decode the images, bring them to the network's size, run the network and end with boxes after plain NMS over a
+probability of 0.005; ours also computes the accuracy. OpenCV: decode, blobFromImage, forward, NMSBoxesBatched, an image
+at a time, as its samples do; its heads drop no box (thresh=0), like ours. The two take turns; printed are medians and
+the median of the ratios.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def main() -> None:
     model = load(args.cfg, args.weights, ALEXEYAB)
     data = read_data(args.data)
     split = load_split(data, "valid", ALEXEYAB, classes=model.graph.classes)
-    # OpenCV's heads cut probabilities under 0.2 unless the cfg says otherwise, and then do less.
-    uncut = edit(model.graph.cfg, {head.index + 1: {"thresh": "0"} for head in model.graph.detection_heads})
-    net = cv2.dnn.readNetFromDarknet(np.frombuffer(dump(uncut), np.uint8), np.fromfile(args.weights, np.uint8))
+    # OpenCV's heads drop boxes of probabilities under 0.2 unless the cfg says otherwise, and then do less.
+    unfiltered = edit(model.graph.cfg, {head.index + 1: {"thresh": "0"} for head in model.graph.detection_heads})
+    net = cv2.dnn.readNetFromDarknet(np.frombuffer(dump(unfiltered), np.uint8), np.fromfile(args.weights, np.uint8))
     once(model, data, net, split)  # not counted
     pairs = [once(model, data, net, split) for _ in range(args.repeats)]
     ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
     spread = ", ".join(f"{a / b:.2f}" for a, b in pairs)
-    print(f"{len(split.images)} pictures: map {ours:.2f} s, OpenCV {theirs:.2f} s, ratio {ratio:.2f} ({spread})")
+    print(f"{len(split.images)} images: map {ours:.2f} s, OpenCV {theirs:.2f} s, ratio {ratio:.2f} ({spread})")
 
 
 def once(model: Model, data: DataFile, net: cv2.dnn.Net, split: Split) -> tuple[float, float]:
@@ -61,7 +61,7 @@ def once(model: Model, data: DataFile, net: cv2.dnn.Net, split: Split) -> tuple[
 
 
 def with_opencv(net: cv2.dnn.Net, split: Split, size: tuple[int, int]) -> int:
-    """Boxes found in all pictures."""
+    """Boxes found in all images."""
     names = net.getUnconnectedOutLayersNames()
     found = 0
     for path in split.images:

@@ -1,11 +1,11 @@
-"""Pictures a second of our training: with its data path, on tensors in memory, and stock Darknet's on the same machine.
+"""Images a second of our training: with its data path, on tensors in memory, and stock Darknet's on the same machine.
 
     python tools/bench_training.py CFG --data F [--iterations 20] [--repeats 3] [--darknet 2] [--workers 1]
 
-The three take turns. Ours are the same loop, once on the pictures of the train list (decoded when a turn first comes to
+The three take turns. Ours are the same loop, once on the images of the train list (decoded when a turn first comes to
 them, then kept in memory; augmented anew every time), once on one random batch that lies in memory. Darknet's is
 `darknet detector train`, in a folder of its own, by what its log says of each iteration, loading apart; without
---darknet N it is left out. Printed are medians and medians of the ratios of neighbouring turns. Last come the pictures
+--darknet N it is left out. Printed are medians and medians of the ratios of neighbouring turns. Last come the images
 alone, made without training.
 """
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--darknet", type=int, default=0, help="iterations of Darknet's, a turn")
     parser.add_argument("--limit", type=float, default=600, help="seconds that a turn of Darknet's may take")
-    parser.add_argument("--workers", type=int, default=1, help="processes that make our pictures")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare our images")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
 
@@ -71,7 +71,7 @@ def main() -> None:
     print(f"with the data path / tensors in memory: {statistics.median(a / b for a, b, _ in turns):.2f}")
     if args.darknet:
         print(f"with the data path / Darknet: {statistics.median(a / c for a, _, c in turns):.1f}")
-    print(f"pictures alone: {pictures_alone(graph, images, args.iterations, args.workers):.0f} images/s")
+    print(f"images alone: {images_alone(graph, images, args.iterations, args.workers):.0f} images/s")
 
 
 def ours(graph: Graph, images: Split, iterations: int, workers: int, device: str, *, memory: bool) -> float:
@@ -93,7 +93,7 @@ def ours(graph: Graph, images: Split, iterations: int, workers: int, device: str
     return told[-1].images_per_second
 
 
-def pictures_alone(graph: Graph, images: Split, iterations: int, workers: int) -> float:
+def images_alone(graph: Graph, images: Split, iterations: int, workers: int) -> float:
     """Images a second that the data path makes when nobody trains, once all are decoded."""
     recipe = Recipe.from_graph(graph, iterations=iterations)
     size = recipe.mini_batch

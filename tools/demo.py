@@ -2,8 +2,8 @@
 
     python tools/demo.py [--out demo]
 
-Draws its pictures, prints each command before it runs, and ends with a table measured on fresh pictures that neither
-training nor choosing has seen, and with pictures before and after in OUT/before and OUT/after.
+Draws its images, prints each command before it runs, and ends with a table measured on fresh images that neither
+training nor choosing has seen, and with images before and after in OUT/before and OUT/after.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ def main() -> None:
         row("finetuned, slim", slim, slim_weights, test),
     ]
     Console().print(table(rows))
-    print(f"pictures: {out}/before and {out}/after; files for Darknet: {out}/slim")
+    print(f"images: {out}/before and {out}/after; files for Darknet: {out}/slim")
     print(f"{(time.monotonic() - started) / 60:.1f} minutes")
 
 
 def draw(out: Path) -> None:
-    """Pictures to train on, to choose by, and fresh ones to report on."""
+    """Images to train on, to choose by, and fresh ones to report on."""
     processes = min(os.cpu_count() or 1, 4)
-    print(f"drawing {TRAIN + CHOOSE + TEST} pictures into {out}/pictures and {out}/test", flush=True)
+    print(f"drawing {TRAIN + CHOOSE + TEST} images into {out}/pictures and {out}/test", flush=True)
     draw_set(out / "pictures", {"train": TRAIN, "valid": CHOOSE}, SIDE, 1, processes, force=False)
     draw_set(out / "test", {"train": 1, "valid": TEST}, SIDE, 2, processes, force=False)
 
@@ -99,7 +99,7 @@ def yoloprune(*arguments: object) -> None:
 
 
 def row(name: str, cfg: Path, weights: Path, data: Path) -> Row:
-    """Accuracy on fresh pictures, size, and time a picture in the stock readers (masks alone gain nothing)."""
+    """Accuracy on fresh images, size, and time an image in the stock readers (masks alone gain nothing)."""
     words = ["map", str(cfg), str(weights), "--data", str(data), "--json", "-"]
     answer = subprocess.run([sys.executable, "-m", "yoloprune", *words], check=True, capture_output=True)
     model = load(cfg, weights, ALEXEYAB)
@@ -118,7 +118,7 @@ def row(name: str, cfg: Path, weights: Path, data: Path) -> Row:
 
 def table(rows: list[Row]) -> Table:
     """One line a network."""
-    result = Table(title=f"accuracy on {TEST} fresh pictures; milliseconds a picture on one thread")
+    result = Table(title=f"accuracy on {TEST} fresh images; milliseconds an image on one thread")
     for heading in ("network", "mAP@0.50", "BFLOPs", "bytes"):
         result.add_column(heading, justify="left" if heading == "network" else "right")
     for name in rows[0].milliseconds:

@@ -2,7 +2,7 @@
 
     python tools/make_shapes.py --out DIR --train 4000 --valid 500
 
-The same seed, size and index give the same picture, whatever the counts and the number of processes.
+The same seed, size and index give the same image, whatever the counts and the number of processes.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ Bytes = NDArray[np.uint8]
 CLASSES: Final = ("circle", "square", "triangle", "star", "cross", "ring")
 DISTRACTORS: Final = ("bar", "oval", "blob", "half", "arc", "angle", "arrow")
 SMALLEST, LARGEST = 0.08, 0.60
-"""Longest side of an object's box over the picture's side."""
+"""Longest side of an object's box over the image's side."""
 MOST_OBJECTS: Final = 6
 MOST_HIDDEN: Final = 0.25
 """Share of an object that later ones may cover."""
 MOST_OUTSIDE: Final = 0.2
-"""Share of an object's extent that may lie beyond the picture's edge."""
+"""Share of an object's extent that may lie beyond the image's edge."""
 SPLITS: Final = ("train", "valid")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and what is in it."""
+    """One image and what is in it."""
 
     image: Bytes
     """[H, W, 3], BGR."""
     labels: Floats
-    """[T, 5]: class, then centre x, y, width, height as shares of the picture."""
+    """[T, 5]: class, then centre x, y, width, height as shares of the image."""
     masks: tuple[Bytes, ...]
     """T masks [H, W], 0..255: each object as drawn, before others covered parts of it."""
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[Bytes, Floats]:
-    """A picture [size, size, 3] (BGR) and its labels [T, 5], T in 1..6."""
+    """An image [size, size, 3] (BGR) and its labels [T, 5], T in 1..6."""
     made = scene(rng, size)
     return made.image, made.labels
 
@@ -162,7 +162,7 @@ def _rotation(angle: float) -> Floats:
 def _placed(
     rng: np.random.Generator, outline: list[Floats], size: int, smallest: float, largest: float, outside: float
 ) -> list[Floats]:
-    """The outline in pixels: stretched a little, turned, its longest side smallest..largest of the picture's."""
+    """The outline in pixels: stretched a little, turned, its longest side smallest..largest of the image's."""
     stretch = np.sqrt(rng.uniform(0.8, 1.25))
     turned = [part * (stretch, 1 / stretch) @ _rotation(rng.uniform(0, 2 * np.pi)).T for part in outline[:1]]
     if len(outline) > 1:  # a hole keeps to its ring; circles need no turn
@@ -350,8 +350,8 @@ def main() -> int:
     """Parse, draw, print the rate."""
     parser = argparse.ArgumentParser(description="Draws a detection set of six shapes on cluttered ground.")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--train", type=int, default=4000, help="pictures to train on (default 4000)")
-    parser.add_argument("--valid", type=int, default=500, help="pictures to measure on (default 500)")
+    parser.add_argument("--train", type=int, default=4000, help="images to train on (default 4000)")
+    parser.add_argument("--valid", type=int, default=500, help="images to measure on (default 500)")
     parser.add_argument("--size", type=int, default=160, help="side in pixels (default 160)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -370,7 +370,7 @@ def main() -> int:
         return 2
     took = time.perf_counter() - start
     total = args.train + args.valid
-    print(f"{args.out}: {total} pictures, {objects} objects, {took:.1f} s, {total / took:.0f} pictures/s")
+    print(f"{args.out}: {total} images, {objects} objects, {took:.1f} s, {total / took:.0f} images/s")
     return 0
 
 

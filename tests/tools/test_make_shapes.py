@@ -21,7 +21,7 @@ def hashes(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def test_a_picture_follows_from_its_seed() -> None:
+def test_an_image_follows_from_its_seed() -> None:
     first, again, other = scene(5), scene(5), scene(6)
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.labels, again.labels)
@@ -29,7 +29,7 @@ def test_a_picture_follows_from_its_seed() -> None:
 
 
 @pytest.mark.parametrize("size", [64, 160, 221])
-def test_labels_are_tight_boxes_inside_the_picture(size: int) -> None:
+def test_labels_are_tight_boxes_inside_the_image(size: int) -> None:
     for seed in range(40):
         made = scene(seed, size)
         assert made.image.shape == (size, size, 3)
