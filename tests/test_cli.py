@@ -35,11 +35,11 @@ from yoloprune.detect.detection_measure import DetectionMeasure
 from yoloprune.detect.image import read_pixels
 from yoloprune.detect.load import load_measure
 from yoloprune.progress import Progress
+from yoloprune.prune.certainty import joint_cautions
 from yoloprune.steps import ana as ana_step
 from yoloprune.steps import detect as detect_step
 from yoloprune.steps import prune as prune_step
-from yoloprune.steps.prune import Pruned
-from yoloprune.workspace import Figures, Workspace
+from yoloprune.workspace import Workspace
 
 COMMANDS = (
     "ana", "prune", "finetune", "train", "export", "run", "status", "undo",
@@ -256,8 +256,13 @@ def test_run_does_all_rounds(own: Bench) -> None:
     done = call("run", *own.inputs, *steps, "-o", "slim", "-w", "space", "--json", "answer.json")
     found = json.loads(Path("answer.json").read_text())
     lost = [found["before"]["map50_present"] - each["pruned"]["map50_present"] for each in found["rounds"]]
-    over = [loss > each["options"]["threshold"] for loss, each in zip(lost, found["rounds"], strict=True)]
-    assert [f"round {number}: many small" in done.stderr for number in range(1, len(over) + 1)] == over
+    allowed = [each["options"]["threshold"] for each in found["rounds"]]
+    summed = [
+        f"add up to {loss:.4f}, over the threshold of {most:.4f}" for loss, most in zip(lost, allowed, strict=True)
+    ]
+    over = [loss > most for loss, most in zip(lost, allowed, strict=True)]
+    assert [each in done.stderr for each in summed] == over
+    assert [any(each in line for line in found["warnings"]) for each in summed] == over
     assert found["after"]["bflops"] < found["before"]["bflops"]
     assert sorted(Path(file).name for file in found["files"].values()) == [
         "tiny-slim.cfg", "tiny-slim.names", "tiny-slim.weights",
@@ -553,20 +558,12 @@ def test_dry_runs_write_nothing(whole: Whole, own: Bench) -> None:
 
 def test_prune_warns_where_losses_add_up(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     call("ana", *own.inputs, *FEW)
-    original = Figures("map50_present", 0.75, 1.0, 100, 420)
-    real = prune_step.prune
-
-    def dear(*args: Any, **options: Any) -> Pruned:
-        done = real(*args, **options)
-        less = Figures("map50_present", 0.5, 0.5, 50, 220)
-        return Pruned(original, original, less, 0.01, done.units, done.plan, done.weights, False)
-
-    monkeypatch.setattr(prune_step, "prune", dear)
-    result = call("prune", "--threshold", 0.99, *FEW, "--dry-run")
-    (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
-    assert "0.2500" in warning
-    assert "--total-loss" in warning
-    assert "warning" not in call("prune", "--threshold", 0.99, *FEW, "--dry-run", "--quiet").stderr
+    monkeypatch.setattr(prune_step, "joint_cautions", lambda lost, most: joint_cautions(most + 0.25, most))
+    words = ["prune", "--threshold", 0.99, *FEW, "--dry-run"]
+    summed = "add up to 1.2400, over the threshold of 0.9900"
+    assert summed in call(*words).stderr
+    assert any(summed in line for line in answer(*words)["warnings"])
+    assert "add up" not in call(*words, "--quiet").stderr
 
 
 def test_total_loss_is_the_joint_loss_as_measured(own: Bench) -> None:

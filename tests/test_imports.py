@@ -13,7 +13,7 @@ BOTTOM = {"errors", "artefacts", "choices", "progress", "options", "shown"}
 STAGE = {*BOTTOM, "darknet", "detect"}
 BELOW_STEPS = {*STAGE, "compat", "readers", "drawing", "workspace", "prune", "train"}
 MAY_IMPORT = {
-    "allocator": set(),
+    "malloc": set(),
     "errors": set(),
     "choices": set(),
     "progress": set(),
@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "report": {*BELOW_STEPS, "steps"},
     "console": {*BELOW_STEPS, "steps", "report"},
     "api": {*BELOW_STEPS, "steps", "report", "console"},
-    "cli": {*BELOW_STEPS, "allocator", "steps", "report", "console"},
-    "__main__": {*BELOW_STEPS, "allocator", "steps", "report", "console", "cli"},
+    "cli": {*BELOW_STEPS, "malloc", "steps", "report", "console"},
+    "__main__": {*BELOW_STEPS, "malloc", "steps", "report", "console", "cli"},
     "__init__": {*BELOW_STEPS, "steps", "report", "console", "api"},
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""

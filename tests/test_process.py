@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 import resource, sys
 import numpy as np
-from yoloprune.allocator import keep_freed_memory
+from yoloprune.malloc import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 np.ones(12_000_000)  # 96 MB, freed at once

@@ -35,7 +35,6 @@ from rich.console import Console
 from rich.table import Table
 from roofline import Roofline, seconds
 
-from yoloprune.allocator import keep_freed_memory
 from yoloprune.choices import CALIBRATE, GRID
 from yoloprune.cli.device import prepare
 from yoloprune.darknet.data import load_split, read_data
@@ -44,6 +43,7 @@ from yoloprune.darknet.model import load
 from yoloprune.detect.load import fit_for, load_measure
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.detect.pictures import Pictures
+from yoloprune.malloc import keep_freed_memory
 from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.group_evaluator import GroupEvaluator
 from yoloprune.prune.limits import prunable_count

@@ -25,10 +25,10 @@ import torch
 from bench_analysis import Bench, arguments
 from numpy.typing import NDArray
 
-from yoloprune.allocator import keep_freed_memory
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.predictions import Predictions, join
 from yoloprune.detect.measure import network_for_measuring
+from yoloprune.malloc import keep_freed_memory
 from yoloprune.prune.criteria import default_criterion
 from yoloprune.prune.group_evaluator import PROXY_IMAGES
 from yoloprune.prune.search import STEPS

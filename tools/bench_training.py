@@ -28,12 +28,12 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from yoloprune.allocator import keep_freed_memory
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import DataFile, Split, load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Graph, Model, load_graph
+from yoloprune.malloc import keep_freed_memory
 from yoloprune.train.batches import batches
 from yoloprune.train.loop import Resources, train
 from yoloprune.train.progress import TrainingProgress

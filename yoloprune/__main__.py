@@ -14,8 +14,8 @@ def main() -> None:
         # NumPy's threads would wait in loops for its few small products of matrices, and take cores from PyTorch's.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Within the block, for Ctrl-C. Commands load PyTorch, which takes seconds, when their arguments are right.
-        from yoloprune.allocator import keep_freed_memory
         from yoloprune.cli import app
+        from yoloprune.malloc import keep_freed_memory
 
         keep_freed_memory()
         app(prog_name="yoloprune")

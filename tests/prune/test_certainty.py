@@ -9,7 +9,7 @@ import pytest
 
 from tests.prune.test_plan import of
 from yoloprune.detect.outcome import interval
-from yoloprune.prune.certainty import cautions, interval_width
+from yoloprune.prune.certainty import cautions, interval_width, joint_cautions
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity
 
 
@@ -87,3 +87,11 @@ def test_a_baseline_too_low_to_steer_by(baseline: float, losses: list[float], ex
     if expected is not None:
         assert expected in found[0]
         assert found[0].endswith("are weights, data and dialect right?")
+
+
+def test_losses_that_add_up_over_the_threshold() -> None:
+    (line,) = joint_cautions(0.2501, 0.25)
+    assert "0.2501, over the threshold of 0.2500" in line
+    assert "--total-loss" in line
+    assert joint_cautions(0.25, 0.25) == ()
+    assert joint_cautions(-0.1, 0.0) == ()

@@ -15,7 +15,7 @@ from yoloprune.darknet.weights import Arrays
 from yoloprune.errors import InputError
 from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.channels import trace
-from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES
+from yoloprune.prune.criteria import CRITERIA, WITHOUT_IMAGES
 from yoloprune.prune.pruner import Pruner
 
 NEXT = "[convolutional]\nfilters=6\nsize=1\nactivation=linear\n"
@@ -37,7 +37,7 @@ def order(model: Model, criterion: str, batches: list[torch.Tensor]) -> list[int
     return list(made.order(criterion, made.units.groups[0]))
 
 
-def test_weight_sum_and_norm_scale_take_the_least_first() -> None:
+def test_l1_and_bn_scale_take_the_least_first() -> None:
     model = random_model(graph_of(net(NEXT)), 1)
     sizes = np.array([3, 1, 8, 5, 2, 7, 4, 6.0])
     signs = np.where(np.arange(40).reshape(8, 5, 1, 1) % 3, 1, -1)
@@ -142,7 +142,7 @@ def test_every_criterion_orders_all_units_with_those_gone_first(criterion: str) 
         assert found[0] == len(group.units) - 1
 
 
-@pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - set(WITHOUT_PICTURES)))
+@pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - set(WITHOUT_IMAGES)))
 def test_what_looks_at_pictures_says_that_it_needs_them(criterion: str) -> None:
-    with pytest.raises(InputError, match=rf"--criterion {criterion}: expected calibration pictures"):
+    with pytest.raises(InputError, match=rf"--criterion {criterion}: expected calibration images"):
         order(random_model(graph_of(net(NEXT)), 1), criterion, [])

@@ -144,7 +144,7 @@ def run_command(
         cfg, weights, data, out, options, settings=settings, workspace=workspace, device=device, force=force,
         progress=screen.progress,
     )  # fmt: skip
-    screen.show(answers.ran(done, options.rounds))
+    screen.show(answers.ran(done))
 
 
 @command("status", "-w my-workspace")

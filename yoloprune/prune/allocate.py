@@ -16,6 +16,7 @@ from yoloprune.prune.limits import Limits, prunable_count
 from yoloprune.prune.sensitivity import ROUNDING, Curve, Sensitivity, monotone
 
 _DEVIATIONS: Final = 3.0
+"""Standard deviations of the noise in the noise margin."""
 _LEAST_NOISE: Final = 1e-3
 """Noise of accuracy that is always reckoned with."""
 _BUMP: Final = 1.1

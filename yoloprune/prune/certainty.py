@@ -37,6 +37,16 @@ def cautions(sensitivity: Sensitivity, losses: Sequence[float]) -> tuple[str, ..
     return (*_low(sensitivity, max(losses, default=0.0), widths), *_short(sensitivity, widths))
 
 
+def joint_cautions(joint_loss: float, threshold: float) -> tuple[str, ...]:
+    """What to do where all groups together lose more than the threshold that each alone was allowed; a line or none."""
+    if joint_loss <= threshold:
+        return ()
+    return (
+        f"many small losses add up to {joint_loss:.4f}, over the threshold of {threshold:.4f}; "
+        "prune --force --total-loss holds all of it within a bound, finetune wins back",
+    )
+
+
 def _low(sensitivity: Sensitivity, loss: float, widths: dict[float, float | None]) -> Iterator[str]:
     """Where half of the accuracy may go, or chance is as large as all of it."""
     known, images = sensitivity.baseline, sensitivity.setup.images

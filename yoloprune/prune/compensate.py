@@ -38,7 +38,8 @@ from yoloprune.prune.moments import Collector, Consumer, HeldOut, Moments, affor
 from yoloprune.prune.slim import mask
 
 RIDGES: Final = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-9)
-"""From where little but the constant moves to what is enough for dead and repeated channels."""
+"""The strongest first: there little but the constant moves. The last is enough for dead and repeated channels, and all
+that the constant gets."""
 ENOUGH: Final = 0.7
 """Share of the most that a ridge explains on unseen pictures. What a ridge holds back is an error of the same sign in
 all pictures, which adds up over layers; the noise that a weaker one lets in does less harm for the same sum."""
@@ -197,7 +198,7 @@ def compensate(
 ) -> Model:
     """Masked and refitted front to back: inputs as the network already pruned gives them, targets from `model`.
 
-    batches: calibration pictures as network input [B,C,H,W]. memory: bytes of activations that may be kept.
+    batches: calibration images as network input [B,C,H,W]. memory: bytes of activations that may be kept.
     """
     masked = mask(model, channels, keep)
     original, pruned = build(model, device), build(masked, device)

@@ -77,40 +77,40 @@ Criterion = Callable[[CalibrationStatistics, Group], tuple[int, ...]]
 
 
 def elimination(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
-    """What the consumers miss least once refitted (elimination.py): the default; weight sum where no moments tell."""
-    _need_pictures(statistics, "elimination")
+    """What the consumers miss least once refitted (elimination.py): the default; l1 where no moments tell."""
+    _need_images(statistics, "elimination")
     if not _moments_tell(statistics, group):
-        return weight_sum(statistics, group)
+        return l1(statistics, group)
     return elimination_order(statistics.model, group, statistics.keep, statistics.consumers, statistics.moments)
 
 
 def thinet(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
-    """What the consumers miss least if nothing is refitted (thinet.py); weight sum where no moments tell."""
-    _need_pictures(statistics, "thinet")
+    """What the consumers miss least if nothing is refitted (thinet.py); l1 where no moments tell."""
+    _need_images(statistics, "thinet")
     if not _moments_tell(statistics, group):
-        return weight_sum(statistics, group)
+        return l1(statistics, group)
     return thinet_order(statistics.model, group, statistics.keep, statistics.consumers, statistics.moments)
 
 
 def apoz(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
     """What is most often 0 or below (Hu et al. 2016, "Network Trimming", eq. 1), added up over a unit's filters."""
-    _need_pictures(statistics, "apoz")
+    _need_images(statistics, "apoz")
     return _ascending(statistics, group, lambda producer: 1 - statistics.silence[producer])
 
 
 def taylor(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
     """What changes the heads least to first order (Molchanov et al. 2019, eq. 8, without labels: activity.py)."""
-    _need_pictures(statistics, "taylor")
+    _need_images(statistics, "taylor")
     return _by_importance(statistics, group, statistics.head_changes[group.units])
 
 
-def weight_sum(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
+def l1(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
     """Least sum of absolute weights of its filters (Li et al. 2017, "Pruning Filters for Efficient ConvNets", 3.1)."""
     return _ascending(statistics, group, lambda producer: _filter_sums(_arrays(statistics, producer)))
 
 
-def norm_scale(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
-    """Least absolute scale in batch norm (Liu et al. 2017, "Network Slimming", 3.2); filters without: as weight sum."""
+def bn_scale(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
+    """Least absolute scale in batch norm (Liu et al. 2017, "Network Slimming", 3.2); filters without: as l1."""
 
     def scales(producer: int) -> NDArray[np.floating]:
         arrays = _arrays(statistics, producer)
@@ -121,8 +121,8 @@ def norm_scale(statistics: CalibrationStatistics, group: Group) -> tuple[int, ..
 
 CRITERIA: Final[Mapping[str, Criterion]] = {
     "elimination": elimination,
-    "l1": weight_sum,
-    "bn-scale": norm_scale,
+    "l1": l1,
+    "bn-scale": bn_scale,
     "apoz": apoz,
     "taylor": taylor,
     "thinet": thinet,
@@ -130,7 +130,7 @@ CRITERIA: Final[Mapping[str, Criterion]] = {
 """What `--criterion` takes."""
 
 
-WITHOUT_PICTURES: Final = ("l1", "bn-scale")
+WITHOUT_IMAGES: Final = ("l1", "bn-scale")
 """Those that look at weights alone."""
 
 
@@ -139,9 +139,9 @@ def default_criterion(refits: bool) -> str:
     return "elimination" if refits else "l1"
 
 
-def _need_pictures(statistics: CalibrationStatistics, name: str) -> None:
+def _need_images(statistics: CalibrationStatistics, name: str) -> None:
     if not (statistics.batches or statistics.moments):
-        raise InputError(f"--criterion {name}: expected calibration pictures, found --calibrate 0")
+        raise InputError(f"--criterion {name}: expected calibration images, found --calibrate 0")
 
 
 def _moments_tell(statistics: CalibrationStatistics, group: Group) -> bool:

@@ -42,7 +42,7 @@ def recalibrate(
 ) -> Model:
     """Masked; mean and variance of each kept filter whose input has changed are those over all pictures.
 
-    batches: calibration pictures as network input [B,C,H,W]. As Darknet has it, a sum of squares over M places is
+    batches: calibration images as network input [B,C,H,W]. As Darknet has it, a sum of squares over M places is
     divided by M - 1. memory: bytes of activations that may be kept.
     """
     masked = mask(model, channels, keep)
@@ -80,7 +80,7 @@ def restate(
     min(old variance, LEAST_VARIANCE); scale and bias give the same output with them. Sections other than
     [convolutional] and [connected], and those that share arrays, stay.
 
-    batches: calibration pictures as network input [B,C,H,W].
+    batches: calibration images as network input [B,C,H,W].
     """
     network = build(pruned, device)
     sums: dict[int, _Sums] = {}

@@ -61,7 +61,7 @@ def analysed(done: Analysed) -> Answer:
 
 def pruned(done: Pruned, options: PruneOptions) -> Answer:
     """What is left, and what it costs. options: as the user gave them."""
-    by_threshold = options.threshold is not None
+    each_alone = "each alone loses at most" if options.threshold is None else "each alone may lose"
     payload = {
         **_figures(done.before, done.after, {"plan": done.plan, "weights": done.weights}, written=done.written),
         "threshold": done.threshold,
@@ -73,11 +73,9 @@ def pruned(done: Pruned, options: PruneOptions) -> Answer:
         tables.group_table(done.units),
         *(f"branch {each.inside[0]}..{each.sum} is gone" for each in done.branches),
         tables.figures_table({"original": done.original, "before": done.before, "pruned": done.after}),
-        f"all groups together lose {done.joint_loss:.4f}; "
-        f"each alone {'may lose' if by_threshold else 'loses at most'} {done.threshold:.4f}",
+        f"all groups together lose {done.joint_loss:.4f}; {each_alone} {done.threshold:.4f}",
     )
-    adds_up = _sum_warnings(done.joint_loss, done.threshold) if by_threshold else ()
-    return Answer(payload, parts, (*done.cautions, *adds_up))
+    return Answer(payload, parts, done.cautions)
 
 
 def finetuned(done: Finetuned) -> Answer:
@@ -114,19 +112,12 @@ def exported(done: Exported) -> Answer:
     )
 
 
-def ran(done: RunResult, asked: int) -> Answer:
-    """All rounds. asked: how many were to be done."""
-    rounds = done.workspace.rounds
-    warnings = list(done.cautions)
-    if len(rounds) < asked:
-        warnings.insert(0, f"{len(rounds)} of {asked} rounds: at the other thresholds nothing more could go")
-    for each in rounds:
-        lost = done.before.accuracy - each.pruned.accuracy
-        warnings += _sum_warnings(lost, each.threshold, f"round {each.number}: ")
+def ran(done: RunResult) -> Answer:
+    """All rounds."""
     payload = _figures(done.before, done.after, done.files) | tables.round_dict(done.workspace)
     networks = tables.figures_table({"original": done.before, "slim": done.after})
     parts = (tables.round_table(done.workspace), networks, tables.file_list(done.files))
-    return Answer(payload | {"warnings": done.cautions}, parts, tuple(warnings))
+    return Answer(payload | {"warnings": done.cautions}, parts, done.cautions)
 
 
 def status(found: Status) -> Answer:
@@ -177,14 +168,4 @@ def _forecast_line(ahead: Forecast) -> str:
     return (
         f"{ahead.groups} groups, {ahead.points} points of {ahead.images} pictures, "
         f"about {ahead.seconds / 60:.1f} min and refitting"
-    )
-
-
-def _sum_warnings(joint_loss: float, threshold: float, which: str = "") -> tuple[str, ...]:
-    """Where all groups together lose more than each alone was allowed."""
-    if joint_loss <= threshold:
-        return ()
-    return (
-        f"{which}many small losses add up to {joint_loss:.4f}, over the threshold of {threshold:.4f}; "
-        "prune --force --total-loss holds all of it within a bound, finetune wins back",
     )

@@ -97,7 +97,7 @@ class _Analysis:
 
     def _announce(self) -> None:
         if self.options.calibrate:
-            self.progress(Progress("ana", 0, 1, f"looking at {self.options.calibrate} calibration pictures"))
+            self.progress(Progress("ana", 0, 1, f"looking at {self.options.calibrate} calibration images"))
         if self.options.compensation == REFIT and (plain := self.job.units.not_compensated):
             layers = ", ".join(map(str, plain))
             self.progress(Progress("only masked", 0, 1, f"layers {layers}, too large to refit within memory"))

@@ -9,7 +9,7 @@ from yoloprune.choices import CALIBRATE, COMPENSATIONS, MULTIPLE, NOTHING, RECAL
 from yoloprune.errors import InputError
 from yoloprune.options import AnalysisOptions, PruneOptions
 from yoloprune.progress import OnProgress, Progress
-from yoloprune.prune.criteria import CRITERIA, WITHOUT_PICTURES, default_criterion
+from yoloprune.prune.criteria import CRITERIA, WITHOUT_IMAGES, default_criterion
 from yoloprune.prune.limits import Limits
 from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.steps.job import Job
@@ -27,14 +27,14 @@ def resolved(options: AnalysisOptions) -> AnalysisOptions:
     if compensation not in COMPENSATIONS:
         raise InputError(f"compensation: expected one of {', '.join(COMPENSATIONS)}, found {compensation!r}")
     if compensation == RECALIBRATE and not calibrate:
-        raise InputError("--bn-recalibrate: expected calibration pictures, found --calibrate 0")
+        raise InputError("--bn-recalibrate: expected calibration images, found --calibrate 0")
     compensation = compensation if calibrate else NOTHING
     criterion = options.criterion or default_criterion(compensation == REFIT)
     if criterion not in CRITERIA:
         raise InputError(f"--criterion: expected one of {', '.join(CRITERIA)}, found {criterion!r}")
-    if not calibrate and criterion not in WITHOUT_PICTURES:
-        raise InputError(f"--criterion {criterion}: expected calibration pictures, found --calibrate 0")
-    looks = compensation != NOTHING or criterion not in WITHOUT_PICTURES
+    if not calibrate and criterion not in WITHOUT_IMAGES:
+        raise InputError(f"--criterion {criterion}: expected calibration images, found --calibrate 0")
+    looks = compensation != NOTHING or criterion not in WITHOUT_IMAGES
     return replace(options, criterion=criterion, compensation=compensation, calibrate=calibrate if looks else 0)
 
 
@@ -54,7 +54,7 @@ def as_before(job: Job, options: PruneOptions) -> AnalysisOptions:
     compensation = options.compensation or (REFIT if options.calibrate and not had else was)
     calibrate = options.calibrate
     if calibrate is None:
-        needed = compensation != was or criterion not in (None, *WITHOUT_PICTURES)
+        needed = compensation != was or criterion not in (None, *WITHOUT_IMAGES)
         calibrate = CALIBRATE if needed and not had else had
     if before is not None and (compensation, calibrate) == (before.compensation, before.calibrate):
         criterion = criterion or before.criterion

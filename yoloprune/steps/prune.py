@@ -14,7 +14,7 @@ from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.allocate import added_loss, noise_margin
 from yoloprune.prune.branch_candidates import Candidate, carried_curves, nested
 from yoloprune.prune.branches import Branch
-from yoloprune.prune.certainty import cautions
+from yoloprune.prune.certainty import cautions, joint_cautions
 from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.cost import Price
 from yoloprune.prune.granularity import Allocation, Granularity
@@ -47,7 +47,7 @@ class Pruned(Shown):
     written: bool
     """False after a dry run."""
     cautions: tuple[str, ...] = ()
-    """Why the loss asked for is little to go by, a line each."""
+    """Why the loss asked for is little to go by, and what to do where small losses add up; a line each."""
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -103,6 +103,8 @@ def prune(
         _write(job, pruned, done)
     progress(Progress("prune", 1, 1))
     said = cautions(sensitivity, [goal.loss] if goal.loss else [])
+    if goal.threshold is not None:
+        said += joint_cautions(job.original.accuracy - pruned.accuracy, threshold)
     return Pruned(job.original, done.before, done.pruned, threshold, pruned.units, *files, not dry_run, said)
 
 

@@ -11,6 +11,7 @@ from yoloprune.artefacts import ready
 from yoloprune.errors import InputError
 from yoloprune.options import ExportOptions, PruneOptions, RunOptions, Settings
 from yoloprune.progress import OnProgress, Progress, silent
+from yoloprune.prune.certainty import joint_cautions
 from yoloprune.prune.sensitivity import ROUNDING
 from yoloprune.shown import Shown
 from yoloprune.steps.export import export, targets
@@ -41,7 +42,7 @@ class RunResult(Shown):
     workspace: Workspace
     """With its rounds: fewer than asked for where at some thresholds nothing more could go."""
     cautions: tuple[str, ...] = ()
-    """Why the losses asked for are little to go by, as `Pruned` has it."""
+    """What `Pruned` has, and how many rounds there are where it is fewer."""
 
     def rows(self) -> Mapping[str, Mapping[str, object]]:
         """Figures of the networks."""
@@ -93,7 +94,13 @@ def run(
     files = {"cfg": exported.cfg, "weights": exported.weights}
     if exported.names is not None:
         files["names"] = exported.names
-    return RunResult(exported.before, exported.after, files, Workspace.load(workspace), tuple(cautions))
+    ended = Workspace.load(workspace)
+    if len(ended.rounds) < options.rounds:
+        fewer = f"{len(ended.rounds)} of {options.rounds} rounds: at the other thresholds nothing more could go"
+        cautions = {fewer: None} | cautions
+    for each in ended.rounds:  # those of an earlier run too
+        cautions |= dict.fromkeys(joint_cautions(exported.before.accuracy - each.pruned.accuracy, each.threshold))
+    return RunResult(exported.before, exported.after, files, ended, tuple(cautions))
 
 
 def check(options: RunOptions) -> list[float]:
