@@ -69,6 +69,7 @@ def test_options_are_named_in_the_signature() -> None:
         assert "options" not in known
         for kind in kinds:
             assert all(known[each.name].default == each.default for each in fields(kind))
+    assert "'batch norm': Instead of refitting" in str(yoloprune.ana.__doc__)
     with pytest.raises(TypeError, match="unexpected keyword argument 'treshold'"):
         yoloprune.prune(treshold=0.01)
 

@@ -60,7 +60,8 @@ def public(step: Callable[..., _Result], *first: str, **usual: Any) -> Callable[
             default = usual.get(option.name, option.default)
             shown.setdefault(option.name, Parameter(option.name, how, default=default, annotation=option.kind))
             kind = option.kind.__name__ if isinstance(option.kind, type) else option.kind
-            said += f"\n{option.name} : {kind}\n    {option.help.text or 'As the command line has it.'}"
+            also = (f"{value!r}: {what}" for value, what in option.help.switches.values())
+            said += f"\n{option.name} : {kind}\n    {option.help.text or ' '.join(also)}"
     known = Signature(sorted(shown.values(), key=lambda each: each.kind))
 
     def call(*arguments: Any, **named: Any) -> _Result:
