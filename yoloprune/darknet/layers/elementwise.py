@@ -98,12 +98,16 @@ class _Batchnorm(WithArrays[Batchnorm]):
     mean: Tensor
     variance: Tensor
 
+    @property
+    def momentum(self) -> float:
+        """Share of a mini-batch in the running statistics."""
+        return self.dialect.bn_momentum
+
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias if self.layer.biased else torch.zeros_like(self.scale)
         assert isinstance(bias, Tensor)
         if self.training:
-            momentum = self.dialect.bn_momentum
-            return normalize(x, self.scale, bias, self.mean, self.variance, self.dialect, momentum)
+            return normalize(x, self.scale, bias, self.mean, self.variance, self.dialect, self.momentum)
         factor, offset = fold(self.scale, bias, self.mean, self.variance, self.dialect)
         return x * factor.view(1, -1, 1, 1) + offset.view(1, -1, 1, 1)
 
