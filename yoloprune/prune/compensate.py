@@ -183,7 +183,7 @@ def compensate_alone(
         if after is before or np.array_equal(before["weight"][filters], after["weight"][filters]):
             continue
         fit = fitted(model, wanted[layer], observed, keep)
-        changed[layer] = _arrays(masked.weights.layers[layer], fit, filters)
+        changed[layer] = with_fit(masked.weights.layers[layer], fit, filters)
     return _replaced(masked, changed)
 
 
@@ -213,15 +213,15 @@ def compensate(
                 for old, new in walk.inputs(layer):
                     collector.see(new, old)
                 fit = fitted(model, consumer, collector.moments, keep)
-                changed[layer] = _arrays(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
+                changed[layer] = with_fit(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
                 with torch.no_grad():
                     for name, array in changed[layer].items():
                         getattr(after, name).copy_(torch.from_numpy(array.copy()))  # a file's are read-only
     return _replaced(masked, changed)
 
 
-def _arrays(masked: Arrays, fit: Fit, keep: Keep) -> Arrays:
-    """The arrays with refitted weights for the filters in `keep` [N]; the others stay as masks have them.
+def with_fit(masked: Arrays, fit: Fit, keep: Keep) -> Arrays:
+    """A consumer's arrays with refitted weights for the filters in `keep` [N]; the others stay as masks have them.
 
     The constant goes where every dialect computes the same.
     """

@@ -74,22 +74,24 @@ def summed(graph: Graph, channels: Channels) -> dict[int, NDArray[np.int64]]:
 
 
 def consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
-    """All consumers that pruning can touch: those that read channels of a group."""
+    """All consumers that pruning of channels can touch: those that read channels of a group."""
     prunable = np.zeros(channels.units, np.bool_)
     for group in channels.groups:
         prunable[group.units] = True
+    return {index: each for index, each in all_consumers(graph, channels).items() if prunable[each.units].any()}
+
+
+def all_consumers(graph: Graph, channels: Channels) -> dict[int, Consumer]:
+    """All layers that sum over channels and have weights of their own: two that share them can't be refitted as one."""
     sharing = graph.sharing
     found = {}
     for index, units in summed(graph, channels).items():
         layer = graph.layers[index]
-        if index in sharing:
-            continue  # two layers can't be refitted as one
-        shapes = {spec.name: spec.shape for spec in layer.tensors()}
-        groups = layer.groups_summed
-        if prunable[units].any():
-            by_group = units.reshape(groups, -1)
+        if index not in sharing:
+            shapes = {spec.name: spec.shape for spec in layer.tensors()}
+            by_group = units.reshape(layer.groups_summed, -1)
             kernel = int(np.prod(shapes["weight"][1:])) // by_group.shape[1]
-            found[layer.index] = Consumer(layer.index, groups, by_group.repeat(kernel, axis=1), kernel)
+            found[index] = Consumer(index, layer.groups_summed, by_group.repeat(kernel, axis=1), kernel)
     return found
 
 

@@ -42,13 +42,28 @@ def recalibrate(
 ) -> Model:
     """Masked; mean and variance of each kept filter whose input has changed are those over all pictures.
 
-    batches: calibration images as network input [B,C,H,W]. As Darknet has it, a sum of squares over M places is
-    divided by M - 1. memory: bytes of activations that may be kept.
+    batches: calibration images as network input [B,C,H,W]. memory: bytes of activations that may be kept.
     """
-    masked = mask(model, channels, keep)
-    network = build(masked, device)
-    walk = LayerwiseInputs([network], batches, touched_by(model, masked), memory)
-    disturbed = _disturbed(model, masked, channels, keep)
+    return recalibrated(model, mask(model, channels, keep), channels, keep, batches, device=device, memory=memory)
+
+
+def recalibrated(
+    model: Model,
+    pruned: Model,
+    channels: Channels,
+    keep: KeepMask,
+    batches: Iterable[Tensor],
+    *,
+    device: str | torch.device = "cpu",
+    memory: int = MEMORY,
+) -> Model:
+    """Likewise for a model in which weights were changed, whatever way; `keep`: the units of it that are not masked.
+
+    As Darknet has it, a sum of squares over M places is divided by M - 1.
+    """
+    network = build(pruned, device)
+    walk = LayerwiseInputs([network], batches, touched_by(model, pruned), memory)
+    disturbed = _disturbed(model, pruned, channels, keep)
     for layer, module in zip(model.graph.layers, network.layers, strict=True):
         if not (isinstance(module, Affine) and module.normalized and layer.index in disturbed):
             continue
@@ -60,7 +75,7 @@ def recalibrate(
             kept = torch.from_numpy(channels.kept_outputs(layer.index, keep)).to(mean.device)
             module.mean.copy_(torch.where(kept, mean.float(), module.mean))
             module.variance.copy_(torch.where(kept, variance.float(), module.variance))
-    return masked.with_weights(network.get_weights(model.weights.header))
+    return pruned.with_weights(network.get_weights(model.weights.header))
 
 
 def restate(
