@@ -59,11 +59,7 @@ Pruned = tuple[ChannelUnits, Model]
 
 def main() -> None:
     """Prune in every way, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cfg", type=Path)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--choose", type=int, default=36, help="images of the valid list that choose")
+    parser = arguments(__doc__, choose=36)
     parser.add_argument(
         "--calibrate", type=int, default=CALIBRATE, help="unmeasured images of the train list to refit on"
     )
@@ -77,10 +73,7 @@ def main() -> None:
     measured = set(valid.images[args.choose :])
     unseen = [number for number, image in enumerate(train.images) if image not in measured]
     train = part(train, unseen[: args.calibrate])
-    choosing, fresh = (
-        measure_of(model, part(valid, numbers))
-        for numbers in (range(args.choose), range(args.choose, len(valid.images)))
-    )
+    choosing, fresh = divided(model, valid, args.choose)
     bench = Bench(model, choosing, train)
     original = fresh.accuracy(network_for_measuring(model))
     table = Table(title=f"share of BFLOPs off; {len(fresh.pictures)} images, mAP@0.50 {original:.4f}")
@@ -101,6 +94,23 @@ def main() -> None:
         minutes = (time.monotonic() - started) / 60
         table.add_row(name, *(f"{best[points]:.1%}" for points in POINTS), f"{minutes:.1f}")
     Console().print(table)
+
+
+def arguments(doc: str | None, choose: int) -> argparse.ArgumentParser:
+    """A network, its data, and how many images of the valid list choose."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cfg", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--choose", type=int, default=choose, help="images of the valid list that choose")
+    return parser
+
+
+def divided(model: Model, split: Split, choose: int) -> tuple[DetectionMeasure, DetectionMeasure]:
+    """mAP@0.50 on the first images, which choose, and on the others."""
+    return measure_of(model, part(split, range(choose))), measure_of(
+        model, part(split, range(choose, len(split.images)))
+    )
 
 
 def part(split: Split, numbers: Sequence[int]) -> Split:

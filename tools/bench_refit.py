@@ -11,13 +11,11 @@ enough E    as eliminated, with the least ridge that gains E of what the strong 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 from unittest import mock
 
-from bench_oneshot import measure_of, part
+from bench_oneshot import arguments, divided
 from rich.console import Console
 from rich.table import Table
 
@@ -33,20 +31,13 @@ from yoloprune.prune.pruner import Pruner
 
 def main() -> None:
     """Prune in every way, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cfg", type=Path)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--choose", type=int, default=64)
+    parser = arguments(__doc__, choose=64)
     parser.add_argument("--shares", default="0.1,0.2", help="of every group")
     args = parser.parse_args()
 
     model = load(args.cfg, args.weights, ALEXEYAB)
     split = load_split(read_data(args.data), "valid", ALEXEYAB, classes=model.graph.classes)
-    chosen, fresh = (
-        measure_of(model, part(split, numbers))
-        for numbers in (range(args.choose), range(args.choose, len(split.images)))
-    )
+    chosen, fresh = divided(model, split, args.choose)
     units = ChannelUnits.of(model.graph)
     batches = [batch.inputs for batch in chosen.pictures]
     masked = Pruner(model, units)

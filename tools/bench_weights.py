@@ -8,13 +8,11 @@ layers but depthwise ones. Magnitude (Han et al. 2015) is the peer; batch norm m
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from bench_oneshot import measure_of, part
+from bench_oneshot import arguments, divided
 from rich.console import Console
 from rich.table import Table
 
@@ -24,17 +22,13 @@ from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.prune.channels import trace
 from yoloprune.prune.patterns import Block, NofM, Pattern, Single
-from yoloprune.prune.recalibrate import recalibrated
+from yoloprune.prune.recalibrate import recalibrate
 from yoloprune.prune.sparsify import ALLOCATIONS, sparsify, weights_of
 
 
 def main() -> None:
     """Measure all and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cfg", type=Path)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--choose", type=int, default=64)
+    parser = arguments(__doc__, choose=64)
     parser.add_argument("--shares", default="0.5,0.65,0.75", help="of the weights that go; patterns n:m have their own")
     parser.add_argument("--patterns", default="single,2:4", help="single, HEIGHTxWIDTH or N:M")
     parser.add_argument("--divide", default="lamp", help=f"among {', '.join(ALLOCATIONS)}")
@@ -42,10 +36,7 @@ def main() -> None:
 
     model = load(args.cfg, args.weights, ALEXEYAB)
     split = load_split(read_data(args.data), "valid", ALEXEYAB, classes=model.graph.classes)
-    chosen, fresh = (
-        measure_of(model, part(split, numbers))
-        for numbers in (range(args.choose), range(args.choose, len(split.images)))
-    )
+    chosen, fresh = divided(model, split, args.choose)
     batches = [batch.inputs for batch in chosen.pictures]
     dense = fresh.accuracy(network_for_measuring(model))
     table = Table(title=f"{args.cfg.name}: {len(fresh.pictures)} images, dense {dense:.3f}")
@@ -80,7 +71,7 @@ def row(
         started = time.perf_counter()
         sparse = sparsify(model, kept, pattern, images)
         seconds = time.perf_counter() - started
-        again = recalibrated(model, sparse, channels, channels.all_kept(), batches)
+        again = recalibrate(model, sparse, channels, channels.all_kept(), batches)
         cells += [f"{fresh.accuracy(network_for_measuring(each)):.3f}" for each in (sparse, again)]
     return [*cells, f"{seconds:.1f}"]
 

@@ -100,11 +100,10 @@ class ChannelUnits(Granularity):
         """Compensated front to back: consumers refitted, or batch norm recalibrated."""
         if not batches or compensation == NOTHING or self.keep.all():
             return self.mask().apply(model)
-        about = (model, self.channels, self.keep, batches)
+        about = (self.channels, self.keep, batches)
         if compensation != REFIT:
-            return recalibrate(*about, device=device)
-        pruned = compensate(*about, device=device)
-        return restate(model, pruned, self.channels, self.keep, batches, device=device)
+            return recalibrate(model, self.mask().apply(model), *about, device=device)
+        return restate(model, compensate(model, *about, device=device), *about, device=device)
 
     def prune_group(self, model: Model, compensation: str, statistics: Any, device: str | torch.device) -> Model:
         """Refitted from the moments of the network before; anything else front to back."""

@@ -24,7 +24,7 @@ from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays, Weights
 from yoloprune.prune.channels import Channels, KeepMask
 from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs, touched_by
-from yoloprune.prune.slim import mask, slice_index
+from yoloprune.prune.slim import slice_index
 
 LEAST_VARIANCE: Final = 0.01
 """Restated variances below the old ones are at least this, a thousand times the small number under the root: readers
@@ -32,22 +32,6 @@ add different ones (1e-5, 1e-6), and would compute different things."""
 
 
 def recalibrate(
-    model: Model,
-    channels: Channels,
-    keep: KeepMask,
-    batches: Iterable[Tensor],
-    *,
-    device: str | torch.device = "cpu",
-    memory: int = MEMORY,
-) -> Model:
-    """Masked; mean and variance of each kept filter whose input has changed are those over all pictures.
-
-    batches: calibration images as network input [B,C,H,W]. memory: bytes of activations that may be kept.
-    """
-    return recalibrated(model, mask(model, channels, keep), channels, keep, batches, device=device, memory=memory)
-
-
-def recalibrated(
     model: Model,
     pruned: Model,
     channels: Channels,
@@ -57,9 +41,10 @@ def recalibrated(
     device: str | torch.device = "cpu",
     memory: int = MEMORY,
 ) -> Model:
-    """Likewise for a model in which weights were changed, whatever way; `keep`: the units of it that are not masked.
+    """`pruned` with mean and variance of each kept filter that computes otherwise than in `model` as over all pictures.
 
-    As Darknet has it, a sum of squares over M places is divided by M - 1.
+    keep: units that aren't masked. batches: calibration images as network input [B,C,H,W]. As Darknet has it, a sum of
+    squares over M places is divided by M - 1. memory: bytes of activations that may be kept.
     """
     network = build(pruned, device)
     walk = LayerwiseInputs([network], batches, touched_by(model, pruned), memory)
