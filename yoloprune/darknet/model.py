@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from yoloprune.darknet.layers import Context, Layer, Shape, read_layer
 from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.net import Net, Updates
 from yoloprune.darknet.options import Misread, Options
-from yoloprune.darknet.weights import Weights
+from yoloprune.darknet.weights import Arrays, Weights
 from yoloprune.errors import warn
 
 
@@ -105,6 +105,11 @@ class Model:
     def with_weights(self, weights: Weights) -> Model:
         """The same graph with other weights."""
         return replace(self, weights=weights)
+
+    def with_arrays(self, changed: Mapping[int, Arrays]) -> Model:
+        """The same with other arrays in some layers, by index."""
+        layers = tuple(changed.get(index, arrays) for index, arrays in enumerate(self.weights.layers))
+        return self.with_weights(Weights(self.weights.header, layers))
 
 
 def build_graph(cfg: Cfg, dialect: Dialect) -> Graph:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from yoloprune.darknet.model import Graph, Model
-from yoloprune.darknet.weights import Header, Weights
+from yoloprune.darknet.weights import Arrays, Header, Weights
 from yoloprune.errors import InputError
 
 
@@ -80,15 +80,19 @@ class Network(nn.Module):
         held: what the modules hold already; layers that have the very same arrays in both are left alone.
         """
         before = held.layers if held else (None,) * len(weights.layers)
+        for layer, arrays, old in zip(self.graph.layers, weights.layers, before, strict=True):
+            if arrays is not old:
+                self.set_arrays(layer.index, arrays)
+
+    def set_arrays(self, index: int, arrays: Arrays) -> None:
+        """Likewise of one layer."""
+        layer = self.graph.layers[index]
         with torch.no_grad():
-            for layer, module, arrays, old in zip(self.graph.layers, self.layers, weights.layers, before, strict=True):
-                if arrays is old:
-                    continue
-                for spec in layer.tensors():
-                    tensor: Tensor = getattr(module, spec.name)
-                    if tuple(tensor.shape) != arrays[spec.name].shape:
-                        raise ValueError(f"{layer}: {spec.name}: {tuple(tensor.shape)} != {arrays[spec.name].shape}")
-                    tensor.copy_(torch.from_numpy(arrays[spec.name].astype(np.float32)))
+            for spec in layer.tensors():
+                tensor: Tensor = getattr(self.layers[index], spec.name)
+                if tuple(tensor.shape) != arrays[spec.name].shape:
+                    raise ValueError(f"{layer}: {spec.name}: {tuple(tensor.shape)} != {arrays[spec.name].shape}")
+                tensor.copy_(torch.from_numpy(arrays[spec.name].astype(np.float32)))
 
     def get_weights(self, header: Header) -> Weights:
         """Arrays out of the modules, float32 copies."""

@@ -31,7 +31,7 @@ from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.base import Keep
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
-from yoloprune.darknet.weights import Arrays, Weights
+from yoloprune.darknet.weights import Arrays
 from yoloprune.prune.channels import Channels, KeepMask
 from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs, touched_by
 from yoloprune.prune.moments import Collector, Consumer, HeldOut, Moments, affordable, consumers, matrix
@@ -98,8 +98,12 @@ def _noise(a: Tensor) -> Tensor:
     sums, count = a[:, :-1, -1], a[:, -1:, -1]
     squares = a.diagonal(dim1=1, dim2=2)[:, :-1]
     variances = (squares - sums**2 / count.clamp(min=1)).clamp(min=0)
-    noise = NOISE * (variances + variances.mean(1, keepdim=True))
-    return torch.cat([noise, torch.zeros_like(count)], 1)
+    return torch.cat([noise_ridge(variances), torch.zeros_like(count)], 1)
+
+
+def noise_ridge(variances: Tensor) -> Tensor:
+    """What noise adds to the variance of each input [G, K], the same shape."""
+    return NOISE * (variances + variances.mean(1, keepdim=True))
 
 
 def _ridge(a: Tensor, b: Tensor, folds: Sequence[tuple[Tensor, Tensor]]) -> float | None:
@@ -184,7 +188,7 @@ def compensate_alone(
             continue
         fit = fitted(model, wanted[layer], observed, keep)
         changed[layer] = with_fit(masked.weights.layers[layer], fit, filters)
-    return _replaced(masked, changed)
+    return masked.with_arrays(changed)
 
 
 def compensate(
@@ -214,10 +218,8 @@ def compensate(
                     collector.see(new, old)
                 fit = fitted(model, consumer, collector.moments, keep)
                 changed[layer] = with_fit(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
-                with torch.no_grad():
-                    for name, array in changed[layer].items():
-                        getattr(after, name).copy_(torch.from_numpy(array.copy()))  # a file's are read-only
-    return _replaced(masked, changed)
+                pruned.set_arrays(layer, changed[layer])
+    return masked.with_arrays(changed)
 
 
 def with_fit(masked: Arrays, fit: Fit, keep: Keep) -> Arrays:
@@ -237,8 +239,3 @@ def with_fit(masked: Arrays, fit: Fit, keep: Keep) -> Arrays:
         rows = keep.reshape(-1, *[1] * (array.ndim - 1))
         result[name] = np.where(rows, array.astype(np.float32), masked[name])
     return result
-
-
-def _replaced(model: Model, changed: Mapping[int, Arrays]) -> Model:
-    layers = tuple(changed.get(index, arrays) for index, arrays in enumerate(model.weights.layers))
-    return model.with_weights(Weights(model.weights.header, layers))

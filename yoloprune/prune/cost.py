@@ -60,8 +60,7 @@ class Costs:
         keeps: [n, units], keep-sets whose costs [n] are wanted.
         """
         if label not in self._touched:
-            group = next(group for group in self.channels.groups if group.label == label)
-            units = set(group.units.tolist())
+            units = set(self.channels.group(label).units.tolist())
             self._touched[label] = tuple(
                 index for index in self._layers if any(not units.isdisjoint(ids.tolist()) for ids in self._ids(index))
             )

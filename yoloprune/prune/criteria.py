@@ -38,12 +38,17 @@ class CalibrationStatistics:
     @cached_property
     def consumers(self) -> Mapping[int, Consumer]:
         """What reads channels that can go, in the form that memory allows."""
-        return {**consumers(self.model.graph, self.channels), **self._affordable}
+        return {**self._wanted, **self._affordable}
+
+    @cached_property
+    def _wanted(self) -> Mapping[int, Consumer]:
+        """In the exact form, whatever memory that takes."""
+        return consumers(self.model.graph, self.channels)
 
     @cached_property
     def _affordable(self) -> Mapping[int, Consumer]:
         """Without those that are too large in any form, of which criteria know nothing."""
-        return affordable(consumers(self.model.graph, self.channels).values())
+        return affordable(self._wanted.values())
 
     @cached_property
     def moments(self) -> Mapping[int, Moments]:

@@ -21,7 +21,7 @@ from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.norm import fold, inverse_deviation
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
-from yoloprune.darknet.weights import Arrays, Weights
+from yoloprune.darknet.weights import Arrays
 from yoloprune.prune.channels import Channels, KeepMask
 from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs, touched_by
 from yoloprune.prune.slim import slice_index
@@ -92,17 +92,18 @@ def restate(
                 hooks.callback(module.register_forward_pre_hook(sums[index].hear).remove)
         for batch in batches:
             network(batch.to(device))
-    layers = list(pruned.weights.layers)
+    changed: dict[int, Arrays] = {}
     for index, each in sums.items():
         if not each.count:
             continue  # no output of the network depends on it
         kept = channels.kept_outputs(index, keep)
-        restated = _restated(layers[index], *each.statistics(), model.graph.dialect)
-        layers[index] = {
+        arrays = pruned.weights.layers[index]
+        restated = _restated(arrays, *each.statistics(), model.graph.dialect)
+        changed[index] = {
             name: np.where(kept, restated[name], array).astype(np.float32) if name in restated else array
-            for name, array in layers[index].items()
+            for name, array in arrays.items()
         }
-    return pruned.with_weights(Weights(pruned.weights.header, tuple(layers)))
+    return pruned.with_arrays(changed)
 
 
 def _restated(arrays: Arrays, mean: Tensor, variance: Tensor, dialect: Dialect) -> Mapping[str, NDArray[np.float64]]:

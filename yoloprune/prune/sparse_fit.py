@@ -20,7 +20,7 @@ from typing import Final, Self
 import torch
 from torch import Tensor
 
-from yoloprune.prune.compensate import NOISE, Fit
+from yoloprune.prune.compensate import Fit, noise_ridge
 from yoloprune.prune.moments import Moments
 from yoloprune.prune.patterns import Pattern
 
@@ -46,10 +46,15 @@ def sparse_fit(weight: Tensor, moments: Moments, kept: int, pattern: Pattern) ->
     """
     problem = _Problem.of(weight, moments)
     if not all(bool(each.isfinite().all()) for each in (problem.a, problem.b, problem.dense)):
-        return Fit(weight * pattern.keep(weight.abs(), kept), torch.zeros_like(weight[:, :, 0]))
+        return magnitude_fit(weight, kept, pattern)
     there, near = _support(problem, kept, pattern)
     fitted = problem.weights(_refitted(problem, there, near))
     return Fit(fitted, problem.constant(fitted))
+
+
+def magnitude_fit(weight: Tensor, kept: int, pattern: Pattern) -> Fit:
+    """The largest weights as they are (Han et al. 2015)."""
+    return Fit(weight * pattern.keep(weight.abs(), kept), torch.zeros_like(weight[:, :, 0]))
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class _Problem:
         dense = weight.mT
         variances = a.diagonal(dim1=1, dim2=2).clamp(min=0)
         tiny = torch.finfo(a.dtype).tiny
-        ridge = NOISE * (variances + variances.mean(1, keepdim=True)) + tiny
+        ridge = noise_ridge(variances) + tiny
         a, b = a + torch.diag_embed(ridge), b + ridge[:, :, None] * dense
         given = (b * dense).sum(1, keepdim=True).clamp(min=0)
         outputs = (given + _QUIET * given.mean(2, keepdim=True) + tiny).sqrt()

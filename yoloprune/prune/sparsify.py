@@ -18,13 +18,13 @@ from torch import Tensor
 from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import build
-from yoloprune.darknet.weights import Arrays, Weights
+from yoloprune.darknet.weights import Arrays
 from yoloprune.prune.channels import trace
-from yoloprune.prune.compensate import Fit, with_fit
+from yoloprune.prune.compensate import with_fit
 from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs
 from yoloprune.prune.moments import LARGEST, Collector, Consumer, all_consumers, matrix
 from yoloprune.prune.patterns import Pattern
-from yoloprune.prune.sparse_fit import sparse_fit
+from yoloprune.prune.sparse_fit import magnitude_fit, sparse_fit
 
 
 def sparse_layers(graph: Graph) -> dict[int, Consumer]:
@@ -60,7 +60,7 @@ def sparsify(
     dense, sparse = build(model, device), build(model, device)
     known = sparse_layers(model.graph)
     walk = LayerwiseInputs((dense, sparse), batches, model.graph.descendants(list(kept)), memory)
-    layers = list(model.weights.layers)
+    changed: dict[int, Arrays] = {}
     for index in sorted(kept):
         consumer, weight = known[index], matrix(model, known[index])
         if walk.images and consumer.bytes <= LARGEST:
@@ -70,12 +70,11 @@ def sparsify(
                 collector.see(new, old)
             fit = sparse_fit(weight.to(device), collector.moments, kept[index], pattern)
         else:
-            fit = Fit(weight * pattern.keep(weight.abs(), kept[index]), torch.zeros_like(weight[:, :, 0]))
-        layers[index] = with_fit(layers[index], fit, np.ones(len(layers[index]["weight"]), np.bool_))
-        with torch.no_grad():
-            for name, array in layers[index].items():
-                getattr(sparse.layers[index], name).copy_(torch.from_numpy(array.copy()))  # a file's are read-only
-    return model.with_weights(Weights(model.weights.header, tuple(layers)))
+            fit = magnitude_fit(weight, kept[index], pattern)
+        arrays = model.weights.layers[index]
+        changed[index] = with_fit(arrays, fit, np.ones(len(arrays["weight"]), np.bool_))
+        sparse.set_arrays(index, changed[index])
+    return model.with_arrays(changed)
 
 
 def uniform(weights: Mapping[int, NDArray[np.floating]], share: float) -> dict[int, int]:
@@ -143,5 +142,4 @@ def _over_one_score(
 
 def weights_of(model: Model) -> dict[int, NDArray[np.floating]]:
     """The weights of `sparse_layers`, by index."""
-    arrays: list[Arrays] = list(model.weights.layers)
-    return {index: arrays[index]["weight"] for index in sparse_layers(model.graph)}
+    return {index: model.weights.layers[index]["weight"] for index in sparse_layers(model.graph)}
