@@ -91,7 +91,7 @@ def _pruned(workspace: Path, target: Mapping[str, float], device: str) -> tuple[
     except NothingGoesError:
         return None
     job = open_job(workspace, device)
-    batches = job.calibration_batches(AnalysisOptions())
+    batches = job.inputs.calibration_batches(AnalysisOptions().calibrate)
     grown = max(
         float(np.abs(after["weight"]).max() / np.abs(before["weight"]).max())
         for before, after in zip(job.inputs.original.weights.layers, job.model.weights.layers, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from yoloprune.darknet.data import ClassSplit, DataFile, Which, load_classes, load_split
+from yoloprune.darknet.data import ClassSplit, DataFile, Split, Which, load_classes, load_split
 from yoloprune.darknet.model import Graph
 from yoloprune.darknet.network import Network
 from yoloprune.detect import classify, evaluate
@@ -73,19 +73,24 @@ def load_measure(
     if metric not in _metrics(graph):
         expected = ", ".join(_metrics(graph))
         raise InputError(f"--metric: expected one of {expected} for this network, found {metric!r}")
-    fit, labels = fit_for(graph, letterbox), teacher is None
-    if graph.detection_heads:
-        split = load_split(data, which, graph.dialect, classes=graph.classes, limit=limit, labels=labels)
-        pictures = Pictures(split.images, graph, fit, device)
-        measure: Measure = DetectionMeasure(graph, split, pictures, metric, points, nms_kind)
+    split = load_images(data, which, graph, limit=limit, labels=teacher is None)
+    pictures = Pictures(split.images, graph, fit_for(graph, letterbox), device)
+    measure: Measure
+    if isinstance(split, ClassSplit):
+        measure = ClassMeasure(graph, split, pictures, metric)
     else:
-        if labels:
-            classes = load_classes(data, which, classes=graph.classes, limit=limit)
-        else:
-            split = load_split(data, which, graph.dialect, classes=graph.classes, limit=limit, labels=False)
-            classes = ClassSplit(split.names, split.images, (-1,) * len(split.images))
-        measure = ClassMeasure(graph, classes, Pictures(classes.images, graph, fit, device), metric)
+        measure = DetectionMeasure(graph, split, pictures, metric, points, nms_kind)
     return measure if teacher is None else measure.supervised_by(teacher)
+
+
+def load_images(
+    data: DataFile, which: Which, graph: Graph, *, limit: int | None = None, labels: bool = True
+) -> Split | ClassSplit:
+    """A list as the network learns from it or is measured on it; without labels only its pictures, of class -1."""
+    if labels and not graph.detection_heads:
+        return load_classes(data, which, classes=graph.classes, limit=limit)
+    split = load_split(data, which, graph.dialect, classes=graph.classes, limit=limit, labels=labels)
+    return split if graph.detection_heads else ClassSplit(split.names, split.images, (-1,) * len(split.images))
 
 
 def _metrics(graph: Graph) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from yoloprune.shown import Shown
 from yoloprune.steps.analysis import analyse_job
 from yoloprune.steps.job import start_job
 from yoloprune.steps.method import resolved
-from yoloprune.steps.tradeoff import frontier, gains
+from yoloprune.steps.tradeoff import bflops, frontier, gains
 from yoloprune.workspace import DEFAULT
 
 
@@ -64,10 +64,11 @@ def ana(
     options = resolved(options)
     job = start_job(cfg, weights, data, workspace, settings, device=device, force=force)
     job, sensitivity = analyse_job(job, options, device=device, force=force, progress=progress)
+    costs = bflops(job, sensitivity)
     return Analysed(
         sensitivity,
-        gains(job, sensitivity),
-        frontier(job, sensitivity),
+        gains(costs, sensitivity),
+        frontier(costs, sensitivity),
         cautions(sensitivity, options.tolerances or [REFERENCE_LOSS]),
         job.workspace.sensitivity_file(job.next_round),
     )

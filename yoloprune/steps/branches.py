@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cache
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from yoloprune.artefacts import load_json, save_json, typed
@@ -14,7 +13,6 @@ from yoloprune.options import AnalysisOptions
 from yoloprune.progress import OnProgress, Progress
 from yoloprune.prune.branches import Branch, branches
 from yoloprune.prune.channel_units import ChannelUnits
-from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.sensitivity import Setup
 from yoloprune.steps.job import Job
 
@@ -50,13 +48,12 @@ def branch_accuracies(
     if file.exists() and ((measured := _Measured.load(file)).setup, measured.options) == (setup, options):
         known = dict(measured.accuracies)
     found = [branch for branch in branches(job.model.graph) if branch.sum not in units.channels.removed]
-    images = cache(lambda: job.calibration_batches(options))
     for done, branch in enumerate(found):
         if str(branch.sum) not in known:
             progress(Progress("branches", done, len(found), f"without {branch.inside[0]}..{branch.sum}"))
             without = units.without_branches((branch,))
-            pruner = Pruner(job.model, without, images, options.compensation, device)
-            network = network_for_measuring(pruner.together(without), device)
+            model = replace(job, units=without).pruner(options, device).together(without)
+            network = network_for_measuring(model, device)
             known[str(branch.sum)] = job.inputs.measure.accuracy(network)
             save_json(file, "branches", asdict(_Measured(setup, options, known)))
     return {branch: known[str(branch.sum)] for branch in found}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yoloprune.artefacts import atomic_path, read_bytes
+from yoloprune.artefacts import atomic_path, check_free, read_bytes
 from yoloprune.compat import PROFILES, ReaderProfile, WeightsFile, lost_values, profile_named
 from yoloprune.compat.adapt import adapted
 from yoloprune.darknet import cfg as cfg_file
@@ -112,6 +112,6 @@ def targets(job: Job, out: Path, *, force: bool) -> tuple[Path, Path, Path | Non
     cfg, weights = out / f"{stem}-slim.cfg", out / f"{stem}-slim.weights"
     names = out / f"{stem}-slim.names" if job.inputs.listed.names is not None else None
     for path in (cfg, weights, names):
-        if path is not None and path.exists() and not force:
-            raise InputError("exists already; --force replaces it", file=path)
+        if path is not None:
+            check_free(path, force=force)
     return cfg, weights, names

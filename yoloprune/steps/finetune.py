@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from yoloprune.detect.load import load_images
 from yoloprune.errors import InputError
 from yoloprune.options import FinetuneOptions
 from yoloprune.progress import OnProgress, silent
 from yoloprune.shown import Shown
 from yoloprune.steps.job import Job, job_of, open_job
-from yoloprune.steps.training import Training, train_images, warn_of_no_gain, with_options
+from yoloprune.steps.training import Training, warn_of_no_gain, with_options
 from yoloprune.train.ranks import rank_of
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.supervision import Supervision
@@ -104,7 +105,7 @@ def _training(job: Job, options: FinetuneOptions, device: str) -> Training:
     space, graph, last = job.workspace, job.model.graph, job.workspace.last
     if not set(options.freeze) < set(range(len(graph.layers))):
         raise InputError(f"--freeze: expected layers of 0..{len(graph.layers) - 1}, and not all of them")
-    images = train_images(job.inputs.listed, graph, labels=options.labels)
+    images = load_images(job.inputs.listed, "train", graph, labels=options.labels)
     supervision = Supervision(job.inputs.original if options.distill else None, options.labels)
     recipe = _recipe(job, options, len(images.images), device)
     folder, mask = space.training_folder(last.number), job.units.mask()

@@ -8,14 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import DataFile, list_images, read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Graph, Model, load_graph
 from yoloprune.darknet.network import build
 from yoloprune.detect.intact import check_pictures
-from yoloprune.detect.load import load_measure
+from yoloprune.detect.load import fit_for, load_measure
 from yoloprune.detect.measure import Measure
+from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError
 from yoloprune.options import Settings
 from yoloprune.progress import OnProgress, Progress, silent
@@ -95,6 +98,18 @@ class Inputs:
     @cached_property
     def _train_images(self) -> dict[int, tuple[Path, ...]]:
         return {}
+
+    @cached_property
+    def _train_batches(self) -> dict[int, list[Tensor]]:
+        return {}
+
+    def calibration_batches(self, count: int) -> list[Tensor]:
+        """The calibration images as network input, in batches [B,C,H,W]; decoded once."""
+        if count not in self._train_batches:
+            fit = fit_for(self.graph, self.settings.letterbox)
+            pictures = Pictures(self.calibration_images(count), self.graph, fit, self.device)
+            self._train_batches[count] = [batch.inputs for batch in pictures]
+        return self._train_batches[count]
 
     def calibration_images(self, count: int) -> tuple[Path, ...]:
         """The first `count` images of the train list; no labels are needed. InputError where there are none."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-
-from torch import Tensor
 
 from yoloprune.artefacts import read_bytes
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph, Model
-from yoloprune.detect.load import default_metric, fit_for
-from yoloprune.detect.measure import steering_key
-from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError
 from yoloprune.options import AnalysisOptions, Settings
 from yoloprune.prune.granularities import granularity_named
@@ -51,9 +47,7 @@ class Job:
 
     def figures(self, accuracy: float, units: Granularity) -> Figures:
         """Accuracy and the sizes of the network that is slimmed to `units`."""
-        graph, settings = units.slim_graph(), self.workspace.settings
-        key = steering_key(settings.metric or default_metric(graph), settings.labels)
-        return figures_of(graph, self.model, key, accuracy)
+        return figures_of(units.slim_graph(), self.model, self.inputs.measure.steering, accuracy)
 
     def of_granularity(self, name: str) -> Job:
         """The same in units of another granularity. InputError once something is pruned."""
@@ -63,15 +57,10 @@ class Job:
             raise InputError(f"--granularity {name}: round 1 was pruned by {self.units.name}, and one job has one")
         return replace(self, units=granularity_named(name).of(self.model.graph))
 
-    def calibration_batches(self, options: AnalysisOptions) -> list[Tensor]:
-        """The calibration images as network input, in batches [B,C,H,W]."""
-        fit = fit_for(self.model.graph, self.workspace.settings.letterbox)
-        images = self.inputs.calibration_images(options.calibrate)
-        return [batch.inputs for batch in Pictures(images, self.model.graph, fit, self.inputs.device)]
-
     def pruner(self, options: AnalysisOptions, device: str) -> Pruner:
         """How the network is pruned; without calibration images nothing compensates."""
-        return Pruner(self.model, self.units, lambda: self.calibration_batches(options), options.compensation, device)
+        images = partial(self.inputs.calibration_batches, options.calibrate)
+        return Pruner(self.model, self.units, images, options.compensation, device)
 
     def measured_originally(self) -> Job:
         """The job that knows the original network's figures; the workspace is written if it is new."""
@@ -116,8 +105,14 @@ def job_of(workspace: Workspace, inputs: Inputs | None = None, device: str = "cp
         return Job(workspace, inputs, inputs.original, inputs.weights.sha256, units)
     content = read_bytes(file)
     model = Model(graph, weights_file.read(file, graph.layers, content))
-    plan_file = workspace.plan_file(workspace.last.number)
-    plan = Plan.load(plan_file)
+    units = units_after(workspace, graph, workspace.last.number)
+    return Job(workspace, inputs, model, hashlib.sha256(content).hexdigest(), units)
+
+
+def units_after(workspace: Workspace, graph: Graph, number: int) -> Granularity:
+    """What a round's plan leaves of a graph's units."""
+    file = workspace.plan_file(number)
+    plan = Plan.load(file)
     if plan.cfg != workspace.cfg.sha256:
-        raise InputError("is a plan for another cfg", file=plan_file)
-    return Job(workspace, inputs, model, hashlib.sha256(content).hexdigest(), plan.units(graph, plan_file))
+        raise InputError("is a plan for another cfg", file=file)
+    return plan.units(graph, file)

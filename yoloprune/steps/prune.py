@@ -24,7 +24,7 @@ from yoloprune.shown import Shown
 from yoloprune.steps.analysis import analyse_job
 from yoloprune.steps.branches import branch_accuracies
 from yoloprune.steps.goal import Goal
-from yoloprune.steps.job import Job, job_of
+from yoloprune.steps.job import Job, job_of, units_after
 from yoloprune.steps.joint import Joint, NothingGoesError, chosen
 from yoloprune.steps.method import as_before, limits_of, with_limits
 from yoloprune.steps.objective import check_objective, price_for
@@ -150,10 +150,7 @@ def _analysis(
         file = job.workspace.sensitivity_file(number)
         if file.exists():
             earlier, graph = Sensitivity.load(file), job.model.graph
-            before = type(job.units).of(graph)
-            if number > 1:
-                plan_file = job.workspace.plan_file(number - 1)
-                before = Plan.load(plan_file).units(graph, plan_file)
+            before = units_after(job.workspace, graph, number - 1) if number > 1 else type(job.units).of(graph)
             earlier.check_groups(before, file)
             if isinstance(before, ChannelUnits) and isinstance(job.units, ChannelUnits):
                 return replace(earlier, curves=carried_curves(earlier, before.channels, job.units.channels))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from yoloprune.artefacts import ready
+from yoloprune.detect.load import load_images
 from yoloprune.errors import InputError
 from yoloprune.options import ExportOptions, PruneOptions, RunOptions, Settings
 from yoloprune.progress import OnProgress, Progress, silent
@@ -23,7 +24,6 @@ from yoloprune.steps.joint import NothingGoesError
 from yoloprune.steps.method import resolved, with_limits
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import prune
-from yoloprune.steps.training import train_images
 from yoloprune.train.ranks import world_size
 from yoloprune.workspace import DEFAULT, Figures, Workspace
 
@@ -72,7 +72,9 @@ def run(
     targets(job, out, force=force)  # refused now, not after hours
     ready(out)
     graph = job.model.graph
-    check_readable(train_images(job.inputs.listed, graph).images, graph, progress)  # now, not after the analysis
+    check_readable(
+        load_images(job.inputs.listed, "train", graph).images, graph, progress
+    )  # now, not after the analysis
     pruning = _alike(job.measured_originally(), options, progress)
     refused: NothingGoesError | None = None
     cautions: dict[str, None] = {}

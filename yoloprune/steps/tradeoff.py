@@ -16,9 +16,8 @@ _MOST_LOST: Final = 0.1
 """Loss at which `frontier` ends."""
 
 
-def gains(job: Job, sensitivity: Sensitivity, loss: float = REFERENCE_LOSS) -> dict[str, float]:
+def gains(costs: AllocationCosts, sensitivity: Sensitivity, loss: float = REFERENCE_LOSS) -> dict[str, float]:
     """For each group, the share of the original's BFLOPs that goes if it alone is pruned as far as `loss` lets it."""
-    costs = _bflops(job, sensitivity)
     now = costs.total({})
     alone: dict[str, Mapping[str, int]] = {
         curve.label: {curve.label: prunable_count(sensitivity, curve, loss)} for curve in sensitivity.curves
@@ -26,9 +25,8 @@ def gains(job: Job, sensitivity: Sensitivity, loss: float = REFERENCE_LOSS) -> d
     return {label: (now - costs.total(allocation)) / costs.whole for label, allocation in alone.items()}
 
 
-def frontier(job: Job, sensitivity: Sensitivity) -> list[tuple[float, float]]:
+def frontier(costs: AllocationCosts, sensitivity: Sensitivity) -> list[tuple[float, float]]:
     """For losses that each group alone may have, the share of the original's BFLOPs that is gone then."""
-    costs = _bflops(job, sensitivity)
     now = sensitivity.baseline - sensitivity.start
     losses = sorted({now, *(sensitivity.loss(point) for curve in sensitivity.curves for point in curve.points)})
     result = []
@@ -38,5 +36,6 @@ def frontier(job: Job, sensitivity: Sensitivity) -> list[tuple[float, float]]:
     return result
 
 
-def _bflops(job: Job, sensitivity: Sensitivity) -> AllocationCosts:
+def bflops(job: Job, sensitivity: Sensitivity) -> AllocationCosts:
+    """What allocations cost whose groups go in the order of their curves."""
     return job.units.costs(flops(job.model.graph), sensitivity.orders)

@@ -11,13 +11,13 @@ from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Graph, Model, load_graph
 from yoloprune.darknet.pretrained import read_pretrained
 from yoloprune.darknet.weights import Header, Weights
-from yoloprune.detect.load import load_measure
+from yoloprune.detect.load import load_images, load_measure
 from yoloprune.errors import InputError
 from yoloprune.options import Settings, TrainOptions
 from yoloprune.progress import OnProgress, silent
 from yoloprune.steps.inputs import find_data
 from yoloprune.steps.job import figures_of
-from yoloprune.steps.training import Training, train_images, warn_of_no_gain, with_options
+from yoloprune.steps.training import Training, warn_of_no_gain, with_options
 from yoloprune.train.ranks import rank_of
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.run_folder import CHART, CHECKPOINT, LOG
@@ -77,7 +77,7 @@ def train_network(
     # A network that has been trained before may be no better for more of it; a new head finds nothing yet.
     recipe = replace(recipe, evaluate_start=taken == len(graph.layers))
     model = Model(graph, weights)
-    training = Training("train", model, train_images(known, graph), recipe, out, best, last, options)
+    training = Training("train", model, load_images(known, "train", graph), recipe, out, best, last, options)
     metric, limit = settings.metric, settings.images
     measure = load_measure(graph, known, metric=metric, letterbox=settings.letterbox, limit=limit, device=device)
     training.check_pictures(measure, progress)

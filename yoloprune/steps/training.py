@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.data import ClassSplit, DataFile, Split, load_classes, load_split
+from yoloprune.darknet.data import ClassSplit, Split
 from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.detect.measure import Measure
@@ -83,14 +83,6 @@ class Training:
         """Best and last weights to their files, in place of what is there."""
         for file, weights in ((self.best, trained.best), (self.last, trained.last)):
             weights_file.write(file, weights, self.model.graph.layers, force=True)
-
-
-def train_images(data: DataFile, graph: Graph, *, labels: bool = True) -> Split | ClassSplit:
-    """The train list as the network learns from it; without labels only its pictures."""
-    if labels and not graph.detection_heads:
-        return load_classes(data, "train", classes=graph.classes)
-    split = load_split(data, "train", graph.dialect, classes=graph.classes, labels=labels)
-    return split if graph.detection_heads else ClassSplit(split.names, split.images, (-1,) * len(split.images))
 
 
 def with_options(recipe: Recipe, options: Options, device: str, measurements: int) -> Recipe:

@@ -22,8 +22,8 @@ from yoloprune.darknet.layers.classifier import Logistic, Softmax
 from yoloprune.darknet.layers.head import DetectionHead, Head
 from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Model
-from yoloprune.darknet.network import build
-from yoloprune.train.losses import custom_gradient
+from yoloprune.detect.measure import network_for_measuring
+from yoloprune.train.losses import by_delta
 from yoloprune.train.multi_scale import MultiScale
 
 
@@ -31,9 +31,7 @@ class Teacher:
     """The network that teaches, with the same layers as the one that is trained, the student."""
 
     def __init__(self, model: Model, mask: Mask | None, device: torch.device) -> None:
-        network = build(model, device).requires_grad_(False)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
-        self._scales = MultiScale(network)
+        self._scales = MultiScale(network_for_measuring(model, device).requires_grad_(False))
         self._heads = {layer.index: layer.sources[0] for layer in model.graph.layers if isinstance(layer, Head)}
         self._features = _reading_pruned(model, mask, device)
 
@@ -71,23 +69,24 @@ def _reading_pruned(model: Model, mask: Mask | None, device: torch.device) -> di
 
 
 def _output_cost(head: Layer, module: torch.nn.Module, x: Tensor, wanted: Tensor) -> Tensor:
-    with torch.no_grad():
-        exact = torch.promote_types(x.dtype, torch.float32)
+    def rule(x: Tensor) -> tuple[Tensor, Tensor]:
+        theirs = wanted.to(x.dtype)
         if isinstance(head, DetectionHead) and x.shape[1] == len(head.anchors) * (5 + head.classes):
             b, _, h, w = x.shape
-            ours, theirs = (module(each.to(exact)).view(b, len(head.anchors), -1, h, w) for each in (x, wanted))
+            ours, theirs = (module(each).view(b, len(head.anchors), -1, h, w) for each in (x, theirs))
             delta = theirs - ours
             objectness = theirs[:, :, 4:5]
             weights = torch.cat([objectness.expand(-1, -1, 4, -1, -1), torch.ones_like(objectness)], 2)
             delta[:, :, :5] *= weights
             delta[:, :, 5:] *= objectness
         elif isinstance(head, (Softmax, Logistic)):
-            delta = module(wanted.to(exact)) - module(x.to(exact))
+            delta = module(theirs) - module(x)
         else:
-            delta = wanted.to(exact) - x.to(exact)
+            delta = theirs - x
         delta = delta.view_as(x)
-        cost = delta.square().sum()
-    return custom_gradient(x, delta, cost)
+        return delta, delta.square().sum()
+
+    return by_delta(x, rule)
 
 
 def _feature_cost(x: Tensor, wanted: Tensor) -> Tensor:

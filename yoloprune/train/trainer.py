@@ -15,6 +15,7 @@ from yoloprune.darknet.layers.head import Head
 from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.train.batches import network_input
 from yoloprune.train.distill import Teacher
 from yoloprune.train.ema import averaged, update_average
@@ -45,10 +46,7 @@ class Trainer:
         self._loss = TrainingLoss(model.graph)
         self._labels = supervision.labels
         self._teacher = Teacher(supervision.teacher, mask, device) if supervision.teacher else None
-        self._network = Network(model.graph)
-        self._network.set_weights(model.weights)
-        self._network.to(device)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types lack it
+        self._network = network_for_measuring(model, device)
         self._enforcer = MaskEnforcer(self._network, mask)
         self._enforcer.enforce()
         self._optimizer = Optimizer(self._network, recipe)

@@ -37,10 +37,7 @@ def loss_for(kind: type[Layer]) -> Callable[[_Rule], _Rule]:
 
     def register(rule: _Rule) -> _Rule:
         def loss(layer: Layer, x: Tensor, truths: Tensor, dialect: Dialect, seen: int) -> Tensor:
-            with torch.no_grad():
-                exact = torch.promote_types(x.dtype, torch.float32)
-                delta, cost = rule(layer, x.to(exact), truths.to(exact), dialect, seen)
-            return custom_gradient(x, delta.view_as(x), cost)
+            return by_delta(x, lambda x: rule(layer, x, truths.to(x.dtype), dialect, seen))
 
         LOSSES[kind] = loss
         return rule
@@ -55,6 +52,13 @@ def find_loss(head: Layer) -> Loss:
         known = ", ".join(sorted(f"[{kind.names[0]}]" for kind in LOSSES))
         raise InputError(f"{head}: there is no loss for it (expected one of {known})")
     return loss
+
+
+def by_delta(x: Tensor, rule: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    """The cost of a rule, which gets x in float32 or float64 and without autograd, with its delta as the step of x."""
+    with torch.no_grad():
+        delta, cost = rule(x.to(torch.promote_types(x.dtype, torch.float32)))
+    return custom_gradient(x, delta.view_as(x), cost)
 
 
 def custom_gradient(x: Tensor, delta: Tensor, cost: Tensor) -> Tensor:
