@@ -11,7 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from yoloprune.compat import files, heads, layers, sizes, text, values
-from yoloprune.compat.base import SEVERITIES, Finding, Node, Remark, Severity, Subject, WeightsFile, subject_of
+from yoloprune.compat.base import (
+    SEVERITIES,
+    Finding,
+    Node,
+    Remark,
+    Severity,
+    Subject,
+    WeightsFile,
+    net_node,
+    nodes,
+    subject_of,
+)
 from yoloprune.compat.converters import CONVERTERS, profile_named
 from yoloprune.compat.profiles import PROFILES, ReaderProfile
 from yoloprune.darknet.cfg import Cfg
@@ -44,14 +55,13 @@ def check(cfg: Cfg, readers: Sequence[ReaderProfile], weights: WeightsFile | Non
 
 
 def _for_reader(reader: ReaderProfile, subject: Subject) -> Iterator[Finding]:
-    net = Node(reader, subject, subject.cfg.sections[0], None)
+    net = net_node(reader, subject)
     if reader.refuses is not None:
         yield _located(net, Remark("break", reader.refuses))
         return
     for rule in (*text.RULES, *files.RULES, *sizes.FILE_RULES, *heads.FILE_RULES):
         yield from (_located(net, remark) for remark in rule(reader, subject))
-    for number, section in enumerate(subject.cfg.sections):
-        node = Node(reader, subject, section, number - 1 if number else None)
+    for node in (net, *nodes(reader, subject)):
         unknown = list(values.unknown_section(node))
         yield from (_located(node, remark) for remark in unknown)
         for section_rule in () if unknown else (*values.RULES, *layers.RULES, *sizes.RULES, *heads.RULES):

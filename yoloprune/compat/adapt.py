@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from yoloprune.compat import check, keys
-from yoloprune.compat.base import REFERENCES, Node, Subject
+from yoloprune.compat.base import REFERENCES, Node, Subject, net_node, nodes
 from yoloprune.compat.profiles import ReaderProfile, number
 from yoloprune.compat.values import has_effect, out_of_season, readable, words
 from yoloprune.darknet import cfg as cfg_file
@@ -39,8 +39,8 @@ def adapted(cfg: Cfg, reader: ReaderProfile) -> Cfg:
 def _nodes(cfg: Cfg, reader: ReaderProfile) -> list[Node]:
     """The sections that the reader has; what it lacks is found by the check afterwards."""
     subject = Subject(cfg, None, None, None)
-    nodes = [Node(reader, subject, section, at - 1 if at else None) for at, section in enumerate(cfg.sections)]
-    return [node for node in nodes if reader.kind(node.section.name) is not None]
+    every = (net_node(reader, subject), *nodes(reader, subject))
+    return [node for node in every if reader.kind(node.section.name) is not None]
 
 
 def _needless(node: Node) -> Iterator[Entry]:

@@ -187,6 +187,11 @@ class Node:
         return [] if key is None else [value + (index if value < 0 else 0) for value in self.integers(key)]
 
 
+def net_node(reader: ReaderProfile, subject: Subject) -> Node:
+    """[net] as a reader sees it."""
+    return Node(reader, subject, subject.cfg.sections[0], None)
+
+
 def nodes(reader: ReaderProfile, subject: Subject) -> list[Node]:
     """The layers' sections as a reader sees them."""
     return [Node(reader, subject, section, index) for index, section in enumerate(subject.cfg.sections[1:])]

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.compat.base import FileRule, Node, Remark, Subject, WeightsFile, nodes
+from yoloprune.compat.base import FileRule, Node, Remark, Subject, WeightsFile, net_node, nodes
 from yoloprune.compat.keys import words
 from yoloprune.compat.profiles import ReaderProfile
 from yoloprune.darknet import cfg as cfg_file
@@ -26,7 +26,7 @@ _ON_MAPS: Final = words("convolutional maxpool avgpool local_avgpool reorg reorg
 
 def input_size(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """No input at all; sides that are no multiple of 32 for a detector."""
-    net = _net(reader, subject)
+    net = net_node(reader, subject)
     sides = [net.integer(key, 0) for key in ("width", "height", "channels")]
     if reader.trains and not all(sides) and not net.integer("inputs", 0):
         yield Remark("break", "expected width=, height= and channels= over 0")
@@ -41,7 +41,7 @@ def input_size(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
 
 def batches(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """Parts of an update that hold no picture; contrastive training on single pictures."""
-    net = _net(reader, subject)
+    net = net_node(reader, subject)
     batch, parts = net.integer("batch", 1), net.integer("subdivisions", 1)
     if not reader.trains:
         return
@@ -60,7 +60,7 @@ def batches(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
 
 def policy(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """A policy that lacks its lists."""
-    net = _net(reader, subject)
+    net = net_node(reader, subject)
     if net.text("policy", "constant") == "steps" and not (net.has("steps") and net.has("scales")):
         yield Remark("break", "policy=steps needs steps= and scales=", "policy")
 
@@ -69,7 +69,7 @@ def maps(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     """A network of vectors only, where the reader divides by the number of layers on maps."""
     if not reader.needs_maps:
         return
-    net = _net(reader, subject)
+    net = net_node(reader, subject)
     mapped = [node for node in nodes(reader, subject) if node.kind in _ON_MAPS]
     known = [node.shape for node in mapped if node.shape is not None]
     flat = not (net.integer("width", 0) > 1 and net.integer("height", 0) > 1)
@@ -199,10 +199,6 @@ def _as_read(reader: ReaderProfile, subject: Subject) -> Graph | None:
         return build_graph(cfg, reader.dialect)
     except InputError:
         return None
-
-
-def _net(reader: ReaderProfile, subject: Subject) -> Node:
-    return Node(reader, subject, subject.cfg.sections[0], None)
 
 
 RULES: Final[tuple[FileRule, ...]] = (input_size, batches, policy, maps, batch_norm)

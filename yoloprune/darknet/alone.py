@@ -34,16 +34,10 @@ def text_alone(graph: Graph, index: int, inputs: Sequence[int], output: int) -> 
     c = 1 if in_front else inputs[0]
     entries = {entry.key: entry.value for entry in reversed(graph.cfg.sections[index + 1].entries)}
     entries = {key: value for key, value in entries.items() if key not in layer.links}
-    entries |= _values(layer, inputs, output) | links
+    entries |= layer.changed_counts(inputs, output) | links
     own = "".join(f"{key}={entries[key]}\n" for key in sorted(entries))
     net = f"[net]\nwidth={w}\nheight={h}\nchannels={c}\n"
     return f"{net}{''.join(in_front)}[{graph.cfg.sections[index + 1].name}]\n{own}"
-
-
-def _values(layer: Layer, inputs: Sequence[int], output: int) -> dict[str, str]:
-    """Keys that say other counts than the cfg does."""
-    whole = layer.counts([shape.c for shape in layer.source_shapes], layer.out.c)
-    return {key: str(value) for key, value in layer.counts(inputs, output).items() if value != whole[key]}
 
 
 def _sources(layer: Layer, inputs: Sequence[int]) -> tuple[list[str], dict[str, str]]:

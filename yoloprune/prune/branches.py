@@ -82,7 +82,7 @@ def _silent(graph: Graph, end: int, branch: Branch) -> bool:
 def _masked_whole(layer: Layer) -> bool:
     """Whether masking leaves nothing of a layer's arrays where none of its channels stays."""
     everything = [np.ones(shape.c, np.bool_) for shape in layer.source_shapes]
-    left = layer.slices(everything, np.zeros(layer.out.c, np.bool_)).index
+    left = layer.array_index(everything, np.zeros(layer.out.c, np.bool_))
     return all(any(keep is not None and not keep.any() for keep in left.get(spec.name, ())) for spec in layer.tensors())
 
 

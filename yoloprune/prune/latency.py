@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Final, Self
 
@@ -102,12 +102,10 @@ class Latency:
         ]
         self.step = self._filters_at_once()
         grids = [_Knots.of(layer, *fixed, self.step) for layer, fixed in zip(graph.layers, self._fixed, strict=True)]
-        timings.of(
-            (alone(graph, index, *counts) for index, knots in enumerate(grids) for counts in knots.counts), progress
-        )
+        trials = [[alone(graph, index, *counts) for counts in knots.counts] for index, knots in enumerate(grids)]
+        timings.of(chain.from_iterable(trials), progress)
         self._surfaces = [
-            knots.surface([timings[alone(graph, index, *counts)] for counts in knots.counts])
-            for index, knots in enumerate(grids)
+            knots.surface([timings[each] for each in trial]) for knots, trial in zip(grids, trials, strict=True)
         ]
 
     def __call__(self, index: int, inputs: tuple[int, ...], output: int) -> float:
@@ -129,7 +127,7 @@ class Latency:
             layer.index: [alone(self._graph, layer.index, [layer.source_shapes[0].c], count) for count in _FEW]
             for layer in largest
         }
-        self._timings.of((each for trial in trials.values() for each in trial), lambda done, total: None)
+        self._timings.of(chain.from_iterable(trials.values()), lambda done, total: None)
         times = dict.fromkeys(_FEW, 0.0)
         for trial in trials.values():
             for count, each in zip(_FEW, trial, strict=True):

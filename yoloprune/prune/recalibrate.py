@@ -145,7 +145,7 @@ def _disturbed(model: Model, masked: Model, channels: Channels, keep: KeepMask) 
     changed = []
     for layer, old, new in zip(model.graph.layers, model.weights.layers, masked.weights.layers, strict=True):
         every = [np.ones(shape.c, np.bool_) for shape in layer.source_shapes]
-        left = layer.slices(every, channels.kept_outputs(layer.index, keep))
+        left = layer.array_index(every, channels.kept_outputs(layer.index, keep))
         at = {spec.name: slice_index(spec, left) for spec in layer.tensors()}
         if not all(np.array_equal(old[name][at[name]], new[name][at[name]]) for name in old):
             changed.append(layer.index)

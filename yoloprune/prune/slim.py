@@ -6,39 +6,31 @@ Both index with the same arrays, by the plan and never by looking for zeros; so 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet.layers.base import Keep, Layer, Slices, TensorSpec
+from yoloprune.darknet.layers.base import Keep, TensorSpec
 from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Graph, Model, build_graph
 from yoloprune.darknet.weights import Arrays, Weights
 from yoloprune.prune.channels import Channels, KeepMask
 
 
-def slices_of(graph: Graph, channels: Channels, keep: KeepMask) -> tuple[Slices, ...]:
-    """What is left of each layer when only the units in `keep` stay."""
-    return tuple(_slices(layer, channels, keep) for layer in graph.layers)
-
-
-def _slices(layer: Layer, channels: Channels, keep: KeepMask) -> Slices:
-    return layer.slices(channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
-
-
 def channel_mask(graph: Graph, channels: Channels, keep: KeepMask) -> Mask:
     """Which values are kept: those that a slim network has. Layers of which all channels stay name no arrays."""
     layers = []
     for layer in graph.layers:
-        kept = (*channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep))
-        specs = () if all(each.all() for each in kept) else layer.tensors()
-        slices, arrays = _slices(layer, channels, keep) if specs else Slices(), {}
-        for spec in specs:
-            array = np.zeros(spec.shape, np.bool_)
-            array[slice_index(spec, slices)] = True
-            arrays[spec.name] = array
+        inputs, output = channels.kept_inputs(layer.index, keep), channels.kept_outputs(layer.index, keep)
+        arrays = {}
+        if not all(each.all() for each in (*inputs, output)):
+            index = layer.array_index(inputs, output)
+            for spec in layer.tensors():
+                array = np.zeros(spec.shape, np.bool_)
+                array[slice_index(spec, index)] = True
+                arrays[spec.name] = array
         layers.append(arrays)
     return Mask(tuple(layers))
 
@@ -53,17 +45,17 @@ def slim_graph(graph: Graph, channels: Channels, keep: KeepMask) -> Graph:
 
     Its cfg has new `filters`, `groups`, `output`; where layers went, the others name their sources by new indexes.
     """
-    everything = slices_of(graph, channels, np.ones_like(keep))
-    rewired = _rewired(graph, channels)
+    sources = _sources(graph, channels)
+    rewired = _rewired(graph, channels, sources)
     changes: dict[int, dict[str, str]] = {}
-    for layer, before, after in zip(graph.layers, everything, slices_of(graph, channels, keep), strict=True):
-        changed = {key: str(value) for key, value in after.values.items() if value != before.values[key]}
-        changed |= rewired.get(layer.index, {})
-        if changed and layer.index not in channels.removed:
-            changes[layer.index + 1] = changed
+    for index in kept_layers(graph, channels):
+        inputs = [int(each.sum()) for each in channels.kept_inputs(index, keep)]
+        output = int(channels.kept_outputs(index, keep).sum())
+        changed = graph.layers[index].changed_counts(inputs, output) | rewired.get(index, {})
+        if changed:
+            changes[index + 1] = changed
     cfg = cfg_file.without_sections(cfg_file.edit(graph.cfg, changes), [index + 1 for index in channels.removed])
     slimmed = build_graph(cfg, graph.dialect)
-    sources = _sources(graph, channels)
     for old, layer in zip(kept_layers(graph, channels), slimmed.layers, strict=True):
         expected = int(channels.kept_outputs(old, keep).sum())
         if layer.out.c != expected:
@@ -76,10 +68,10 @@ def slim_graph(graph: Graph, channels: Channels, keep: KeepMask) -> Graph:
 def slim(model: Model, channels: Channels, keep: KeepMask) -> Model:
     """The network without the dropped channels and branches."""
     layers: list[Arrays] = []
-    slices = slices_of(model.graph, channels, keep)
     for index in kept_layers(model.graph, channels):
-        arrays, left = model.weights.layers[index], slices[index]
-        specs = {spec.name: spec for spec in model.graph.layers[index].tensors()}
+        layer, arrays = model.graph.layers[index], model.weights.layers[index]
+        left = layer.array_index(channels.kept_inputs(index, keep), channels.kept_outputs(index, keep))
+        specs = {spec.name: spec for spec in layer.tensors()}
         layers.append(
             {name: np.ascontiguousarray(array[slice_index(specs[name], left)]) for name, array in arrays.items()}
         )
@@ -102,12 +94,12 @@ def _sources(graph: Graph, channels: Channels) -> dict[int, tuple[int, ...]]:
     return {old: tuple(new[stays(source)] for source in graph.layers[old].sources) for old in new if old >= 0}
 
 
-def _rewired(graph: Graph, channels: Channels) -> dict[int, dict[str, str]]:
+def _rewired(graph: Graph, channels: Channels, reads: Mapping[int, tuple[int, ...]]) -> dict[int, dict[str, str]]:
     """Keys that name layers by other indexes once branches went; what counted back counts back still."""
     changes: dict[int, dict[str, str]] = {}
     if not channels.branches:
         return changes
-    for new, (old, sources) in enumerate(_sources(graph, channels).items()):
+    for new, (old, sources) in enumerate(reads.items()):
         moved = dict(zip(graph.layers[old].sources, sources, strict=True))
         for key, named in graph.layers[old].links.items():
             entry = graph.cfg.sections[old + 1].get(key)
@@ -119,9 +111,9 @@ def _rewired(graph: Graph, channels: Channels) -> dict[int, dict[str, str]]:
     return changes
 
 
-def slice_index(spec: TensorSpec, slices: Slices) -> tuple[NDArray[np.intp], ...]:
-    """Open slice_index that picks what stays of a tensor; all of it where its layer says nothing."""
-    kept: Sequence[Keep | None] = slices.index.get(spec.name, (None,) * len(spec.shape))
+def slice_index(spec: TensorSpec, array_index: Mapping[str, tuple[Keep | None, ...]]) -> tuple[NDArray[np.intp], ...]:
+    """Open index that picks what stays of an array by its layer's `array_index`; all of it where that doesn't say."""
+    kept: Sequence[Keep | None] = array_index.get(spec.name, (None,) * len(spec.shape))
     axes = [
         np.arange(size) if keep is None else np.flatnonzero(keep) for keep, size in zip(kept, spec.shape, strict=True)
     ]

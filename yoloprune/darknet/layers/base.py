@@ -98,16 +98,6 @@ class Storage:
         return spec.shape[0] if self.filters is None else self.filters
 
 
-@dataclass(frozen=True)
-class Slices:
-    """What is left of a layer when channels go."""
-
-    values: Mapping[str, int] = field(default_factory=dict)
-    """cfg keys and their new values (only what the section must say)."""
-    index: Mapping[str, tuple[Keep | None, ...]] = field(default_factory=dict)
-    """For each tensor, per axis, which entries stay (None: all)."""
-
-
 class ChannelGraph(Protocol):
     """Where a layer's channel rule writes down what it knows (prune/channels.py holds the graph)."""
 
@@ -250,14 +240,14 @@ class Layer(ABC):
         """
         return {}
 
-    def array_index(self, inputs: Sequence[Keep], output: Keep) -> Mapping[str, tuple[Keep | None, ...]]:
-        """For each array, per axis, which entries stay when these channels of each source and of the output stay."""
-        return {}
+    def changed_counts(self, inputs: Sequence[int], output: int) -> dict[str, str]:
+        """Of `counts`, the keys that must say something else than the cfg does, as text."""
+        whole = self.counts([shape.c for shape in self.source_shapes], self.out.c)
+        return {key: str(value) for key, value in self.counts(inputs, output).items() if value != whole[key]}
 
-    def slices(self, inputs: Sequence[Keep], output: Keep) -> Slices:
-        """What is left when these channels of each source and of the output stay."""
-        kept = [int(np.count_nonzero(each)) for each in inputs]
-        return Slices(self.counts(kept, int(np.count_nonzero(output))), self.array_index(inputs, output))
+    def array_index(self, inputs: Sequence[Keep], output: Keep) -> Mapping[str, tuple[Keep | None, ...]]:
+        """For each array, per axis, which entries stay (None: all) when these channels of sources and output stay."""
+        return {}
 
     def narrowed(self, inputs: Sequence[int], output: int) -> Self:
         """The same layer reading so many channels of each source and giving so many."""
