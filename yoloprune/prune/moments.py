@@ -170,14 +170,21 @@ class Moments:
 class Collector:
     """Adds up a consumer's moments, batch by batch."""
 
-    def __init__(self, consumer: Consumer, module: Affine, images: int, original: Affine | None = None) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        module: Affine,
+        images: int,
+        original: Affine | None = None,
+        most_per_column: int = MOST_PER_COLUMN,
+    ) -> None:
         """Of the inputs of `module`, over `images` in all; targets, if any, from `original`."""
         self.consumer, self.module, self.original = consumer, module, original
         filters = module.weight.shape[0] // consumer.groups
         targets = 0 if original is None else consumer.columns if consumer.mixed else filters
         self.moments = Moments.zero(consumer, targets, module.weight.device)
         self._weight = (original or module).weight.detach().view(consumer.groups, filters, -1)
-        samples = max(PER_COLUMN * consumer.columns, min(MOST_PER_COLUMN * consumer.columns, LEAST_SAMPLES))
+        samples = max(PER_COLUMN * consumer.columns, min(most_per_column * consumer.columns, LEAST_SAMPLES))
         self._share, self._trial = (-(-most // images) for most in (samples, TRIAL))
         self._generator = torch.Generator().manual_seed(consumer.layer)
         self._pictures = 0

@@ -1,4 +1,4 @@
-"""Zeros in a model of unchanged shape: in every layer that sums over channels, so many weights stay, by a pattern.
+"""Zeros in a model of unchanged shape: in every layer that sums over channels, so many units stay, by a pattern.
 
 Choice and values come from calibration images, front to back: inputs as the network already sparse gives them, targets
 from the dense one. Biases, scales and running statistics are no weights; depthwise layers and those that share arrays
@@ -7,7 +7,9 @@ stay dense.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, cast
 
 import numpy as np
@@ -21,10 +23,18 @@ from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays
 from yoloprune.prune.channels import trace
 from yoloprune.prune.compensate import with_fit
+from yoloprune.prune.layer_problem import LayerProblem
 from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs
 from yoloprune.prune.moments import LARGEST, Collector, Consumer, all_consumers, matrix
 from yoloprune.prune.patterns import Pattern
-from yoloprune.prune.sparse_fit import magnitude_fit, sparse_fit
+from yoloprune.prune.sparse_fit import SparseFit, magnitude_fit, sparse_fit
+
+_PER_COLUMN: Final = 256
+"""Places that are sampled for each column of narrow layers: the choice of weights needs more of them than that of
+channels. With 64, mbv2-nano-coco at 2:4 had 0.288 instead of 0.282 of its outputs' variance wrong on other images."""
+
+KeptWeights = Mapping[int, NDArray[np.bool_]]
+"""For layers by index, which weights are left, in the shape of the layer's array."""
 
 
 def sparse_layers(graph: Graph) -> dict[int, Consumer]:
@@ -32,114 +42,90 @@ def sparse_layers(graph: Graph) -> dict[int, Consumer]:
     return all_consumers(graph, trace(graph))
 
 
+@dataclass(frozen=True)
+class Sparsification:
+    """How weights are chosen, and what the others become."""
+
+    pattern: Pattern
+    criterion: str = "alps"
+    """One of WEIGHT_CRITERIA."""
+    refit: bool = True
+    """Whether those that stay get new values."""
+
+
 def sparsify(
     model: Model,
-    kept: Mapping[int, int],
-    pattern: Pattern,
+    left: Mapping[int, int],
+    kept: KeptWeights,
+    how: Sparsification,
     batches: Iterable[Tensor] = (),
     *,
     device: str | torch.device = "cpu",
     memory: int = MEMORY,
-) -> Model:
-    """The model with about `kept` weights left in each of these layers.
+) -> tuple[Model, dict[int, NDArray[np.bool_]]]:
+    """The model in which so many units are left in each of these layers, and which weights those are.
 
     Parameters
     ----------
     model
-        The dense one; it stays as it is.
+        The one before; it stays as it is.
+    left
+        For layers of `sparse_layers` by index, how many of the pattern's units stay.
     kept
-        For layers of `sparse_layers` by index, how many weights stay.
-    pattern
-        Which may stay together.
+        What is left of their weights before.
+    how
+        Without images, and in layers whose moments would take more than LARGEST bytes, the largest weights stay as they
+        are (Han et al. 2015).
     batches
-        Calibration images as network input [B,C,H,W]. Without any, and in layers whose moments would take more than
-        LARGEST bytes, the largest weights stay as they are (Han et al. 2015).
+        Calibration images as network input [B,C,H,W].
     memory
         Bytes of activations that may be kept.
     """
     dense, sparse = build(model, device), build(model, device)
     known = sparse_layers(model.graph)
-    walk = LayerwiseInputs((dense, sparse), batches, model.graph.descendants(list(kept)), memory)
+    seen = with_mirrored(model.graph, batches)
+    walk = LayerwiseInputs((dense, sparse), seen, model.graph.descendants(list(left)), memory)
     changed: dict[int, Arrays] = {}
-    for index in sorted(kept):
-        consumer, weight = known[index], matrix(model, known[index])
+    chosen: dict[int, NDArray[np.bool_]] = {}
+    for index in sorted(left):
+        consumer, weight = known[index], matrix(model, known[index]).to(device)
+        pattern = how.pattern.of_kernel(places(kept[index]))
+        alive = matrix_of(kept[index], consumer).to(device)
         if walk.images and consumer.bytes <= LARGEST:
             before, after = (cast(Affine, network.layers[index]) for network in (dense, sparse))
-            collector = Collector(consumer, after, walk.images, before)
+            collector = Collector(consumer, after, walk.images, before, _PER_COLUMN)
             for old, new in walk.inputs(index):
                 collector.see(new, old)
-            fit = sparse_fit(weight.to(device), collector.moments, kept[index], pattern)
+            problem = LayerProblem.of(weight, collector.moments, alive)
+            found = sparse_fit(problem, left[index], pattern, how.criterion, refit=how.refit)
         else:
-            fit = magnitude_fit(weight, kept[index], pattern)
-        arrays = model.weights.layers[index]
-        changed[index] = with_fit(arrays, fit, np.ones(len(arrays["weight"]), np.bool_))
+            found = magnitude_fit(weight, alive, left[index], pattern)
+        changed[index] = fitted_arrays(model.weights.layers[index], found)
+        chosen[index] = found.kept.cpu().numpy().reshape(kept[index].shape)
         sparse.set_arrays(index, changed[index])
-    return model.with_arrays(changed)
+    return model.with_arrays(changed), chosen
 
 
-def uniform(weights: Mapping[int, NDArray[np.floating]], share: float) -> dict[int, int]:
-    """How many weights of each layer stay where a `share` of all is to: the same share of each."""
-    return {index: round(share * array.size) for index, array in weights.items()}
+def with_mirrored(graph: Graph, batches: Iterable[Tensor]) -> list[Tensor]:
+    """Batches [B,C,H,W], and where training mirrors images, too (`flip` in [net]), their mirror images.
 
-
-def global_magnitude(weights: Mapping[int, NDArray[np.floating]], share: float) -> dict[int, int]:
-    """Likewise: those that are over one magnitude for all layers (Han et al. 2015)."""
-    return _over_one_score(weights, share, np.abs)
-
-
-def lamp(weights: Mapping[int, NDArray[np.floating]], share: float) -> dict[int, int]:
-    """Likewise: over one score, a weight's square over the sum of those that are no smaller in its layer (Lee et al.
-    2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning").
+    The choice of weights rests on many more numbers than that of channels: with mirror images mbv2-nano-coco lost 5 %
+    less of its outputs' variance on other images at 50 % off, yolo-fastest-1.1 3 %.
     """
-
-    def scores(array: NDArray[np.floating]) -> NDArray[np.floating]:
-        squares = np.sort(array.astype(np.float64) ** 2)
-        return squares / np.maximum(np.cumsum(squares[::-1])[::-1], np.finfo(np.float64).tiny)
-
-    return _over_one_score(weights, share, lambda array: scores(array.ravel()))
+    images = list(batches)
+    return [*images, *(batch.flip(3) for batch in images)] if graph.net.flip else images
 
 
-def erk(weights: Mapping[int, NDArray[np.floating]], share: float) -> dict[int, int]:
-    """Likewise: in proportion to the sum of a layer's dimensions over their product, 1 at the most (Evci et al. 2020,
-    "Rigging the Lottery": Erdos-Renyi kernel).
-    """
-    sizes = {index: array.size for index, array in weights.items()}
-    raw = {index: sum(array.shape) / array.size for index, array in weights.items()}
-    left, dense = share * sum(sizes.values()), set[int]()
-    while True:
-        open_ones = sizes.keys() - dense
-        room = left - sum(sizes[index] for index in dense)
-        scale = room / max(sum(raw[index] * sizes[index] for index in open_ones), np.finfo(np.float64).tiny)
-        full = {index for index in open_ones if scale * raw[index] > 1}
-        if not full:
-            return {
-                index: sizes[index] if index in dense else round(scale * raw[index] * sizes[index]) for index in sizes
-            }
-        dense |= full
+def fitted_arrays(arrays: Arrays, found: SparseFit) -> Arrays:
+    """A layer's arrays with the weights that were found for it."""
+    return with_fit(arrays, found.fit, np.ones(len(arrays["weight"]), np.bool_))
 
 
-ALLOCATIONS: Final[Mapping[str, Callable[[Mapping[int, NDArray[np.floating]], float], dict[int, int]]]] = {
-    "uniform": uniform,
-    "global": global_magnitude,
-    "lamp": lamp,
-    "erk": erk,
-}
-"""How a share of all weights is divided among layers, by weights alone."""
+def places(kept: NDArray[np.bool_]) -> int:
+    """Of a layer's kernel; a connected layer has one, whatever map it reads."""
+    return math.prod(kept.shape[2:])
 
 
-def _over_one_score(
-    weights: Mapping[int, NDArray[np.floating]],
-    share: float,
-    score: Callable[[NDArray[np.floating]], NDArray[np.floating]],
-) -> dict[int, int]:
-    """How many of each layer are among the share of all with the largest scores; of equal ones all or none."""
-    scores = {index: score(array).ravel() for index, array in weights.items()}
-    everything = np.sort(np.concatenate(list(scores.values())))
-    place = len(everything) - round(share * len(everything))
-    least = everything[place] if place < len(everything) else np.inf
-    return {index: int((each >= least).sum()) for index, each in scores.items()}
-
-
-def weights_of(model: Model) -> dict[int, NDArray[np.floating]]:
-    """The weights of `sparse_layers`, by index."""
-    return {index: model.weights.layers[index]["weight"] for index in sparse_layers(model.graph)}
+def matrix_of(kept: NDArray[np.bool_], consumer: Consumer) -> Tensor:
+    """What is left of a layer's weights as [groups, N/groups, D]."""
+    return torch.from_numpy(kept).reshape(consumer.groups, len(kept) // consumer.groups, -1)
