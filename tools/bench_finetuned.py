@@ -36,6 +36,7 @@ from yoloprune.detect.load import load_measure
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.train.loop import train
+from yoloprune.train.masks import Masks
 from yoloprune.train.recipe import Recipe
 
 WAYS = ("ours", "unrefitted", "uniform-l1", "uniform-scale", "tp-magnitude")
@@ -74,7 +75,7 @@ def main() -> None:
             finals = []
             for seed in range(args.seeds):
                 with TemporaryDirectory() as folder:
-                    last = train(pruned, images, recipe, folder=Path(folder), seed=seed, mask=mask).last
+                    last = train(pruned, images, recipe, folder=Path(folder), seed=seed, masks=Masks(mask)).last
                 finals.append(measure.accuracy(build(pruned.with_weights(last))))
             minutes = (time.monotonic() - started) / 60
             figures = (

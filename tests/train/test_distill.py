@@ -20,6 +20,7 @@ from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 from yoloprune.train.distill import Teacher
 from yoloprune.train.loop import Resources, train
+from yoloprune.train.masks import Masks
 from yoloprune.train.supervision import Supervision
 
 CPU = torch.device("cpu")
@@ -102,7 +103,7 @@ def test_a_teacher_brings_the_trainer_closer(images: Split, tmp_path: Path, labe
         recipe,
         folder=tmp_path,
         seed=1,
-        mask=mask,
+        masks=Masks(mask),
         supervision=Supervision(model, labels=labels),
         resources=Resources(workers=0),
     )

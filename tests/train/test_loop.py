@@ -26,6 +26,7 @@ from yoloprune.errors import InputError, InputWarning
 from yoloprune.train import checkpoint, run_folder
 from yoloprune.train.batches import network_input
 from yoloprune.train.loop import Evaluation, Resources, Trained, train
+from yoloprune.train.masks import Masks
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.progress import Record, TrainingProgress
 from yoloprune.train.recipe import Recipe
@@ -205,7 +206,7 @@ def test_held_values_stay_exactly(images: Split, tmp_path: Path) -> None:
     assert recipe.decay > 0
     assert recipe.ema_alpha > 0
     mask = halves(model)
-    found = train(model, images, recipe, folder=tmp_path, seed=1, mask=mask, resources=Resources(workers=1))
+    found = train(model, images, recipe, folder=tmp_path, seed=1, masks=Masks(mask), resources=Resources(workers=1))
     saved = torch.load(tmp_path / run_folder.CHECKPOINT, weights_only=True)
     for layer in (0, 1):
         for spec in model.graph.layers[layer].tensors():

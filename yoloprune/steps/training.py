@@ -11,7 +11,6 @@ import torch
 
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import ClassSplit, Split
-from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.detect.measure import Measure
 from yoloprune.errors import warn
@@ -19,6 +18,7 @@ from yoloprune.options import FinetuneOptions, TrainOptions
 from yoloprune.progress import OnProgress, Progress
 from yoloprune.steps.inputs import check_readable
 from yoloprune.train.loop import Evaluation, Resources, Trained, train
+from yoloprune.train.masks import UNMASKED, Masks
 from yoloprune.train.processes import process_group
 from yoloprune.train.progress import TrainingProgress
 from yoloprune.train.ranks import rank_of
@@ -44,7 +44,7 @@ class Training:
     last: Path
     """Files of weights."""
     options: Options
-    mask: Mask | None = None
+    masks: Masks = UNMASKED
     supervision: Supervision = LABELS
     start: float | None = None
     """Accuracy of the weights that it begins with, where it is known."""
@@ -71,7 +71,7 @@ class Training:
                 self.recipe,
                 folder=self.folder,
                 seed=self.options.seed,
-                mask=self.mask,
+                masks=self.masks,
                 supervision=self.supervision,
                 evaluation=Evaluation(measure.accuracy, measured, self.start),
                 resources=Resources(own, self.options.workers),

@@ -12,17 +12,17 @@ import torch
 
 from yoloprune.artefacts import atomic_path
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Model
 from yoloprune.errors import InputError
+from yoloprune.train.masks import Masks
 from yoloprune.train.samples import Samples
 from yoloprune.train.state import State
 from yoloprune.train.supervision import Supervision
 
-_VERSION = 3
+_VERSION = 4
 
 
-def fingerprint(model: Model, samples: Samples, mask: Mask | None, supervision: Supervision, measured: str) -> str:
+def fingerprint(model: Model, samples: Samples, masks: Masks, supervision: Supervision, measured: str) -> str:
     """Hash of all that decides the result: a checkpoint goes on only with the same. measured: see `Evaluation`."""
     digest = hashlib.sha256()
     digest.update("".join(model.graph.cfg.lines).encode("utf-8", "surrogateescape"))
@@ -34,9 +34,11 @@ def fingerprint(model: Model, samples: Samples, mask: Mask | None, supervision: 
         digest.update(weights_file.dump(supervision.teacher.weights, supervision.teacher.graph.layers))
     for part in samples.hashed():
         digest.update(part)
-    for tensors in mask.layers if mask else ():
+    for tensors in masks.always.layers if masks.always else ():
         for name in sorted(tensors):
             digest.update(name.encode() + tensors[name].tobytes())
+    if masks.schedule:
+        digest.update(repr((masks.schedule.regrow, masks.schedule.fingerprint)).encode())
     return digest.hexdigest()
 
 

@@ -33,7 +33,12 @@ class Teacher:
     def __init__(self, model: Model, mask: Mask | None, device: torch.device) -> None:
         self._scales = MultiScale(network_for_measuring(model, device).requires_grad_(False))
         self._heads = {layer.index: layer.sources[0] for layer in model.graph.layers if isinstance(layer, Head)}
-        self._features = _reading_pruned(model, mask, device)
+        self._model, self._device = model, device
+        self.follow(mask)
+
+    def follow(self, mask: Mask | None) -> None:
+        """Teach features where the mask, as it is from now on, prunes."""
+        self._features = _reading_pruned(self._model, mask, self._device)
 
     @property
     def wanted(self) -> frozenset[int]:

@@ -22,6 +22,7 @@ from yoloprune.errors import InputError, warn
 from yoloprune.train import checkpoint
 from yoloprune.train.batches import batches
 from yoloprune.train.interrupt import uninterrupted
+from yoloprune.train.masks import UNMASKED, Masks
 from yoloprune.train.processes import Processes
 from yoloprune.train.progress import Record, TrainingProgress
 from yoloprune.train.recipe import Recipe
@@ -65,7 +66,7 @@ class Trained:
     """What came of a run. `seen` of the weights counts the images of training on."""
 
     best: Weights
-    """Of the best metric, the later of equals; the last where nothing was measured."""
+    """Of the best metric, the later of equals, among those measured with the final mask; the last where none was."""
     last: Weights
     start_metric: float | None
     """Of the weights that it began with, where it is known."""
@@ -73,6 +74,8 @@ class Trained:
     best_iteration: int
     """0: the weights that it began with."""
     history: tuple[Record, ...]
+    mask: Mask | None
+    """What is kept in the end."""
 
 
 _UNMEASURED, _USUAL = Evaluation(), Resources()
@@ -85,7 +88,7 @@ def train(
     *,
     folder: Path,
     seed: int,
-    mask: Mask | None = None,
+    masks: Masks = UNMASKED,
     supervision: Supervision = LABELS,
     evaluation: Evaluation = _UNMEASURED,
     resources: Resources = _USUAL,
@@ -113,18 +116,17 @@ def train(
         What is trained, on what and how.
     folder
         Receives the checkpoint last.pt, log.csv and chart.png.
-    mask
-        Values that are not kept stay as `TensorSpec.masked` says, exactly and all the time.
-    supervision, evaluation, resources
-        Labels or teacher, what accuracy is, and with what is computed.
-    progress
-        Told of every update.
+    masks
+        Values that are not kept are as `TensorSpec.masked` says, exactly, and all the time or by a schedule. With one,
+        the best, and what `Recipe.patience` counts, are of its final mask.
+    supervision, evaluation, resources, progress
+        Labels or teacher, what accuracy is, with what is computed, and who is told of every update.
     """
     processes = Processes()
     recipe = recipe.for_processes(processes.count)
     samples = Samples.of(images, model.graph, recipe, seed, resources.cache_bytes)
-    trainer = Trainer(model, recipe, seed, mask, supervision, torch.device(resources.device), processes)
-    fingerprint = checkpoint.fingerprint(model, samples, mask, supervision, evaluation.measured)
+    trainer = Trainer(model, recipe, seed, masks, supervision, torch.device(resources.device), processes)
+    fingerprint = checkpoint.fingerprint(model, samples, masks, supervision, evaluation.measured)
     run = _Run(trainer, samples, RunFolder(folder, writes=processes.rank == 0), evaluation, fingerprint, progress)
     run.begin()
     # Dropout draws from torch's own generator: it is seeded at each mini-batch, and given back as it was.
@@ -154,7 +156,7 @@ class _Run:
     ) -> None:
         self.trainer, self.samples, self.recipe = trainer, samples, samples.recipe
         self.folder, self.evaluation, self.progress = folder, evaluation, progress
-        self.processes = trainer.processes
+        self.processes, self.counted_from = trainer.processes, trainer.counted_from
         history = torch.full((self.recipe.iterations, 5), torch.nan, dtype=torch.float64)
         self.state = State(iteration=0, **trainer.state_dicts(), run=fingerprint, history=history)
         self.good = self._snapshot()
@@ -167,8 +169,10 @@ class _Run:
             self.state = checkpoint.read(self.folder.checkpoint, self.state.run)
             self.trainer.load(self.state)
             self.good = Snapshot(**self.state.good) if self.state.good else self._snapshot()
-            self.stale = self.state.stale()
+            self.stale = self.state.stale(self.counted_from)
             return
+        self.trainer.choose_mask(0)
+        self.good = self._snapshot()
         if self.evaluation.start is not None:
             self._add_metric(self.evaluation.start)
         self.save()
@@ -228,10 +232,10 @@ class _Run:
                 f"{self.folder.checkpoint} holds the last good weights. Try a much lower learning rate (--force trains "
                 "anew) or, behind pruning, less of it"
             )
-        state.roll_back(good, iteration)
+        state.roll_back(good, iteration, self.counted_from)
         self.trainer.load(good)
         self.samples = replace(self.samples, cache=self.samples.cache.emptied())
-        self.stale = state.stale()
+        self.stale = state.stale(self.counted_from)
         self.save()
         self.folder.draw(state)
         if self.processes.rank == 0:
@@ -261,9 +265,9 @@ class _Run:
 
     def _add_metric(self, metric: float) -> None:
         if self.processes.rank == 0:
-            self.state.add_metric(metric, self.trainer.network.state_dict())
+            self.state.add_metric(metric, self.trainer.network.state_dict(), self.counted_from)
         self.state.evaluated = self.state.iteration
-        self.stale = self.state.stale()
+        self.stale = self.state.stale(self.counted_from)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self.state.iteration, **copied(self.trainer.state_dicts()))
@@ -295,4 +299,6 @@ class _Run:
             network.load_state_dict(state.best)
             best = weights_after(state.best_iteration)
         history = tuple(state.records())
-        return Trained(best, last, state.start_metric, state.best_metric, state.best_iteration, history)
+        return Trained(
+            best, last, state.start_metric, state.best_metric, state.best_iteration, history, self.trainer.mask
+        )

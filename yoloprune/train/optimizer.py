@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam
 from torch.optim import Optimizer as TorchOptimizer
 
@@ -73,6 +73,13 @@ class Optimizer:
         for group in self._torch.param_groups:
             group["lr"] = rate * group["scale"]
         self._torch.step()
+
+    @torch.no_grad()
+    def forget(self, parameter: Tensor, where: Tensor) -> None:
+        """Momentum, and what Adam keeps, become 0 there; where: bool, in the shape of the parameter."""
+        for value in self._torch.state.get(parameter, {}).values():
+            if isinstance(value, Tensor) and value.shape == where.shape:  # Adam's count of steps is a number
+                value.masked_fill_(where, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on."""

@@ -96,6 +96,15 @@ class Processes:
         dist.broadcast(flag, 0)
         return bool(flag.item())
 
+    def broadcast_bytes(self, data: bytes) -> bytes:
+        """What the first process has; others give as many of their own."""
+        if self.count == 1:
+            return data
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        values = torch.tensor(bytearray(data), dtype=torch.uint8, device=device)
+        dist.broadcast(values, 0)
+        return values.cpu().numpy().tobytes()
+
     def barrier(self) -> None:
         """Until all are here."""
         if self.count > 1:

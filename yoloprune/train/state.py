@@ -22,6 +22,8 @@ class Snapshot:
     optimizer: dict[str, Any]
     average: dict[str, Tensor] | None
     """The averaged network, where there is one."""
+    mask: dict[str, Tensor] | None
+    """True where a value is kept, by its array's name in `network`, where masks are chosen on the way."""
 
 
 @dataclass
@@ -63,26 +65,31 @@ class State(Snapshot):
         self.iteration += 1
         self.history[self.iteration - 1] = self.history.new_tensor([self.iteration, loss, average, rate, math.nan])
 
-    def add_metric(self, metric: float, network: Mapping[str, Tensor]) -> None:
-        """What the network as it is now measures; of equals the later is the best."""
+    def add_metric(self, metric: float, network: Mapping[str, Tensor], counted_from: int) -> None:
+        """What the network as it is now measures; of equals from update `counted_from` on the later is the best."""
         if self.iteration:
             self.history[self.iteration - 1, -1] = metric
         else:
             self.start_metric = metric
-        if self.best_metric is None or metric >= self.best_metric:
+        if self.iteration >= counted_from and (self.best_metric is None or metric >= self.best_metric):
             self.best_metric, self.best_iteration, self.best = metric, self.iteration, copied(network)
         self.evaluated = self.iteration
 
-    def roll_back(self, good: Snapshot, failed: int) -> None:
-        """Undo all updates after `good`, since values weren't finite after update `failed`; a best from there stays."""
+    def roll_back(self, good: Snapshot, failed: int, counted_from: int) -> None:
+        """Undo all updates after `good`, since values weren't finite after update `failed`.
+
+        A best from there stays, but where `good` is from before update `counted_from`: its mask may not come again.
+        """
         self.rollbacks.append([failed, good.iteration])
         self.iteration, self.evaluated = good.iteration, min(self.evaluated, good.iteration)
         self.history[good.iteration :] = math.nan
+        if good.iteration < counted_from:
+            self.best, self.best_metric, self.best_iteration = None, None, 0
 
-    def stale(self) -> int:
-        """Measurements since the metric last rose."""
-        count, best = 0, -math.inf if self.start_metric is None else self.start_metric
-        for record in self.records():
+    def stale(self, counted_from: int) -> int:
+        """Measurements since the metric last rose, of those from update `counted_from` on."""
+        count, best = 0, -math.inf if self.start_metric is None or counted_from else self.start_metric
+        for record in self.records(max(counted_from - 1, 0)):
             if record.metric is not None:
                 count = 0 if record.metric > best else count + 1
                 best = max(best, record.metric)

@@ -16,10 +16,12 @@ from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.detect.measure import network_for_measuring
+from yoloprune.errors import InputError
 from yoloprune.train.batches import network_input
 from yoloprune.train.distill import Teacher
 from yoloprune.train.ema import averaged, update_average
 from yoloprune.train.mask_enforcer import MaskEnforcer
+from yoloprune.train.masks import Masks
 from yoloprune.train.multi_scale import MultiScale
 from yoloprune.train.optimizer import Optimizer
 from yoloprune.train.processes import Processes, RunningStatistics
@@ -37,17 +39,21 @@ class Trainer:
         model: Model,
         recipe: Recipe,
         seed: int,
-        mask: Mask | None,
+        masks: Masks,
         supervision: Supervision,
         device: torch.device,
         processes: Processes,
     ) -> None:
         self._model, self._recipe, self._seed, self.device, self.processes = model, recipe, seed, device, processes
+        if masks.counted_from > recipe.iterations:
+            last = f"the final mask after at most {recipe.iterations} iterations"
+            raise InputError(f"schedule: expected {last}, found it after {masks.counted_from}")
+        self.counted_from = masks.counted_from
         self._loss = TrainingLoss(model.graph)
         self._labels = supervision.labels
-        self._teacher = Teacher(supervision.teacher, mask, device) if supervision.teacher else None
+        self._teacher = Teacher(supervision.teacher, masks.always, device) if supervision.teacher else None
         self._network = network_for_measuring(model, device)
-        self._enforcer = MaskEnforcer(self._network, mask)
+        self._enforcer = MaskEnforcer(self._network, masks)
         self._enforcer.enforce()
         self._optimizer = Optimizer(self._network, recipe)
         self._train_mode()
@@ -57,6 +63,7 @@ class Trainer:
         self._statistics = RunningStatistics(self._network, processes)
         self._average = averaged(self._network) if recipe.ema_alpha else None
         parts = {"network": self._network, "optimizer": self._optimizer, "average": self._average}
+        parts |= {"mask": self._enforcer if masks.schedule else None}
         self._stateful: dict[str, Any] = {name: part for name, part in parts.items() if part}
 
     @property
@@ -64,6 +71,11 @@ class Trainer:
         """Layers whose outputs losses take."""
         labels = self._loss.wanted if self._labels else frozenset[int]()
         return labels | (self._teacher.wanted if self._teacher else frozenset[int]())
+
+    @property
+    def mask(self) -> Mask | None:
+        """What is kept now."""
+        return self._enforcer.mask
 
     @property
     def network(self) -> Network:
@@ -94,6 +106,7 @@ class Trainer:
         Where that, or a weight after it, isn't finite in any of the processes: instead of "" what, and where that
         begins. Only `load` makes anything of the trainer then.
         """
+        self._enforcer.release(iteration)
         self._optimizer.zero_grad()
         loss, inputs = self._gradients(parts, iteration)
         value = float(self.processes.all_reduce(loss.clone())) / self._recipe.images
@@ -105,9 +118,31 @@ class Trainer:
         self._enforcer.enforce()
         if self.processes.all_reduce((~self._finite()).float()):
             return value, f"weights are no numbers after the update, first in {self._first_not_finite(inputs)}"
+        self.choose_mask(iteration)
         if self._average:
             update_average(self._average, self._network, self._recipe.ema_alpha, iteration)
         return value, ""
+
+    def choose_mask(self, iteration: int) -> None:
+        """Prune as the schedule has it after an update, if a mask is due then; 0: before the first.
+
+        What goes leaves momentum and average, too.
+        """
+        if not self._enforcer.due(iteration):
+            return
+        self._network.eval()
+        self._enforcer.choose(iteration, self.processes)
+        self._train_mode()
+        self._follow_mask()
+        self._enforcer.enforce()
+        if self._average:
+            self._enforcer.enforce(self._average)
+        for tensor, pruned, _ in self._enforcer.pruned(self._network):
+            self._optimizer.forget(tensor, pruned)
+
+    def _follow_mask(self) -> None:
+        if self._teacher:
+            self._teacher.follow(self._enforcer.mask)
 
     def _gradients(self, parts: Iterable[tuple[Tensor, Tensor]], iteration: int) -> tuple[Tensor, Tensor]:
         """Gradients of an update; the loss of this process's images, summed, and inputs after which it isn't finite.
@@ -164,12 +199,13 @@ class Trainer:
 
     def state_dicts(self) -> dict[str, Any]:
         """The fields of a `Snapshot` that are the trainer's; they change with it."""
-        return {"average": None} | {name: part.state_dict() for name, part in self._stateful.items()}
+        return {"average": None, "mask": None} | {name: part.state_dict() for name, part in self._stateful.items()}
 
     def load(self, snapshot: Snapshot) -> None:
         """Be as it was then."""
         for name, part in self._stateful.items():
             part.load_state_dict(copied(getattr(snapshot, name)))  # torch's optimizers take the tensors themselves
+        self._follow_mask()
 
 
 def _ancestors(model: Model, wanted: Iterable[int]) -> set[int]:
