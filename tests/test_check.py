@@ -72,6 +72,23 @@ def test_weights_and_a_cfg_that_yoloprune_refuses(cfg: Path, tmp_path: Path) -> 
         assert words in answer.stdout
 
 
+def test_zeros_are_a_note_and_no_break(cfg: Path, tmp_path: Path) -> None:
+    """Two biases and 2 x 3 weights, three of them 0; readers that say the same share a line."""
+    cfg.write_text(CFG.replace("mish", "linear"))
+    floats = np.array([0.1, 0.2, 0, 0.3, 0, 0.4, 0, 0.5], "<f4")
+    (tmp_path / "a.weights").write_bytes(np.array([0, 2, 5, 0, 0], "<i4").tobytes() + floats.tobytes())
+    answer = run(cfg, tmp_path / "a.weights")
+    assert answer.exit_code == 0
+    (line,) = (line for line in answer.stdout.splitlines() if "note" in line)
+    assert "pjreddie, alexeyab, hank-ai, opencv" in line
+    found = json.loads(run(cfg, tmp_path / "a.weights", "--json", "-").stdout)["findings"]
+    assert [(each["reader"], each["severity"], each["line"]) for each in found] == [
+        (name, "note", None) for name in PROFILES
+    ]
+    assert all("50.0% of the weights are 0, a tenth or more in 1 of 1 layers" in each["message"] for each in found)
+    assert run(cfg, tmp_path / "a.weights", "--for", "ncnn").exit_code == run(cfg, "--for", "ncnn").exit_code
+
+
 @pytest.mark.parametrize(
     ("text", "words", "expected"),
     [

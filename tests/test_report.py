@@ -13,7 +13,7 @@ import torch
 from rich.console import Console, RenderableType
 
 from tests.drawn import CFG
-from tests.helpers import graph_of
+from tests.helpers import graph_of, random_model
 from yoloprune.choices import GRID
 from yoloprune.darknet.predictions import Detections
 from yoloprune.options import AnalysisOptions, PruneOptions, Settings
@@ -119,12 +119,32 @@ def test_the_plot_of_nothing(tmp_path: Path) -> None:
 
 def test_changes_are_against_the_first() -> None:
     rows = {
-        "original": Figures("map50_present", 0.75, 2.0, 1000, 4020),
-        "slim": Figures("map50_present", 0.7, 1.5, 400, 1620),
+        "original": Figures("map50_present", 0.75, 2.0, 1.99, 1000, 991, 4020),
+        "slim": Figures("map50_present", 0.7, 1.5, 1.5, 400, 397, 1620),
     }
     first, second = cells(report.figures_table(rows))[-2:]
     assert first == ["original", "0.7500", "2.000", "1,000", "0.00402"]
     assert second == ["slim", "0.7000", "1.500", "-25.0%", "400", "-60.0%", "0.00162", "-59.7%"]
+
+
+def test_zeros_are_shown_where_there_are_many() -> None:
+    """Over 1 % in a row, of either kind."""
+    original = Figures("map50_present", 0.75, 2.0, 2.0, 1000, 1000, 4020)
+    sparse = Figures("map50_present", 0.7, 2.0, 0.5, 1000, 300, 4020)
+    head, first, second = cells(report.figures_table({"original": original, "pruned": sparse}))[-3:]
+    assert " ".join(head) == "network map50_present BFLOPs effective BFLOPs parameters nonzero MB"
+    assert first == ["original", "0.7500", "2.000", "2.000", "1,000", "1,000", "0.00402"]
+    assert second == ["pruned", "0.7000", "2.000", "0.500", "-75.0%", "1,000", "300", "-70.0%", "0.00402"]
+    for changed, there in (
+        (replace(original, nonzero=991, effective_bflops=1.99), False),
+        (replace(original, nonzero=989), True),
+        (replace(original, effective_bflops=1.97), True),
+    ):
+        assert ("nonzero" in shown(report.figures_table({"original": original, "pruned": changed}))) == there
+    empty = replace(original, nonzero=0, effective_bflops=0.0)
+    assert cells(report.figures_table({"original": empty, "pruned": original}))[-1][3:] == [
+        "2.000", "1,000", "1,000", "0.00402",
+    ]  # fmt: skip
 
 
 def test_groups_and_what_is_left() -> None:
@@ -144,9 +164,29 @@ def test_layers_as_darknet_shows_them() -> None:
     assert body[-1] == ["total", "4,321", "bytes", f"{graph.bflops:.3g}", f"{graph.parameters:,}"]
 
 
+def test_layers_show_how_much_of_them_is_zeros() -> None:
+    """Layer 2 is a 1x1 convolution of 12 x 8; 48 of its 96 weights go, and its biases, which don't count."""
+    model = random_model(graph_of(CFG), 3)
+    assert "sparsity" not in shown(report.layer_table(Stat(model.graph, 4321, model.weights)))
+    arrays = {name: array.copy() for name, array in model.weights.layers[2].items()}
+    arrays["weight"][::2], arrays["bias"][:] = 0, 0
+    sparse = model.with_arrays({2: arrays})
+    stat = Stat(sparse.graph, 4321, sparse.weights)
+    rows = cells(report.layer_table(stat))[1:]
+    assert [rows[index][-1] for index in (0, 2)] == ["0.0%", "50.0%"]
+    assert rows[3][-1] == "12"  # a pool: the last of its shape
+    found = stat.as_dict()
+    whole, layers = model.graph.parameters, found["layers"]
+    assert found["nonzero"] == sum(layer["nonzero"] for layer in layers) == whole - 48 - 12
+    assert (layers[2]["nonzero"], layers[2]["sparsity"]) == (layers[2]["parameters"] - 60, 0.5)
+    assert (layers[3]["nonzero"], layers[3]["sparsity"]) == (0, None)
+    without = Stat(model.graph, 4321).as_dict()
+    assert not {"nonzero", "sparsity"} & {*without, *without["layers"][2]}
+
+
 def test_rounds() -> None:
     def figures(accuracy: float, bflops: float) -> Figures:
-        return Figures("map50_present", accuracy, bflops, 1000, 4020)
+        return Figures("map50_present", accuracy, bflops, bflops, 1000, 1000, 4020)
 
     nothing = Input("", "")
     first = Round(1, PruneOptions(0.02), 0.02, figures(0.7, 2), figures(0.6, 1.5), figures(0.69, 1.5))
@@ -156,6 +196,18 @@ def test_rounds() -> None:
     assert rows[-2] == ["1", "0.0200", "0.7000", "0.6000", "0.6900", "1.500", "1,000", "25.0%"]
     assert rows[-1] == ["2", "0.0400", "0.6900", "0.5000", "-", "1.000", "1,000", "50.0%"]
     assert report.round_dict(workspace)["rounds"][1]["finetuned"] is None
+
+    trained = replace(figures(0.69, 1.5), nonzero=250, effective_bflops=0.5)
+    sparse = replace(workspace, rounds=(replace(first, finetuned=trained), second))
+    head, whole, one, two = cells(report.round_table(sparse))[-4:]
+    assert " ".join(head[5:]) == "BFLOPs effective BFLOPs parameters nonzero BFLOPs off"
+    assert whole == ["original", "0.7000", "2.000", "2.000", "1,000", "1,000"]
+    assert one == ["1", "0.0200", "0.7000", "0.6000", "0.6900", "1.500", "0.500", "1,000", "250", "25.0%"]
+    assert two[5:] == ["1.000", "1.000", "1,000", "1,000", "50.0%"]
+    assert report.round_dict(sparse)["rounds"][0]["finetuned"] == {
+        "map50_present": 0.69, "bflops": 1.5, "effective_bflops": 0.5,
+        "parameters": 1000, "nonzero": 250, "bytes": 4020,
+    }  # fmt: skip
 
 
 def test_readers() -> None:

@@ -204,9 +204,9 @@ def test_no_cfg_at_all(data: bytes) -> None:
 
 
 def header(major: int, minor: int, floats: int) -> WeightsFile:
-    """20 bytes of header, and zeros."""
+    """20 bytes of header, and ones."""
     head = np.array([major, minor, 5, 0, 0], "<i4").tobytes()
-    return WeightsFile("a.weights", np.frombuffer(head + bytes(4 * floats), np.uint8))
+    return WeightsFile("a.weights", np.frombuffer(head + np.ones(floats, "<f4").tobytes(), np.uint8))
 
 
 @pytest.mark.parametrize(

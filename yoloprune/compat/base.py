@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.compat.profiles import ReaderProfile, number
+from yoloprune.compat.zeros import Zeros
+from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.cfg import Cfg, Section
 from yoloprune.darknet.cnumbers import atoi
 from yoloprune.darknet.dialect import DIALECTS, Dialect
@@ -107,6 +109,17 @@ class Subject:
     def starts(self) -> list[int]:
         """The line of each section."""
         return [section.line for section in self.cfg.sections]
+
+    @cached_property
+    def zeros(self) -> Zeros | None:
+        """Zeros among the weights; None where there is no file that fits all layers."""
+        if self.weights is None or not self.complete:
+            return None
+        try:
+            arrays = weights_file.parse(self.weights.data.tobytes(), self.layers).layers
+        except InputError:
+            return None
+        return Zeros.of(self.layers, arrays)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

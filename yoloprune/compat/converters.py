@@ -3,8 +3,9 @@
 They are looked through where they are named (`--for`), since each takes a few networks only.
 
 ncnn: tools/darknet/darknet2ncnn.cpp, src/layer/yolov3detectionoutput.cpp and what its layers compute (1.0.20261020).
-tensorrt_demos: jkjung-avt's yolo/yolo_to_onnx.py and yolo/plugins.py. pytorch-yolov4: Tianxiaomo's
-tool/darknet2pytorch.py, tool/config.py and tool/yolo_layer.py. opencv5: modules/dnn/src/dnn_read.cpp.
+tensorrt_demos: jkjung-avt's yolo/yolo_to_onnx.py and yolo/plugins.py; of zeros TensorRT's developer guide, "Sparsity".
+pytorch-yolov4: Tianxiaomo's tool/darknet2pytorch.py, tool/config.py and tool/yolo_layer.py. opencv5:
+modules/dnn/src/dnn_read.cpp.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ TENSORRT_DEMOS: Final = _converter(
     misread_indexes={"from": "all", "layers": "zero"},
     unreachable=words("yolo route"),
     multiple_of=32,
+    skips_zeros=True,
     heads=Heads(
         counts=frozenset({2, 3}),
         same=words("classes"),

@@ -173,6 +173,8 @@ class ReaderProfile:
     """What it follows from layer to layer by rules of its own."""
     fixed_header: int | None = None
     """Bytes that it takes for the header of a weights file, whatever its version says."""
+    skips_zeros: bool = False
+    """What it converts to can skip zeros in the pattern 2:4 on some GPUs; elsewhere all weights are computed."""
     heads: Heads = Heads()
 
     def keys(self, kind: str) -> frozenset[str] | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from yoloprune.steps.export import Exported
     from yoloprune.steps.finetune import Finetuned
     from yoloprune.steps.forecast import Forecast
+    from yoloprune.steps.goal import Goal
     from yoloprune.steps.prune import Pruned
     from yoloprune.steps.run import RunResult
     from yoloprune.steps.stat import Stat
@@ -44,11 +45,15 @@ def forecast(ahead: Forecast) -> Answer:
     return Answer(asdict(ahead), (_forecast_line(ahead),))
 
 
-def run_forecast(ahead: Forecast, thresholds: Sequence[float], training: FinetuneOptions) -> Answer:
-    """What `run` would do."""
-    listed = ", ".join(f"{each:g}" for each in thresholds)
-    trained = f"after it, pruned at {listed}, each time trained for {training.epochs:g} epochs"
-    return Answer({**asdict(ahead), "thresholds": thresholds}, (_forecast_line(ahead), trained))
+def run_forecast(ahead: Forecast, goals: Sequence[Goal], training: FinetuneOptions) -> Answer:
+    """What `run` would do; with sparsities, no analysis."""
+    name = "sparsity" if goals[0].prescribed else "threshold"
+    values = [getattr(goal, name) for goal in goals]
+    listed = ", ".join(f"{each:g}" for each in values)
+    trained = f"pruned at {name} {listed}, each time trained for {training.epochs:g} epochs"
+    if name == "sparsity":
+        return Answer({"sparsities": values}, (trained,))
+    return Answer({**asdict(ahead), "thresholds": values}, (_forecast_line(ahead), f"after it, {trained}"))
 
 
 def analysed(done: Analysed) -> Answer:
@@ -73,7 +78,8 @@ def pruned(done: Pruned, options: PruneOptions) -> Answer:
         tables.group_table(done.units),
         *(f"branch {each.inside[0]}..{each.sum} is gone" for each in done.branches),
         tables.figures_table({"original": done.original, "before": done.before, "pruned": done.after}),
-        f"all groups together lose {done.joint_loss:.4f}; {each_alone} {done.threshold:.4f}",
+        f"all groups together lose {done.joint_loss:.4f}"
+        + ("" if done.threshold is None else f"; {each_alone} {done.threshold:.4f}"),
     )
     return Answer(payload, parts, done.cautions)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from yoloprune.choices import CHANNEL, saved
 from yoloprune.drawing import drawing
 from yoloprune.prune.search import Expectation, output_error_at
 from yoloprune.prune.sensitivity import Curve, Sensitivity
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _COLUMNS: Final = 6
 _INCHES: Final = 1.9
 _HEADING: Final = 0.3
+_EACH: Final = {CHANNEL: "each group of channels"}
+_LAYER: Final = "each layer's weights"
 _MOST_SHOWN: Final = 0.12
 """Loss at which the axes end: what lies beyond nobody wants."""
 
@@ -33,23 +36,24 @@ def plot_sensitivity(done: Analysed, file: Path) -> None:
         # Laid out by hand: matplotlib's own layouts draw everything twice.
         figure.subplots_adjust(0.04, 0.3 / height, 0.99, 1 - 2 * _HEADING / height, wspace=0.32, hspace=0.5)
         grid = figure.subplots(rows, _COLUMNS, squeeze=False).flat
-        _plot_frontier(grid[0], done.frontier)
+        granularity = str(sensitivity.options.granularity)
+        _plot_frontier(grid[0], done.frontier, saved(granularity))
         expected = Expectation.of(sensitivity)
         for axes, curve in zip(grid[1:], curves, strict=False):
             _plot_curve(axes, sensitivity, curve, expected)
         for axes in grid[len(curves) + 1 :]:
             axes.set_axis_off()
         figure.suptitle(
-            f"{sensitivity.setup.metric} lost over sparsity, each group of channels pruned alone: "
+            f"{sensitivity.setup.metric} lost over sparsity, {_EACH.get(granularity, _LAYER)} pruned alone: "
             "measured (90 % interval), expected (line), prunable (green)",
             fontsize="small",
             y=1 - 0.4 * _HEADING / height,
         )
 
 
-def _plot_frontier(axes: Any, frontier: Sequence[tuple[float, float]]) -> None:
+def _plot_frontier(axes: Any, frontier: Sequence[tuple[float, float]], off: str) -> None:
     axes.plot([loss for loss, _ in frontier], [share for _, share in frontier], color="black", linewidth=1.2)
-    axes.set_title("BFLOPs off", fontsize="x-small")
+    axes.set_title(f"{off} off", fontsize="x-small")
     axes.set_xlabel("loss of each group alone", fontsize="xx-small")
     axes.set_ylim(0, 1)
     axes.tick_params(labelsize="xx-small")

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from yoloprune.choices import REFERENCE_LOSS
+from yoloprune.choices import REFERENCE_LOSS, UNIT_NAMES, saved
 from yoloprune.workspace import Figures, Workspace
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _COLOURS: Final = ((REFERENCE_LOSS, "green"), (5 * REFERENCE_LOSS, "yellow"))
 """Colour of a loss of accuracy up to here; red above."""
 _SEVERITIES: Final = {"break": "red", "differs": "yellow"}
 _NONE: Final = "-"
+_STRAY: Final = 0.01
+"""Share of zeros up to which they are chance, and not shown."""
 
 
 def accuracy_tables(report: Mapping[str, Any]) -> list[Table]:
@@ -44,9 +46,11 @@ def accuracy_tables(report: Mapping[str, Any]) -> list[Table]:
 
 
 def layer_table(stat: Stat) -> Table:
-    """The layers as Darknet's own table shows them, and the totals."""
-    table = _table("layer", "type", "filters", "size/strd", "from", "input", "output", "BFLOPs", "parameters")
+    """The layers as Darknet's own table shows them, and the totals; how much of each is zeros, where much is."""
     layers = stat.as_dict()["layers"]
+    sparse = any((shown.get("sparsity") or 0.0) > _STRAY for shown in layers)
+    columns = ("layer", "type", "filters", "size/strd", "from", "input", "output", "BFLOPs", "parameters")
+    table = _table(*columns, *_if(sparse, "sparsity"))
     for layer, shown in zip(stat.graph.layers, layers, strict=True):
         filters = _text(shown["filters"]) + (f"/{layer.groups_summed}" if layer.groups_summed > 1 else "")
         before = layer.sources == (layer.index - 1,)
@@ -60,6 +64,7 @@ def layer_table(stat: Stat) -> Table:
             _shape(shown["output"]),
             f"{shown['bflops']:.3f}" if shown["bflops"] else "",
             f"{shown['parameters']:,}" if shown["parameters"] else "",
+            *_if(sparse, "" if shown.get("sparsity") is None else f"{shown['sparsity']:.1%}"),
         )
     table.add_section()
     size = f"{stat.bytes:,} bytes"
@@ -113,12 +118,14 @@ def boxes_of(found: Detections, names: Sequence[str]) -> list[tuple[str, float, 
 def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> Table:
     """How far each group is prunable at each loss, and accuracy on the grid, coloured by the loss.
 
-    gains: for each group, the share of the BFLOPs that goes at a loss of `REFERENCE_LOSS`; where most
-    can be won comes first.
+    gains: for each group, the share of the BFLOPs, or of the weights, that goes at a loss of `REFERENCE_LOSS`; where
+    most can be won comes first.
     """
+    granularity = str(sensitivity.options.granularity)
     at_losses = (f"prunable at {loss:g}" for loss in sensitivity.tolerances)
     on_grid = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
-    table = _table("group", "channels", f"BFLOPs off at loss {REFERENCE_LOSS:g}", *at_losses, *on_grid, "measured")
+    off = f"{saved(granularity)} off at loss {REFERENCE_LOSS:g}"
+    table = _table("group", _units(granularity), off, *at_losses, *on_grid, "measured")
     table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this round"
     table.caption = f"±: half of the 90 % interval of the loss there, on {sensitivity.setup.images} images"
     for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
@@ -134,7 +141,7 @@ def sensitivity_dict(sensitivity: Sensitivity, gains: Mapping[str, float]) -> di
     groups = [
         {
             "group": curve.label,
-            "channels": curve.size,
+            _units(str(sensitivity.options.granularity)): curve.size,
             "gain": gains[curve.label],
             "prunable_at": {
                 f"{loss:g}": sensitivity.prunable_within(curve, loss) / curve.size for loss in sensitivity.tolerances
@@ -157,25 +164,29 @@ def sensitivity_dict(sensitivity: Sensitivity, gains: Mapping[str, float]) -> di
 
 def group_table(units: Granularity) -> Table:
     """What is left of each group."""
-    table = _table("group", f"{units.name}s", "kept", "sparsity")
+    table = _table("group", _units(units.name), "kept", "sparsity")
     for group in units.groups:
-        kept = int(units.kept(group).sum())
+        kept = units.left(group)
         table.add_row(group.label, str(group.size), str(kept), f"{1 - kept / group.size:.1%}")
     return table
 
 
 def figures_table(rows: Mapping[str, Figures]) -> Table:
-    """Networks one below the other; shares are of the first."""
+    """Networks one below the other; shares are of the first. What is not 0 is shown where that is much less."""
     first = next(iter(rows.values()))
-    table = _table("network", first.metric, "BFLOPs", "", "parameters", "", "MB", "")
+    sparse = any(map(_sparse, rows.values()))
+    effective, nonzero = _if(sparse, "effective BFLOPs", ""), _if(sparse, "nonzero", "")
+    table = _table("network", first.metric, "BFLOPs", "", *effective, "parameters", "", *nonzero, "MB", "")
     for name, each in rows.items():
         table.add_row(
             name,
             f"{each.accuracy:.4f}",
             _short(each.bflops),
             _change(each.bflops, first.bflops),
+            *_if(sparse, _short(each.effective_bflops), _change(each.effective_bflops, first.effective_bflops)),
             f"{each.parameters:,}",
             _change(each.parameters, first.parameters),
+            *_if(sparse, f"{each.nonzero:,}", _change(each.nonzero, first.nonzero)),
             _short(each.bytes / 1e6),
             _change(each.bytes, first.bytes),
         )
@@ -183,24 +194,26 @@ def figures_table(rows: Mapping[str, Figures]) -> Table:
 
 
 def round_table(workspace: Workspace) -> Table:
-    """The original network and every round of pruning; what is removed is counted against the original."""
-    columns = ("round", "threshold", "before", "pruned", "finetuned", "BFLOPs", "parameters", "BFLOPs off")
-    table = _table(*columns)
-    original = workspace.original
+    """The original network and every round of pruning; what is removed is counted against the original.
+
+    What is not 0 is shown where that is much less.
+    """
+    original, newest = workspace.original, [each.finetuned or each.pruned for each in workspace.rounds]
+    sparse = any(map(_sparse, newest if original is None else (original, *newest)))
+    sizes = ("BFLOPs", *_if(sparse, "effective BFLOPs"), "parameters", *_if(sparse, "nonzero"))
+    table = _table("round", "threshold", "before", "pruned", "finetuned", *sizes, "BFLOPs off")
     if original is not None:
         table.title = original.metric
-        sizes = (_short(original.bflops), f"{original.parameters:,}")
-        table.add_row("original", "", f"{original.accuracy:.4f}", "", "", *sizes, "")
-    for each in workspace.rounds:
+        table.add_row("original", "", f"{original.accuracy:.4f}", "", "", *_sizes(original, sparse), "")
+    for each, now in zip(workspace.rounds, newest, strict=True):
         table.add_row(
             str(each.number),
             _number(each.threshold),
             f"{each.before.accuracy:.4f}",
             f"{each.pruned.accuracy:.4f}",
             _number(each.finetuned.accuracy if each.finetuned else None),
-            _short(each.pruned.bflops),
-            f"{each.pruned.parameters:,}",
-            f"{1 - each.pruned.bflops / original.bflops:.1%}" if original else _NONE,
+            *_sizes(now, sparse),
+            f"{1 - now.bflops / original.bflops:.1%}" if original else _NONE,
         )
     return table
 
@@ -278,6 +291,11 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _units(granularity: str) -> str:
+    """What units are called; of a granularity of the user's own, as it calls itself."""
+    return UNIT_NAMES.get(granularity, granularity)
+
+
 def _prunable(sensitivity: Sensitivity, curve: Curve, loss: float) -> str:
     """The largest sparsity within a loss, and how sure what it loses is."""
     share, sure = sensitivity.prunable_within(curve, loss) / curve.size, sensitivity.margin(curve, loss)
@@ -295,8 +313,25 @@ def _accuracy(sensitivity: Sensitivity, curve: Curve, sparsity: float) -> Text:
     return Text(f"{point.accuracy:.4f}", colour)
 
 
+def _sparse(figures: Figures) -> bool:
+    """Whether more of a network is 0 than chance brings."""
+    pairs = ((figures.nonzero, figures.parameters), (figures.effective_bflops, figures.bflops))
+    return any(left < (1 - _STRAY) * whole for left, whole in pairs)
+
+
+def _sizes(figures: Figures, sparse: bool) -> tuple[str, ...]:
+    """Operations and floats, each beside what is left of it without zeros."""
+    effective, nonzero = _short(figures.effective_bflops), f"{figures.nonzero:,}"
+    return (_short(figures.bflops), *_if(sparse, effective), f"{figures.parameters:,}", *_if(sparse, nonzero))
+
+
+def _if(wanted: bool, *cells: str) -> tuple[str, ...]:
+    """Columns or cells that are there only if they are wanted."""
+    return cells if wanted else ()
+
+
 def _change(value: float, first: float) -> str:
-    return "" if value == first else f"{value / first - 1:+.1%}"
+    return "" if value == first or not first else f"{value / first - 1:+.1%}"
 
 
 def _number(value: float | None) -> str:
