@@ -55,7 +55,7 @@ def test_run_and_train(made: Bench, tmp_path: Path) -> None:
     )  # fmt: skip
     assert repr(done).startswith("RunResult(original: map50_present ")
     assert done.workspace.rounds[0].options == PruneOptions(
-        0.9, exclude=(), multiple=2, min_keep=1, criterion="l1", calibrate=0, compensation="none"
+        0.9, granularity="channel", exclude=(), multiple=2, min_keep=1, criterion="l1", calibrate=0, compensation="none"
     )
     assert done.workspace.rounds[0].finetuning == FinetuneOptions(epochs=0.1, workers=0)
     assert {"round", "ana", "prune", "finetune"} <= {each.stage for each in seen}

@@ -187,7 +187,7 @@ def test_ana_by_two_processes_measures_every_group(own: Bench) -> None:
 def test_prune_finetune_and_export_say_what_they_did(whole: Whole) -> None:
     pruned, tuned, slim = (whole.answers[step] for step in ("prune", "finetune", "export"))
     original = answer("stat", whole.bench.cfg, whole.bench.weights)
-    for key in ("bflops", "parameters", "bytes"):
+    for key in ("bflops", "parameters", "nonzero", "bytes"):
         assert pruned["before"][key] == original[key]
         assert pruned["after"][key] < original[key]
         assert tuned["before"][key] == tuned["after"][key] == slim["after"][key] == pruned["after"][key]
@@ -197,8 +197,8 @@ def test_prune_finetune_and_export_say_what_they_did(whole: Whole) -> None:
     for files in (pruned["files"], tuned["files"], slim["files"]):
         assert all(Path(file).is_file() for file in files.values())
     after = answer("stat", slim["files"]["cfg"], slim["files"]["weights"])
-    assert {key: after[key] for key in ("bflops", "parameters", "bytes")} == {
-        key: slim["after"][key] for key in ("bflops", "parameters", "bytes")
+    assert {key: after[key] for key in ("bflops", "parameters", "nonzero", "bytes")} == {
+        key: slim["after"][key] for key in ("bflops", "parameters", "nonzero", "bytes")
     }
     assert Path(slim["files"]["names"]).read_bytes() == (whole.bench.folder / "set.names").read_bytes()
 
@@ -212,8 +212,8 @@ def test_slim_files_measure_as_export_says(whole: Whole) -> None:
 def test_figures_are_of_the_files_that_are_written(whole: Whole, tmp_path: Path) -> None:
     folded = answer("export", "-o", tmp_path / "folded", "--fold-bn", "-w", whole.workspace)
     found = answer("stat", folded["files"]["cfg"], folded["files"]["weights"])
-    assert {key: folded["after"][key] for key in ("bflops", "parameters", "bytes")} == {
-        key: found[key] for key in ("bflops", "parameters", "bytes")
+    assert {key: folded["after"][key] for key in ("bflops", "parameters", "nonzero", "bytes")} == {
+        key: found[key] for key in ("bflops", "parameters", "nonzero", "bytes")
     }
     assert found["bytes"] == Path(folded["files"]["weights"]).stat().st_size
 
@@ -338,6 +338,7 @@ def test_stat_is_darknets_table(made: Bench) -> None:
     assert first == {
         "index": 0, "type": "convolutional", "filters": 8, "size": 3, "stride": 2, "from": [-1],
         "input": [64, 64, 3], "output": [32, 32, 8], "bflops": flops / 1e9, "parameters": 8 * 27 + 4 * 8,
+        "nonzero": np.count_nonzero(np.fromfile(made.weights, "<f4")[5 : 5 + 8 * 31]), "sparsity": 0.0,
     }  # fmt: skip
     shown = call("stat", made.cfg).stdout.splitlines()
     row = next(line for line in shown if line.strip().startswith("1 "))

@@ -398,10 +398,10 @@ def test_outputs_that_exist(analysed: Bench) -> None:
     ("file", "text"),
     [
         ("workspace.json", "{"),
-        ("workspace.json", '{"yoloprune": "workspace", "version": 1}'),
+        ("workspace.json", '{"yoloprune": "workspace", "version": 2}'),
         ("workspace.json", '{"yoloprune": "workspace", "version": 99}'),
         ("round-1/sensitivity.json", "[]"),
-        ("round-1/sensitivity.json", '{"yoloprune": "sensitivity", "version": 1, "curves": [3]}'),
+        ("round-1/sensitivity.json", '{"yoloprune": "sensitivity", "version": 2, "curves": [3]}'),
     ],
 )
 def test_spoilt_artefacts(analysed: Bench, file: str, text: str) -> None:
@@ -443,7 +443,7 @@ def spoil(file: str, keys: str, value: object) -> None:
         ("rounds.0", 3, "rounds[0]: expected an object, found 3"),
         ("rounds.0.pruned.bytes", [], "rounds[0].pruned.bytes: expected a whole number, found []"),
         ("rounds.0.options", [], "rounds[0].options: expected an object, found []"),
-        ("rounds.0.threshold", None, "rounds[0].threshold: expected a number, found None"),
+        ("rounds.0.threshold", "1", "rounds[0].threshold: expected a number, found '1'"),
     ],
 )
 def test_workspace_edited_by_hand(pruned: Bench, keys: str, value: Any, expected: str) -> None:
@@ -490,7 +490,12 @@ def test_curves_of_the_units_that_are_left(pruned: Bench) -> None:
     curves = json.loads(Path("yoloprune-workspace", file).read_text())["curves"]
     at, curve = next((at, curve) for at, curve in enumerate(curves) if curve["gone"])
     spoil(file, f"curves.{at}.order", curve["order"][::-1])
-    refused(pruned, ["prune", "--ratio", 0.5, "--calibrate", 2], file, f"curves[{at}].order: expected [", "first")
+    refused(
+        pruned,
+        ["prune", "--ratio", 0.5, "--calibrate", 2],
+        file,
+        f"curves[{at}].order: expected one of this group, what is gone",
+    )
     spoil("round-1/sensitivity.json", "curves.0.producers", [5])
     again = ["prune", "--ratio", 0.5, "--calibrate", 2, "--reuse-analysis"]
     refused(pruned, again, "round-1/sensitivity.json: curves[0].producers: expected groups")

@@ -44,7 +44,7 @@ DARKNET_ORDER = (
     ("layers",),
     ("net", "weights"),
     ("keys", "model", "mask"),
-    ("alone", "fold", "network", "pretrained"),
+    ("alone", "fold", "network", "pretrained", "sparsity"),
 )
 """Modules of darknet, where each may import those of the rows before it, and of its own row those before it."""
 LAYERS_SHARED = {

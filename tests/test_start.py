@@ -7,12 +7,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from yoloprune import choices, cli
 from yoloprune.prune import cost
 from yoloprune.prune.criteria import CRITERIA
+from yoloprune.prune.patterns import Pooling
+from yoloprune.prune.sparse_fit import WEIGHT_CRITERIA
+from yoloprune.prune.weight_allocations import WEIGHT_ALLOCATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"torch", "numpy", "cv2", "matplotlib", "tqdm"}
@@ -97,8 +101,11 @@ def test_what_is_loaded_later_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "known"),
     [
-        (choices.CRITERIA_NAMES, CRITERIA),
-        (choices.OBJECTIVES, [*cost.PRICES, choices.LATENCY]),
+        (choices.CHANNEL_CRITERIA, CRITERIA),
+        (choices.WEIGHT_CRITERIA, WEIGHT_CRITERIA),
+        (choices.DIVISIONS, WEIGHT_ALLOCATIONS),
+        (choices.POOLINGS, get_args(Pooling)),
+        (choices.OBJECTIVES, [*cost.PRICES, choices.LATENCY, choices.NONZERO]),
     ],
 )
 def test_what_options_name_is_what_there_is(named: tuple[str, ...], known: object) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -135,6 +136,20 @@ def test_undo_takes_the_last_round_back(space: Path) -> None:
     assert {str(analysis), "round-2"} <= found.keys() - once.keys() <= {str(analysis), "round-2", "round-2/training"}
     done = prune(ratio=0.3, calibrate=0, workspace=space)
     assert done.before == Workspace.load(space).rounds[0].finetuned
+
+
+def test_figures_count_what_a_slim_network_has_of_the_weights_at_hand(space: Path, tmp_path: Path) -> None:
+    """Zeros among the kept weights count, masked channels don't; the exported file's bytes are the oracle."""
+    job = open_job(space)
+    exported = export(tmp_path / "slim", workspace=space)
+    slim = np.fromfile(exported.weights, "<f4")[5:]
+    before = job.figures(0.5, job.model, job.units)
+    assert (before.parameters, before.nonzero) == (len(slim), np.count_nonzero(slim))
+    assert np.count_nonzero(slim) < np.count_nonzero(np.fromfile(space / "round-1" / "pruned.weights", "<f4")[5:])
+    layers = [{name: np.zeros_like(each) for name, each in arrays.items()} for arrays in job.model.weights.layers]
+    empty = job.figures(0.5, job.model.with_arrays(dict(enumerate(layers))), job.units)
+    assert (empty.nonzero, empty.effective_bflops) == (0, 0.0)
+    assert (empty.bflops, empty.bytes) == (before.bflops, exported.weights.stat().st_size)
 
 
 def test_undo_by_command(space: Path) -> None:

@@ -90,7 +90,8 @@ def table_of(cfg: Path, reader: str, workspace: Path | None, ratios: Sequence[fl
         plain = by_bflops.for_ratio(ratio)
         fast = drop_useless_pruning(sensitivity, Limits(), times, by_time.at(by_bflops.loss(plain)))
         for objective, allocation in (("bflops", plain), ("latency", fast)):
-            left, off = sensitivity.pruned(units, allocation), removed_share(operations, allocation)
+            left = units.without({label: order[: allocation[label]] for label, order in sensitivity.orders.items()})
+            off = removed_share(operations, allocation)
             networks.append(Pruned(objective, left, off, times.total(allocation)))
     measured = race(reader, random_model(graph), [each.units for each in networks], rounds)
     table = Table(title=f"{cfg.stem} in {reader}, {latency.step} filters at once")

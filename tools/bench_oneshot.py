@@ -146,7 +146,7 @@ class Bench:
 
     def masked(self, units: ChannelUnits) -> Pruned:
         """Pruned to that, nothing refitted."""
-        return units, self.plain.together(units)
+        return units, units.mask().apply(self.model)
 
     def allocator(self, pruner: Pruner, criterion: str) -> LagrangianAllocator:
         """By the analysis of every group alone, on the images that choose; made once for each way."""
@@ -166,8 +166,9 @@ class Bench:
     def allocated(self, pruner: Pruner, criterion: str, ratio: float) -> Pruned:
         """The least loss for that share of BFLOPs, as `prune --ratio` has it."""
         allocator = self.allocator(pruner, criterion)
-        units = allocator.sensitivity.pruned(self.units, allocator.for_ratio(ratio))
-        return units, pruner.together(units)
+        units, model = pruner.together(allocator.for_ratio(ratio), allocator.sensitivity.orders)
+        assert isinstance(units, ChannelUnits)
+        return units, model
 
     def uniform(self, criterion: str, sparsity: float) -> ChannelUnits:
         """The same share of every group goes."""

@@ -45,18 +45,19 @@ def main() -> None:
     refitted = Pruner(model, units, lambda: batches)
     curves = cache(refitted.first_curves)  # ordering the channels takes longer than pruning
 
-    def kept(criterion: str, share: float) -> ChannelUnits:
-        return units.without({each.label: each.order[: round(share * each.size)] for each in curves(criterion)})
+    def pruned(pruner: Pruner, criterion: str, share: float) -> Model:
+        counts = {each.label: round(share * each.size) for each in curves(criterion)}
+        return pruner.together(counts, {each.label: each.order for each in curves(criterion)})[1]
 
     def with_enough(enough: float, share: float) -> Model:
         with mock.patch.object(compensate, "ENOUGH", enough):
-            return refitted.together(kept("elimination", share))
+            return pruned(refitted, "elimination", share)
 
     ways: dict[str, Callable[[float], Model]] = {
-        "masked": lambda share: masked.together(kept("l1", share)),
-        "recalibrated": lambda share: recalibrated.together(kept("l1", share)),
-        "refitted": lambda share: refitted.together(kept("l1", share)),
-        "eliminated": lambda share: refitted.together(kept("elimination", share)),
+        "masked": partial(pruned, masked, "l1"),
+        "recalibrated": partial(pruned, recalibrated, "l1"),
+        "refitted": partial(pruned, refitted, "l1"),
+        "eliminated": partial(pruned, refitted, "elimination"),
         **{f"enough {enough:.1f}": partial(with_enough, enough) for enough in (1.0, 0.9, 0.5)},
     }
     shares = [float(share) for share in args.shares.split(",")]

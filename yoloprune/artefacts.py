@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 from yoloprune.errors import InputError, unreadable
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the JSON files between stages; raised when a reader of the old one would go wrong."""
 _NAMES: Final = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 _Kind = TypeVar("_Kind")

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
-CRITERIA_NAMES: Final = ("elimination", "l1", "bn-scale", "apoz", "taylor", "thinet")
+CHANNEL_CRITERIA: Final = ("elimination", "l1", "bn-scale", "apoz", "taylor", "thinet")
 """What ranks channels (prune/criteria.py)."""
-GRANULARITIES: Final = ("channel",)
-"""What a unit can be (prune/granularity.py)."""
+WEIGHT_CRITERIA: Final = ("alps", "sparsegpt", "wanda", "magnitude")
+"""What chooses weights (prune/sparse_fit.py)."""
+CRITERIA_NAMES: Final = (*CHANNEL_CRITERIA, *WEIGHT_CRITERIA)
+WITHOUT_IMAGES: Final = ("l1", "bn-scale", "magnitude")
+"""Criteria that look at weights alone."""
+CHANNEL: Final = "channel"
+GRANULARITIES: Final = (CHANNEL, "weight", "block", "n:m")
+"""What a unit can be (prune/granularities.py)."""
+UNIT_NAMES: Final = {CHANNEL: "channels", "weight": "weights", "block": "blocks", "n:m": "places"}
+"""What units are called where they are counted."""
+POOLINGS: Final = ("average", "max")
+"""What a block is scored by, of its weights' scores."""
+DIVISIONS: Final = ("uniform", "global", "lamp", "erk")
+"""How a share of all weights is divided among layers (prune/weight_allocations.py)."""
 REFIT: Final = "least squares"
 RECALIBRATE: Final = "batch norm"
 NOTHING: Final = "none"
@@ -20,8 +32,9 @@ GRID: Final = tuple(n / 10 for n in range(1, 10))
 RULES: Final = ("interpolated", "prefix")
 """How a curve is read between measurements (prune/plan.py)."""
 LATENCY: Final = "latency"
-OBJECTIVES: Final = ("bflops", "parameters", LATENCY)
-"""What pruning can save."""
+NONZERO: Final = "nonzero"
+OBJECTIVES: Final = ("bflops", "parameters", LATENCY, NONZERO)
+"""What pruning can save: channels the first three, weights the last."""
 MULTIPLE: Final = 8
 """Of kept channels. Readers compute four or eight at once: many take as long for the counts below."""
 REFERENCE_LOSS: Final = 0.01
@@ -31,3 +44,8 @@ EPOCHS: Final = 30
 TOLERANCE: Final = 1e-4
 """Largest difference over the largest value, at the tensors that enter a head: what float32 sums in another order
 differ by, with room."""
+
+
+def saved(granularity: str) -> str:
+    """What pruning in these units saves in the first place."""
+    return "BFLOPs" if granularity == CHANNEL else "weights"

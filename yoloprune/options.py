@@ -13,15 +13,19 @@ from typing import Annotated, Any, Final, get_type_hints
 
 from yoloprune.choices import (
     CALIBRATE,
+    CHANNEL_CRITERIA,
     CRITERIA_NAMES,
+    DIVISIONS,
     GRANULARITIES,
     GRID,
     MULTIPLE,
     NOTHING,
     OBJECTIVES,
+    POOLINGS,
     RECALIBRATE,
     REFIT,
     RULES,
+    WEIGHT_CRITERIA,
 )
 
 DIALECT_NAMES: Final = ("alexeyab", "pjreddie")
@@ -29,6 +33,8 @@ ALIASES: Final = {"losses": "tolerances"}
 """What options were called before."""
 _LAYERS: Final = "LAYERS"
 """Metavar of what is written like 3,5-8."""
+_CRITERIA: Final = f"of channels {', '.join(CHANNEL_CRITERIA)}; of weights {', '.join(WEIGHT_CRITERIA)}"
+_FAST: Final = {"--fast": ("sparsegpt", "Of weights: choose by one sweep over the columns of each layer.")}
 _COMPENSATE: Final = {
     "--no-compensate": (NOTHING, "Only mask what is pruned; --calibrate then only serves the criterion."),
     "--bn-recalibrate": (RECALIBRATE, "Instead of refitting: batch norm's statistics measured anew."),
@@ -113,12 +119,44 @@ class Settings(_ReadingOptions):
 
 
 @dataclass(frozen=True)
-class AnalysisOptions:
+class UnitOptions:
+    """What a unit of pruning is. What is None is as before, at first a channel; None, too, where it doesn't apply."""
+
+    granularity: Annotated[
+        str | None,
+        Help(
+            "What a unit is: channel makes a slim network; weight, block or n:m make zeros in one of unchanged shape. "
+            "Left out, as before, at first channel.",
+            one_of=GRANULARITIES,
+        ),
+    ] = None
+    block: Annotated[
+        str | None, Help("Weights that go together: filters x columns, like 1x2, 4x1 or 1x16.", metavar="NxD")
+    ] = None
+    block_pooling: Annotated[
+        str | None, Help("A block's magnitude: the average or the max of its weights'.", one_of=POOLINGS)
+    ] = None
+    n_of_m: Annotated[
+        str | None, Help("Weights that stay of so many neighbouring input channels, like 2:4.", metavar="N:M")
+    ] = None
+    only: Annotated[
+        tuple[str, ...] | None,
+        Help("Layers whose weights can go: kernels, kinds or numbers, like 1x1,connected,7.", metavar=_LAYERS),
+    ] = None
+
+    @property
+    def units(self) -> UnitOptions:
+        """These options alone."""
+        return UnitOptions(**{each.name: getattr(self, each.name) for each in fields(UnitOptions)})
+
+
+@dataclass(frozen=True)
+class AnalysisOptions(UnitOptions):
     """What is measured of each group, and how groups are pruned for it."""
 
     criterion: Annotated[
         str | None,
-        Help(f"What ranks units: {', '.join(CRITERIA_NAMES)}; left out, the best there is.", one_of=CRITERIA_NAMES),
+        Help(f"What chooses units: {_CRITERIA}. Left out, the best there is.", one_of=CRITERIA_NAMES, switches=_FAST),
     ] = None
     calibrate: Annotated[int, Help("Train pictures that consumers are refitted on; 0: no refit.", least=0)] = CALIBRATE
     compensation: Annotated[str, Help("", switches=_COMPENSATE)] = REFIT
@@ -138,16 +176,12 @@ class AnalysisOptions:
             switches={"--grid": (GRID, "Instead: the classic nine sparsities, 0.1,0.2 to 0.9.")},
         ),
     ] = None
-    granularity: Annotated[str, Help("What a unit is: channel.", one_of=GRANULARITIES)] = "channel"
     seed: Annotated[int, Help("Of all that is random.", least=0)] = 0
 
 
 @dataclass(frozen=True)
-class PruneOptions:
-    """What pruning may lose or is to save, what bounds it, and how groups are pruned.
-
-    Exactly one of threshold, ratio and total_loss is given. What is None is as in the analysis or the last round.
-    """
+class GoalOptions:
+    """What pruning may lose, is to save, or how sparse it is to be. Exactly one of the first six is given."""
 
     threshold: Annotated[
         float | None, Help("Accuracy that each group, pruned alone, may lose; 0.01 is a point.", metavar="T")
@@ -158,20 +192,50 @@ class PruneOptions:
     total_loss: Annotated[
         float | None, Help("Instead: accuracy that all groups together may lose, measured.", metavar="L")
     ] = None
+    sparsity: Annotated[
+        float | None, Help("Instead, nothing measured: the share of each group's units that goes.", metavar="S")
+    ] = None
+    global_sparsity: Annotated[
+        float | None, Help("Instead: the share of all weights that goes, by one magnitude.", metavar="S")
+    ] = None
+    magnitude: Annotated[
+        str | None,
+        Help(
+            "Instead: weights below it go; 0.01, of layers like 3:0.01,7:0.02, or of a layer's standard deviation, "
+            "0.7std.",
+            metavar="A",
+        ),
+    ] = None
+    divide: Annotated[
+        str, Help(f"How --sparsity is divided among layers: {', '.join(DIVISIONS)}.", one_of=DIVISIONS)
+    ] = "uniform"
     relative: Annotated[bool, Help("T is a fraction of the original's accuracy.")] = False
+
+
+@dataclass(frozen=True)
+class PruneOptions(UnitOptions, GoalOptions):
+    """The goal of pruning, what bounds it, and how groups are pruned.
+
+    What is None is as in the analysis or the last round.
+    """
+
     rule: Annotated[
         str, Help("interpolated, or prefix: stop at the measurement before a group loses too much.", one_of=RULES)
     ] = "interpolated"
-    objective: Annotated[str, Help("What pruning is to save: bflops, parameters or latency.", one_of=OBJECTIVES)] = (
-        "bflops"
-    )
+    objective: Annotated[
+        str | None,
+        Help(
+            "What pruning is to save: bflops, parameters or latency; of weights nonzero. Left out, bflops or nonzero.",
+            one_of=OBJECTIVES,
+        ),
+    ] = None
     reader: Annotated[
         str | None, Help("Whose time: darknet, opencv or ncnn; left out, the first that runs it.", metavar="NAME")
     ] = None
     drop_branches: Annotated[bool, Help("Whole residual branches may go too, where little is lost with them.")] = False
     exclude: Annotated[
         tuple[int, ...] | None,
-        Help("Layers whose channels all stay, like 3,5-8, or none; left out, as before.", metavar=_LAYERS),
+        Help("Layers whose units all stay, like 3,5-8, or none; left out, as before.", metavar=_LAYERS),
     ] = None
     multiple: Annotated[
         int | None,
@@ -181,12 +245,10 @@ class PruneOptions:
             least=1,
         ),
     ] = None
-    min_keep: Annotated[int | None, Help("Channels of a group that stay at least; left out, as before.", least=1)] = (
-        None
-    )
+    min_keep: Annotated[int | None, Help("Units of a group that stay at least; left out, as before.", least=1)] = None
     criterion: Annotated[
         str | None,
-        Help(f"As for ana: {', '.join(CRITERIA_NAMES)}; left out, as ana had it.", one_of=CRITERIA_NAMES),
+        Help(f"As for ana: {_CRITERIA}. Left out, as ana had it.", one_of=CRITERIA_NAMES, switches=_FAST),
     ] = None
     calibrate: Annotated[int | None, Help("As for ana; left out, as ana had it.", least=0)] = None
     compensation: Annotated[str | None, Help("", switches=_COMPENSATE)] = None
@@ -222,6 +284,35 @@ class FinetuneOptions(_LearningOptions):
         bool, Help("With --distill: let it teach alone; train pictures need no labels.", flags=(" /--no-labels",))
     ] = True
     freeze: Annotated[tuple[int, ...], Help("Layers that stay as they are, like 0-4,8.", metavar=_LAYERS)] = ()
+    schedule: Annotated[
+        str | None,
+        Help(
+            "Grow to the plan's sparsity while training, from the weights before pruning: constant, polynomial, log, "
+            "'steps 0:0.1,1000:0.3' or module:function. Left out, all of it from the start.",
+            metavar="KIND",
+        ),
+    ] = None
+    begin: Annotated[
+        str | None, Help("Of the schedule: iterations, or epochs like 2epochs; left out, 0.", metavar="N")
+    ] = None
+    end: Annotated[
+        str | None, Help("When all of the sparsity is reached; left out, after 3/4 of the training.", metavar="N")
+    ] = None
+    every: Annotated[
+        str | None, Help("Between two steps of the schedule; left out, 100, or 3epochs for log.", metavar="N")
+    ] = None
+    power: Annotated[float | None, Help("Of polynomial; left out, 3: the cubic.", metavar="P")] = None
+    initial_sparsity: Annotated[float | None, Help("Where polynomial begins; left out, 0.", metavar="S")] = None
+    regrow: Annotated[
+        bool, Help("Let weights come back where a step chooses anew, or not.", flags=("--regrow/--no-regrow",))
+    ] = True
+
+    @property
+    def scheduled(self) -> Mapping[str, Any]:
+        """What is said of the schedule beside its kind."""
+        told = {name: getattr(self, name) for name in ("begin", "end", "every", "power")}
+        told["initial"] = self.initial_sparsity
+        return {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -269,7 +360,28 @@ class RunOptions:
 
     analysis: AnalysisOptions
     prune: PruneOptions
-    """threshold: of the last round; it grows to that evenly."""
+    """threshold or sparsity: of the last round; it grows to that evenly."""
     finetune: FinetuneOptions
     """Of each round."""
+    round_thresholds: Annotated[
+        tuple[float, ...],
+        Help(
+            "Accuracy that each group, pruned alone, may lose; 0.01 is a point. With --rounds K it grows to that in K "
+            "steps; a list like 0.005,0.01,0.02 names each round's.",
+            metavar="T",
+            flags=("--threshold",),
+        ),
+    ] = ()
+    round_sparsities: Annotated[
+        tuple[float, ...],
+        Help(
+            "Instead, nothing measured: the share of each group's units that goes, likewise.",
+            metavar="S",
+            flags=("--sparsity",),
+        ),
+    ] = ()
+    final_loss: Annotated[
+        float | None,
+        Help("Accuracy that may still be lost after training; a round that loses more ends the run.", metavar="L"),
+    ] = None
     rounds: Annotated[int, Help("Rounds of pruning and training.", metavar="K", least=1)] = 1

@@ -50,12 +50,24 @@ class Figures:
     """Key of the accuracy in reports: map50_present, top1 ..."""
     accuracy: float
     bflops: float
+    effective_bflops: float
+    """Without operations on weights that are 0."""
     parameters: int
+    """Floats in its .weights."""
+    nonzero: int
+    """Those that are not 0."""
     bytes: int
 
     def as_dict(self) -> dict[str, Any]:
         """As reports show it."""
-        return {self.metric: self.accuracy, "bflops": self.bflops, "parameters": self.parameters, "bytes": self.bytes}
+        return {
+            self.metric: self.accuracy,
+            "bflops": self.bflops,
+            "effective_bflops": self.effective_bflops,
+            "parameters": self.parameters,
+            "nonzero": self.nonzero,
+            "bytes": self.bytes,
+        }
 
 
 @dataclass(frozen=True)
@@ -65,8 +77,9 @@ class Round:
     number: int
     options: PruneOptions
     """As they held: what was left out is filled in."""
-    threshold: float
-    """What each group alone was allowed to lose; by ratio or total loss the most that one does."""
+    threshold: float | None
+    """What each group alone was allowed to lose; by ratio or total loss the most that one does. None where groups were
+    not pruned by what they lose."""
     before: Figures
     pruned: Figures
     finetuned: Figures | None = None
@@ -109,6 +122,16 @@ class Workspace:
     def mask_file(self, number: int) -> Path:
         """Which values are kept after round `number`."""
         return self.round_folder(number) / "mask.bits"
+
+    def trained_plan_file(self, number: int) -> Path:
+        """What is pruned after the training of round `number`, where a schedule chose that."""
+        return self.round_folder(number) / "trained-plan.json"
+
+    def newest_plan_file(self, number: int) -> Path:
+        """What is pruned after round `number` as it is now."""
+        of_round = self.rounds[number - 1]
+        chosen_in_training = of_round.finetuning is not None and of_round.finetuning.schedule is not None
+        return self.trained_plan_file(number) if chosen_in_training else self.plan_file(number)
 
     def pruned_file(self, number: int) -> Path:
         """Masked weights of round `number`."""
@@ -193,8 +216,9 @@ class Workspace:
     def take_back(self, number: int) -> None:
         """What round `number` made goes, once it is no longer named as done; the analysis that it chose by stays."""
         self.make_way(number)
-        for file_of in (self.plan_file, self.mask_file, self.pruned_file, self.finetuned_file):
+        for file_of in (self.plan_file, self.mask_file, self.pruned_file, self.finetuned_file, self.trained_plan_file):
             file_of(number).unlink(missing_ok=True)
+        self.trained_plan_file(number).with_name("trained-mask.bits").unlink(missing_ok=True)
 
     def forget_behind(self, number: int) -> None:
         """What was measured on weights of round `number` goes: there will be others."""

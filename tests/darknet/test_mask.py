@@ -44,7 +44,7 @@ def test_units_come_back_from_their_mask(seed: int) -> None:
     """Of graphs of every kind of layer: what a mask says is kept is what was kept."""
     units, _ = drawn(seed)
     bits = dump(units.mask(), units.graph.layers)
-    again = ChannelUnits.of(units.graph, parse(bits, units.graph.layers))
+    again = ChannelUnits.of(units.graph, mask=parse(bits, units.graph.layers))
     assert np.array_equal(again.keep, units.keep)
 
 

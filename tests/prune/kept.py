@@ -15,12 +15,12 @@ from yoloprune.prune.sensitivity import Sensitivity
 
 def together(pruner: Pruner, keep: KeepMask) -> Model:
     """Several groups at once."""
-    return pruner.together(units(pruner, keep))
+    return units(pruner, keep).compensated(pruner.model, pruner.compensation, pruner.batches, pruner.device)
 
 
 def alone(pruner: Pruner, keep: KeepMask) -> Model:
     """Of one group, from statistics."""
-    return units(pruner, keep).prune_group(pruner.model, pruner.compensation, pruner.statistics, pruner.device)
+    return units(pruner, keep).compensated_alone(pruner.model, pruner.compensation, pruner.statistics, pruner.device)
 
 
 def units(pruner: Pruner, keep: KeepMask) -> ChannelUnits:

@@ -9,13 +9,14 @@ import torch
 from tests.helpers import graph_of, random_model
 from tests.prune.graphs import random_cfg
 from tests.prune.test_compensate import net, pictures
+from yoloprune.choices import WITHOUT_IMAGES
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays
 from yoloprune.errors import InputError
 from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.channels import trace
-from yoloprune.prune.criteria import CRITERIA, WITHOUT_IMAGES
+from yoloprune.prune.criteria import CRITERIA
 from yoloprune.prune.pruner import Pruner
 
 NEXT = "[convolutional]\nfilters=6\nsize=1\nactivation=linear\n"

@@ -87,10 +87,29 @@ def shares_of(text: str, option: str) -> tuple[float, ...]:
     return tuple(sorted(set(shares)))
 
 
+def numbers_of(text: str, option: str) -> tuple[float, ...]:
+    """`0.01` or `0.01,0.02` as numbers, in that order. InputError, which names the option, for anything else."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{option}: expected numbers like 0.01,0.02, found {text!r}") from None
+    return numbers
+
+
+def words_of(text: str, option: str) -> tuple[str, ...]:
+    """`1x1,connected` as words. InputError, which names the option, where there is none."""
+    words = tuple(filter(None, map(str.strip, text.split(","))))
+    if not words:
+        raise InputError(f"{option}: expected a list like 1x1,connected, found {text!r}")
+    return words
+
+
 _PARSERS: Final[Mapping[Any, Callable[[str, str], tuple[Any, ...]]]] = {
     tuple[int, ...]: layers_of,
     tuple[int, ...] | None: layers_of,
     tuple[float, ...] | None: shares_of,
+    tuple[float, ...]: numbers_of,
+    tuple[str, ...] | None: words_of,
 }
 """By the type of an option that is written as a list."""
 
@@ -140,9 +159,12 @@ def _value(options: type[Any], values: Mapping[str, Any]) -> Any:
         said: dict[str, Any] = {}
         value, parse = values.get(name), _PARSERS.get(each.kind)
         if parse is not None and value is not None:
-            said[_flag(name)] = parse(value, _flag(name))
+            flag = each.help.flags[0] if each.help.flags else _flag(name)
+            said[flag] = parse(value, flag)
         elif name in values and parse is None:
             wanted[name] = value
+            if each.help.switches and value != each.default:
+                said[_flag(name)] = value
         said |= {flag: chosen for flag, (chosen, _) in each.help.switches.items() if values.get(_key(flag))}
         if len(said) > 1:
             raise InputError(f"expected {' or '.join(said)}, found {'both' if len(said) == 2 else 'all'}")

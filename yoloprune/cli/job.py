@@ -12,7 +12,7 @@ from yoloprune.console import Screen
 from yoloprune.errors import InputError
 from yoloprune.options import AnalysisOptions, ExportOptions, FinetuneOptions, PruneOptions, RunOptions, Settings
 from yoloprune.report import answers
-from yoloprune.steps.goal import Goal, check_loss
+from yoloprune.steps.goal import Goal, goals_of_rounds
 from yoloprune.workspace import DEFAULT
 
 
@@ -29,7 +29,7 @@ def ana_command(
     force: params.Force = False,
     dry_run: params.DryRun = False,
 ) -> None:
-    """Measure how accuracy falls as each group of channels is pruned alone.
+    """Measure how accuracy falls as each group of channels, or each layer's weights, is pruned alone.
 
     Starts a workspace, or goes on where an interrupted analysis was. Writes sensitivity.json, a table and a plot.
     """
@@ -61,8 +61,8 @@ def prune_command(
 ) -> None:
     """Choose how much of each group goes, prune all together, and measure before and after.
 
-    Writes plan.json and masked weights of unchanged shape to the workspace. Give one of --threshold, --ratio
-    and --total-loss.
+    Writes plan.json and masked weights of unchanged shape to the workspace. Give one of --threshold, --ratio,
+    --total-loss, --sparsity, --global-sparsity and --magnitude.
     """
     Goal.of(options)
     from yoloprune.steps.prune import prune
@@ -112,10 +112,11 @@ def export_command(
     "run",
     "y.cfg y.weights --data d.data --threshold 0.02 --epochs 20 -o slim",
     omit={
-        *("labels", "allow_partial", "tolerances", "sparsities", "granularity", "ratio", "total_loss", "rule"),
-        *("reuse_analysis", "iterations", "distill", "freeze", "ema", "early_stop", "bf16"),
+        *("labels", "allow_partial", "tolerances", "sparsities", "threshold", "ratio", "total_loss", "sparsity"),
+        *("global_sparsity", "magnitude", "rule", "reuse_analysis"),
+        *("iterations", "distill", "freeze", "ema", "early_stop", "bf16"),
     },
-    defaults={"threshold": ..., "epochs": EPOCHS},
+    defaults={"epochs": EPOCHS},
 )
 def run_command(
     screen: Screen,
@@ -130,15 +131,18 @@ def run_command(
     force: params.Force = False,
     dry_run: params.DryRun = False,
 ) -> None:
-    """Do all four steps, the threshold growing from round to round to T."""
-    check_loss("--threshold", options.prune.threshold or 0.0)
+    """Do all four steps, the threshold or the sparsity growing from round to round.
+
+    Give one of --threshold and --sparsity.
+    """
+    goals_of_rounds(options)
     from yoloprune.steps.forecast import forecast
     from yoloprune.steps.run import check, run
 
     if dry_run:
-        thresholds = check(options)
+        goals = check(options)
         ahead = forecast(cfg, weights, data, options.analysis, settings=settings, device=device)
-        screen.show(answers.run_forecast(ahead, thresholds, options.finetune))
+        screen.show(answers.run_forecast(ahead, goals, options.finetune))
         return
     done = run(
         cfg, weights, data, out, options, settings=settings, workspace=workspace, device=device, force=force,

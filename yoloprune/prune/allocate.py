@@ -148,6 +148,8 @@ def drop_useless_pruning(
 ) -> Allocation:
     """The allocation with units put back whose going saves nothing: pruning that isn't faster is no use."""
     result = dict(allocation)
+    if costs.each_saves:
+        return result
     for curve in sensitivity.curves:
         label = curve.label
         most = costs.around(label, result, [result[label]])[0] * (1 + 1e-9)

@@ -11,17 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yoloprune.choices import NOTHING, REFIT
+from yoloprune.choices import CHANNEL, CHANNEL_CRITERIA, NOTHING, REFIT
 from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Graph, Model
+from yoloprune.darknet.weights import Weights
 from yoloprune.errors import InputError
+from yoloprune.options import UnitOptions
 from yoloprune.prune import slim as slimming
 from yoloprune.prune.branches import Branch, branches_named
 from yoloprune.prune.channels import Channels, KeepMask, trace
 from yoloprune.prune.compensate import compensate, compensate_alone
 from yoloprune.prune.cost import Costs, Price
-from yoloprune.prune.criteria import CRITERIA, CalibrationStatistics
-from yoloprune.prune.granularity import Allocation, Granularity, Group
+from yoloprune.prune.criteria import CRITERIA, CalibrationStatistics, default_criterion
+from yoloprune.prune.granularity import Allocation, Granularity, Group, Orders, Selection
 from yoloprune.prune.moments import affordable, consumers, summed
 from yoloprune.prune.recalibrate import recalibrate, restate
 
@@ -34,11 +36,21 @@ class ChannelUnits(Granularity):
     channels: Channels
     keep: KeepMask
     """Units that are left."""
+    options: UnitOptions = UnitOptions(CHANNEL)  # noqa: RUF009 - a frozen value
 
-    name: ClassVar[str] = "channel"
+    name: ClassVar[str] = CHANNEL
+    criteria: ClassVar[tuple[str, ...]] = CHANNEL_CRITERIA
+    saves: ClassVar[str] = "bflops"
+    ordered: ClassVar[bool] = True
 
     @classmethod
-    def of(cls, graph: Graph, mask: Mask | None = None, branches: Sequence[int] = ()) -> Self:
+    def of(
+        cls,
+        graph: Graph,
+        options: UnitOptions = UnitOptions(CHANNEL),  # noqa: B008 - a frozen value
+        mask: Mask | None = None,
+        branches: Sequence[int] = (),
+    ) -> Self:
         """A unit is left if the bias of the filters that make it is kept."""
         channels = trace(graph, branches_named(graph, branches))
         keep = channels.all_kept()
@@ -48,7 +60,11 @@ class ChannelUnits(Granularity):
         for group in channels.groups:
             if not keep[group.units].any():
                 raise InputError(f"nothing is left of group {group.label}")
-        return cls(graph, channels, keep)
+        return cls(graph, channels, keep, options)
+
+    @staticmethod
+    def default_criterion(refits: bool) -> str:
+        return default_criterion(refits)
 
     @property
     def groups(self) -> Sequence[Group]:
@@ -64,9 +80,19 @@ class ChannelUnits(Granularity):
         return tuple(set(wanted).difference(affordable(wanted.values())))
 
     def kept(self, group: Group) -> NDArray[np.bool_]:
+        """Which units of a group are left [size]."""
         return self.keep[self._units(group.label)]
 
+    def left(self, group: Group) -> int:
+        return int(self.kept(group).sum())
+
+    def fits(self, group: Group, order: Sequence[int]) -> bool:
+        """Whether those that are gone come first."""
+        gone = np.flatnonzero(~self.kept(group)).tolist()
+        return len(order) == group.size and sorted(order[: len(gone)]) == gone
+
     def without(self, pruned: Mapping[str, Sequence[int]]) -> Self:
+        """With units pruned too: for groups by label, positions in the group."""
         keep = self.keep.copy()
         for label, positions in pruned.items():
             keep[self._units(label)[list(positions)]] = False
@@ -88,7 +114,7 @@ class ChannelUnits(Granularity):
     def rank(self, group: Group, criterion: str, statistics: Any) -> tuple[int, ...]:
         return CRITERIA[criterion](statistics, self.channels.group(group.label))
 
-    def costs(self, price: Price, orders: Mapping[str, Sequence[int]]) -> ChannelCosts:
+    def costs(self, price: Price, orders: Orders) -> ChannelCosts:
         return ChannelCosts(self, price, orders)
 
     def changed(self, group: Group) -> list[int]:
@@ -96,8 +122,25 @@ class ChannelUnits(Granularity):
         units, read = self._units(group.label), summed(self.graph, self.channels)
         return [index for index, each in read.items() if np.isin(each, units).any()] or list(group.producers)
 
-    def prune(self, model: Model, compensation: str, batches: Sequence[Tensor], device: str | torch.device) -> Model:
-        """Compensated front to back: consumers refitted, or batch norm recalibrated."""
+    def rechosen(self, counts: Allocation, orders: Orders, weights: Weights) -> Self:
+        return self.without({label: orders[label][:count] for label, count in counts.items()})
+
+    def prune(
+        self, model: Model, selection: Selection, batches: Sequence[Tensor], device: str | torch.device
+    ) -> tuple[Self, Model]:
+        units = self.rechosen(selection.counts, selection.orders, model.weights)
+        return units, units.compensated(model, selection.compensation, batches, device)
+
+    def prune_group(self, model: Model, selection: Selection, statistics: Any, device: str | torch.device) -> Model:
+        units = self.rechosen(selection.counts, selection.orders, model.weights)
+        return units.compensated_alone(model, selection.compensation, statistics, device)
+
+    def compensated(
+        self, model: Model, compensation: str, batches: Sequence[Tensor], device: str | torch.device
+    ) -> Model:
+        """The model with the units that aren't left masked, and compensated for front to back: consumers refitted, or
+        batch norm recalibrated.
+        """
         if not batches or compensation == NOTHING or self.keep.all():
             return self.mask().apply(model)
         about = (self.channels, self.keep, batches)
@@ -105,12 +148,14 @@ class ChannelUnits(Granularity):
             return recalibrate(model, self.mask().apply(model), *about, device=device)
         return restate(model, compensate(model, *about, device=device), *about, device=device)
 
-    def prune_group(self, model: Model, compensation: str, statistics: Any, device: str | torch.device) -> Model:
-        """Refitted from the moments of the network before; anything else front to back."""
+    def compensated_alone(self, model: Model, compensation: str, statistics: Any, device: str | torch.device) -> Model:
+        """Likewise where units of one group went: refitted from the moments of the network before; anything else front
+        to back.
+        """
         if compensation == REFIT and statistics.batches:
             about = (model, self.channels, self.keep)
             return compensate_alone(*about, statistics.consumers, statistics.moments)
-        return self.prune(model, compensation, statistics.batches, device)
+        return self.compensated(model, compensation, statistics.batches, device)
 
     def slim(self, model: Model) -> Model:
         return slimming.slim(model, self.channels, self.keep)
@@ -125,7 +170,9 @@ class ChannelUnits(Granularity):
 class ChannelCosts:
     """What a network costs slimmed to what an allocation leaves (an `AllocationCosts`)."""
 
-    def __init__(self, units: ChannelUnits, price: Price, orders: Mapping[str, Sequence[int]]) -> None:
+    each_saves = False
+
+    def __init__(self, units: ChannelUnits, price: Price, orders: Orders) -> None:
         self._costs = Costs(units.graph, units.channels, price, units.keep)
         self.whole = self._costs.whole
         self._orders = {label: units.channels.group(label).units[list(order)] for label, order in orders.items()}

@@ -41,6 +41,11 @@ class Group:
         """Number of units."""
         return len(self.units)
 
+    @property
+    def counts(self) -> Sequence[int]:
+        """Any number may go."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Channels:

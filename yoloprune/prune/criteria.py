@@ -135,10 +135,6 @@ CRITERIA: Final[Mapping[str, Criterion]] = {
 """What `--criterion` takes."""
 
 
-WITHOUT_IMAGES: Final = ("l1", "bn-scale")
-"""Those that look at weights alone."""
-
-
 def default_criterion(refits: bool) -> str:
     """`elimination` supposes that all is refitted; without, weights tell as much as anything."""
     return "elimination" if refits else "l1"

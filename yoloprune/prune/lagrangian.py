@@ -134,6 +134,7 @@ class LagrangianAllocator:
         step = 1
         while (curve.size - curve.gone) > step * _STOPS:
             step *= 2
-        even = {count for count in range(curve.gone, max(measured) + 1) if (curve.size - count) % step == 0}
+        first = curve.gone + (curve.size - curve.gone) % step
+        even = set(range(first, max(measured) + 1, step))
         dropped = tuple(sorted({self.limits.allowed(curve, count) for count in measured | even}))
         return _Stops(curve, dropped, self._losses(curve, dropped))

@@ -45,7 +45,10 @@ class Limits:
 
     def allowed(self, curve: Curve, dropped: int) -> int:
         """The largest allowed count of dropped units that is at most `dropped`."""
-        kept = curve.size - min(dropped, self.most_dropped(curve))
+        most = min(dropped, self.most_dropped(curve))
+        if curve.counts:
+            return max((count for count in curve.counts if count <= most), default=curve.gone)
+        kept = curve.size - most
         step = self.step(curve)
         rounded = min(math.ceil(kept / step) * step, curve.size)
         return max(curve.size - rounded, curve.gone)

@@ -12,8 +12,8 @@ from yoloprune.artefacts import atomic_path, load_json, read_bytes, save_json, t
 from yoloprune.darknet import mask as mask_file
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
-from yoloprune.options import PruneOptions
-from yoloprune.prune.granularities import granularity_named
+from yoloprune.options import PruneOptions, UnitOptions
+from yoloprune.prune.granularities import units_of
 from yoloprune.prune.granularity import Granularity
 
 MASK: Final = "mask.bits"
@@ -26,7 +26,8 @@ class Plan:
 
     cfg: str
     """SHA-256 of the original .cfg."""
-    granularity: str
+    unit: UnitOptions
+    """What a unit is."""
     pruned: Mapping[str, int]
     """For each group by label, how many units are pruned."""
     mask: str
@@ -44,10 +45,10 @@ class Plan:
     ) -> Self:
         """Write `plan.json`, and the mask before it."""
         bits = mask_file.dump(units.mask(), units.graph.layers)
-        with atomic_path(path.with_name(MASK)) as temporary:
+        with atomic_path(_mask_of(path)) as temporary:
             temporary.write_bytes(bits)
         digest = hashlib.sha256(bits).hexdigest()
-        plan = cls(cfg, units.name, units.count(), digest, options, dict(accuracy), units.branches)
+        plan = cls(cfg, units.options, units.count(), digest, options, dict(accuracy), units.branches)
         save_json(path, "plan", asdict(plan))
         return plan
 
@@ -58,15 +59,20 @@ class Plan:
 
     def units(self, graph: Graph, path: Path) -> Granularity:
         """What is left of a graph's units by the mask beside the plan's file. InputError unless all three fit."""
-        file = path.with_name(MASK)
+        file = _mask_of(path)
         bits = read_bytes(file)
         if hashlib.sha256(bits).hexdigest() != self.mask:
             raise InputError(f"expected the mask of {path.name} (sha256 {self.mask[:12]}), found another", file=file)
         mask = mask_file.parse(bits, graph.layers, str(file))
         try:
-            units = granularity_named(self.granularity).of(graph, mask, self.branches)
+            units = units_of(graph, self.unit, mask, self.branches)
         except InputError as error:
             raise InputError(str(error), file=path) from error
         if units.count() != self.pruned:
             raise InputError("pruned: expected the counts of this cfg's groups by the mask, found others", file=path)
         return units
+
+
+def _mask_of(path: Path) -> Path:
+    """`mask.bits` beside `plan.json`, `trained-mask.bits` beside `trained-plan.json`."""
+    return path.with_name(path.name.replace("plan.json", MASK))

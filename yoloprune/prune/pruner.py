@@ -12,7 +12,7 @@ from torch import Tensor
 
 from yoloprune.choices import REFIT
 from yoloprune.darknet.model import Model
-from yoloprune.prune.granularity import Granularity, Group
+from yoloprune.prune.granularity import Allocation, Granularity, Group, Orders, Selection
 from yoloprune.prune.sensitivity import Curve
 
 
@@ -27,6 +27,8 @@ class Pruner:
     compensation: str = REFIT
     """What the images are used for beside ranking, one of COMPENSATIONS."""
     device: str | torch.device = "cpu"
+    criterion: str = ""
+    """What chooses units; left out, the best there is."""
 
     @cached_property
     def batches(self) -> Sequence[Tensor]:
@@ -40,16 +42,22 @@ class Pruner:
 
     @property
     def prunable(self) -> list[Group]:
-        """Groups of which at least two units are left."""
-        return [group for group in self.units.groups if self.units.kept(group).sum() > 1]
+        """Groups of which at least two units are left, and more may go."""
+
+        def may_go(group: Group) -> bool:
+            left = self.units.left(group)
+            return left > 1 and (not group.counts or max(group.counts) > group.size - left)
+
+        return [group for group in self.units.groups if may_go(group)]
 
     def order(self, criterion: str, group: Group) -> tuple[int, ...]:
-        """Positions in the group in the order they go; those gone already first."""
+        """Positions in the group in the order they go; those gone already first. Empty where there is none."""
         return self.units.rank(group, criterion, self.statistics)
 
     def curve(self, group: Group, order: tuple[int, ...]) -> Curve:
         """One without points."""
-        return Curve(group.producers, group.size, order, int((~self.units.kept(group)).sum()))
+        gone = group.size - self.units.left(group)
+        return Curve(group.producers, group.size, order, gone, counts=tuple(group.counts))
 
     def first_curves(self, criterion: str) -> tuple[Curve, ...]:
         """Curves without points, each with the order in which its units go."""
@@ -60,10 +68,14 @@ class Pruner:
         return self.units.changed(next(group for group in self.units.groups if group.label == curve.label))
 
     def alone(self, curve: Curve, pruned: int) -> Model:
-        """The model without the first so many units of a group."""
-        units = self.units.without({curve.label: curve.order[:pruned]})
-        return units.prune_group(self.model, self.compensation, self.statistics, self.device)
+        """The model with so many units of a group gone, the first of its order where it has one."""
+        selection = self._selection({curve.label: pruned}, {curve.label: curve.order})
+        return self.units.prune_group(self.model, selection, self.statistics, self.device)
 
-    def together(self, units: Granularity) -> Model:
-        """The model without what isn't left in `units`, of several groups at once."""
-        return units.prune(self.model, self.compensation, self.batches, self.device)
+    def together(self, allocation: Allocation, orders: Orders) -> tuple[Granularity, Model]:
+        """What is left of the units, and the model, with so many of several groups gone at once."""
+        return self.units.prune(self.model, self._selection(allocation, orders), self.batches, self.device)
+
+    def _selection(self, allocation: Allocation, orders: Orders) -> Selection:
+        criterion = self.criterion or self.units.default_criterion(self.compensation == REFIT)
+        return Selection(allocation, orders, criterion, self.compensation)

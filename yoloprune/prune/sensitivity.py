@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ TOLERANCES: Final = (0.005, 0.01, 0.02, 0.05)
 """Losses of accuracy for which curves are measured unless the user names others."""
 ROUNDING: Final = 1e-9
 """A loss that exceeds what is allowed by no more than this has met it."""
-_Units = TypeVar("_Units", bound=Granularity)
 RESOLUTION: Final = 0.05
 """Of sparsity: how close measurements lie where a decision hangs on them."""
 
@@ -71,12 +70,15 @@ class Curve:
     size: int
     """Units of the group."""
     order: tuple[int, ...]
-    """Positions in the group in the order they go; those gone before come first."""
+    """Positions in the group in the order they go; those gone before come first. Empty where which units go depends on
+    how many."""
     gone: int
     """How many were gone before."""
     points: tuple[Point, ...] = ()
     proxy: tuple[tuple[int, float], ...] = ()
     """For some counts of dropped units, the output error of what the heads say (search.py)."""
+    counts: tuple[int, ...] = ()
+    """How many units may be dropped, where not any number may."""
 
     @property
     def label(self) -> str:
@@ -116,10 +118,6 @@ class Sensitivity:
     def orders(self) -> dict[str, tuple[int, ...]]:
         """For each group by label, positions of its units in the order they go."""
         return {curve.label: curve.order for curve in self.curves}
-
-    def pruned(self, units: _Units, allocation: Mapping[str, int]) -> _Units:
-        """`units` without the first so many of each group's order."""
-        return units.without({label: order[: allocation[label]] for label, order in self.orders.items()})
 
     def loss(self, point: Point) -> float:
         """Accuracy lost against the original network; below 0 for a gain."""
@@ -182,11 +180,12 @@ class Sensitivity:
         for at, curve in enumerate(self.curves):
             _expect(path, f"curves[{at}].producers", curve.producers, curve.label in groups, known)
             group = groups.pop(curve.label)
-            gone = np.flatnonzero(~units.kept(group)).tolist()
+            gone, counts = group.size - units.left(group), tuple(group.counts)
             _expect(path, f"curves[{at}].size", curve.size, curve.size == group.size, str(group.size))
-            _expect(path, f"curves[{at}].gone", curve.gone, curve.gone == len(gone), str(len(gone)))
-            first = sorted(curve.order[: curve.gone]) == gone
-            _expect(path, f"curves[{at}].order", curve.order, first, f"{gone} first, which are gone")
+            _expect(path, f"curves[{at}].gone", curve.gone, curve.gone == gone, str(gone))
+            _expect(path, f"curves[{at}].counts", curve.counts, curve.counts == counts, str(counts))
+            fits, expected = units.fits(group, curve.order), "one of this group, what is gone of it first"
+            _expect(path, f"curves[{at}].order", curve.order, fits, expected)
 
 
 def _expect(path: Path, key: str, found: object, right: bool, expected: str) -> None:
@@ -198,7 +197,8 @@ def _check(path: Path, key: str, curve: Curve) -> None:
     """InputError unless a curve is one that can be measured on, whatever its group is."""
     order, most = curve.order, curve.size - 1
     _expect(path, f"{key}.order", order, sorted(order) == list(range(len(order))), "positions from 0 on, each once")
-    _expect(path, f"{key}.size", curve.size, curve.size == len(order) > 0, f"{len(order)}, as in its order")
+    _expect(path, f"{key}.size", curve.size, curve.size > 0, "a number over 0")
+    _expect(path, f"{key}.size", curve.size, not order or curve.size == len(order), f"{len(order)}, as in its order")
     _expect(path, f"{key}.gone", curve.gone, 0 <= curve.gone <= most, f"0..{most}")
     measured = [point.dropped for point in curve.points]
     looked_at = [count for count, _ in curve.proxy]
@@ -214,8 +214,13 @@ def _check(path: Path, key: str, curve: Curve) -> None:
 
 
 def grid_counts(curve: Curve, sparsities: Sequence[float]) -> tuple[int, ...]:
-    """How many units are gone at these sparsities: more than before, and at least one stays."""
+    """How many units are gone at these sparsities: more than before, and at least one stays.
+
+    Where only some counts may be, all of those.
+    """
     counts = {round(sparsity * curve.size) for sparsity in sparsities}
+    if counts and curve.counts:
+        counts = set(curve.counts)
     return tuple(sorted(count for count in counts if curve.gone < count < curve.size))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from yoloprune.choices import REFERENCE_LOSS
+from yoloprune.choices import REFERENCE_LOSS, saved
 from yoloprune.options import AnalysisOptions, Settings
 from yoloprune.progress import OnProgress, silent
 from yoloprune.prune.certainty import cautions
@@ -15,7 +15,7 @@ from yoloprune.shown import Shown
 from yoloprune.steps.analysis import analyse_job
 from yoloprune.steps.job import start_job
 from yoloprune.steps.method import resolved
-from yoloprune.steps.tradeoff import bflops, frontier, gains
+from yoloprune.steps.tradeoff import costs_of, frontier, gains
 from yoloprune.workspace import DEFAULT
 
 
@@ -36,8 +36,9 @@ class Analysed(Shown):
     def rows(self) -> Mapping[str, Mapping[str, object]]:
         """For each group what its pruning saves, and the largest sparsity within each tolerance; the most first."""
         known = self.sensitivity
+        off = f"{saved(str(known.options.granularity))} off at {REFERENCE_LOSS:g}"
         return {
-            f"group {curve.label}": {f"BFLOPs off at {REFERENCE_LOSS:g}": self.gains[curve.label]}
+            f"group {curve.label}": {off: self.gains[curve.label]}
             | {f"prunable at {loss:g}": known.prunable_within(curve, loss) / curve.size for loss in known.tolerances}
             for curve in sorted(known.curves, key=lambda each: -self.gains[each.label])
         }
@@ -64,7 +65,7 @@ def ana(
     options = resolved(options)
     job = start_job(cfg, weights, data, workspace, settings, device=device, force=force)
     job, sensitivity = analyse_job(job, options, device=device, force=force, progress=progress)
-    costs = bflops(job, sensitivity)
+    costs = costs_of(job, sensitivity)
     return Analysed(
         sensitivity,
         gains(costs, sensitivity),

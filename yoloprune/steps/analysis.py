@@ -14,7 +14,7 @@ import torch
 from yoloprune.choices import REFIT
 from yoloprune.detect.measure import digest_of, network_for_measuring
 from yoloprune.errors import InputError
-from yoloprune.options import AnalysisOptions
+from yoloprune.options import AnalysisOptions, UnitOptions
 from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.group_evaluator import GroupEvaluator
 from yoloprune.prune.search import analyse
@@ -24,7 +24,7 @@ from yoloprune.steps.job import Job
 from yoloprune.train.processes import Processes, process_group
 
 _PART = "sensitivity.part-"
-_METHOD: Final = ("granularity", "criterion", "compensation", "calibrate")
+_METHOD: Final = (*vars(UnitOptions()), "criterion", "compensation", "calibrate")
 """Options that a curve is of use only for the same of."""
 SAVE_EVERY: Final = 1.0
 """Seconds of work that a kill may cost."""
@@ -49,7 +49,7 @@ def analyse_job(
     if not all(0 < each < 1 for each in asked):
         raise InputError(f"expected tolerances and sparsities between 0 and 1, found {asked}")
     with process_group(device) as place:
-        job = replace(job.of_granularity(options.granularity), inputs=job.inputs.on(place))
+        job = replace(job.in_units(options.units), inputs=job.inputs.on(place))
         analysis = _Analysis(job, options, place, progress)
         analysis.begin(also, force=force)
         return analysis.job, analysis.run()
@@ -105,14 +105,21 @@ class _Analysis:
     def _first_curves(self) -> tuple[Curve, ...]:
         """Curves without points; the orders of groups k, k+N ... are this process's work."""
         groups = self.pruner.prunable
-        orders = torch.zeros(len(groups), max((group.size for group in groups), default=0), dtype=torch.int64)
-        for number in range(self.processes.rank, len(groups), self.processes.count):
-            order = self.pruner.order(str(self.options.criterion), groups[number])
-            orders[number, : len(order)] = torch.tensor(order)
-        orders = self.processes.all_reduce(orders.to(self.device)).cpu()
+        mine = {
+            number: self.pruner.order(str(self.options.criterion), groups[number])
+            for number in range(self.processes.rank, len(groups), self.processes.count)
+        }
+        lengths = torch.zeros(len(groups), dtype=torch.int64)
+        for number, order in mine.items():
+            lengths[number] = len(order)
+        lengths = self.processes.all_reduce(lengths.to(self.device)).cpu()
+        found = torch.zeros(len(groups), int(lengths.max()) if len(groups) else 0, dtype=torch.int64)
+        for number, order in mine.items():
+            found[number, : len(order)] = torch.tensor(order)
+        found = self.processes.all_reduce(found.to(self.device)).cpu()
         return tuple(
-            self.pruner.curve(group, tuple(order[: group.size].tolist()))
-            for group, order in zip(groups, orders, strict=True)
+            self.pruner.curve(group, tuple(order[:length].tolist()))
+            for group, order, length in zip(groups, found, lengths, strict=True)
         )
 
     def run(self) -> Sensitivity:

@@ -52,7 +52,7 @@ def branch_accuracies(
         if str(branch.sum) not in known:
             progress(Progress("branches", done, len(found), f"without {branch.inside[0]}..{branch.sum}"))
             without = units.without_branches((branch,))
-            model = replace(job, units=without).pruner(options, device).together(without)
+            model = replace(job, units=without).pruner(options, device).together({}, {})[1]
             network = network_for_measuring(model, device)
             known[str(branch.sum)] = job.inputs.measure.accuracy(network)
             save_json(file, "branches", asdict(_Measured(setup, options, known)))

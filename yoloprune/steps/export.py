@@ -72,7 +72,7 @@ def export(
                 with atomic_path(path, force=force) as temporary:
                     temporary.write_bytes(content)
     measured = last.finetuned or last.pruned
-    after = figures_of(written.graph, written, measured.metric, measured.accuracy)
+    after = figures_of(written, measured.metric, measured.accuracy)
     return Exported(original, after, cfg, weights, names, written=not dry_run)
 
 

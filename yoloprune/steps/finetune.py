@@ -12,9 +12,17 @@ from yoloprune.detect.load import load_images
 from yoloprune.errors import InputError
 from yoloprune.options import FinetuneOptions
 from yoloprune.progress import OnProgress, silent
+from yoloprune.prune.granularities import units_of
+from yoloprune.prune.granularity import Orders
+from yoloprune.prune.plan import Plan
+from yoloprune.prune.schedules import parse_schedule
+from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.shown import Shown
+from yoloprune.steps.growing import GrowingMask
 from yoloprune.steps.job import Job, job_of, open_job
 from yoloprune.steps.training import Training, warn_of_no_gain, with_options
+from yoloprune.train.loop import Trained
+from yoloprune.train.masks import Masks
 from yoloprune.train.ranks import rank_of
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.supervision import Supervision
@@ -53,14 +61,18 @@ def finetune(
     dry_run: bool = False,
     progress: OnProgress = silent,
 ) -> Finetuned:
-    """Train the last round's pruned weights on the train list, pruned channels held at their masked values.
+    """Train the last round's pruned weights on the train list, pruned values held as they are.
 
+    With a schedule: train the weights before the round, of which more and more is pruned, in the end as much of each
+    group as the plan says. Of weights those go that are smallest then, and the mask at the end is the round's.
     Where training raises accuracy at no time, the pruned weights stay the best, and an InputWarning says what to try.
     An interrupted run goes on from its checkpoint; force starts it anew. InputError for options that contradict each
     other, a round that is finetuned already, and as `train`.
     """
     if (options.epochs is None) == (options.iterations is None):
         raise InputError("expected one of --epochs and --iterations")
+    if options.schedule is None and (options.scheduled or not options.regrow):
+        raise InputError("--begin, --end, --every, --power, --initial-sparsity and --no-regrow: expected --schedule")
     job = _open_round(workspace, device, force=force)
     last = job.workspace.last
     training = _training(job, options, device)
@@ -77,10 +89,13 @@ def finetune(
         return unchanged
     assert trained.best_metric is not None  # measured at the end at the least
     job.workspace.forget_behind(last.number)
+    if options.schedule is not None:
+        job = _with_chosen_mask(job, trained)
     training.write(trained)
-    after = job.figures(trained.best_metric, job.units)
+    after = job.figures(trained.best_metric, job.model.with_weights(trained.best), job.units)
     job.workspace.with_round(replace(last, finetuned=after, finetuning=options)).save()
-    warn_of_no_gain(trained, after.metric, _remedy(training.recipe, options))
+    if options.schedule is None:  # else it began with another network
+        warn_of_no_gain(trained, after.metric, _remedy(training.recipe, options))
     return replace(unchanged, after=after, iteration=trained.best_iteration, written=True)
 
 
@@ -108,10 +123,40 @@ def _training(job: Job, options: FinetuneOptions, device: str) -> Training:
     images = load_images(job.inputs.listed, "train", graph, labels=options.labels)
     supervision = Supervision(job.inputs.original if options.distill else None, options.labels)
     recipe = _recipe(job, options, len(images.images), device)
-    folder, mask = space.training_folder(last.number), job.units.mask()
-    best, final = space.finetuned_file(last.number), folder / "last.weights"
-    start = last.pruned.accuracy
-    return Training("finetune", job.model, images, recipe, folder, best, final, options, mask, supervision, start)
+    folder = space.training_folder(last.number)
+    files = (folder, space.finetuned_file(last.number), folder / "last.weights")
+    if options.schedule is None:
+        held, start = Masks(job.units.mask()), last.pruned.accuracy
+        return Training("finetune", job.model, images, recipe, *files, options, held, supervision, start)
+    before = job_of(space.without_last(), job.inputs)
+    growing = Masks(before.units.mask(), _schedule(job, before, options, recipe, len(images.images)))
+    start = last.before.accuracy
+    return Training("finetune", before.model, images, recipe, *files, options, growing, supervision, start)
+
+
+def _schedule(job: Job, before: Job, options: FinetuneOptions, recipe: Recipe, images: int) -> GrowingMask:
+    """images: of an epoch."""
+    assert options.schedule is not None
+    if job.units.branches != before.units.branches:
+        raise InputError("--schedule: expected a round that keeps all residual branches, found one without some")
+    schedule = parse_schedule(
+        options.schedule, recipe.iterations, images / recipe.images, regrow=options.regrow, **options.scheduled
+    )
+    units = before.in_units(job.units.options).units
+    orders: Orders = {}
+    if units.ordered:
+        orders = Sensitivity.load(job.workspace.sensitivity_file(job.workspace.last.number)).orders
+    return GrowingMask(schedule, units, job.units.count(), orders)
+
+
+def _with_chosen_mask(job: Job, trained: Trained) -> Job:
+    """The job with the mask that a schedule ended with, in a plan of its own."""
+    assert trained.mask is not None
+    space, last = job.workspace, job.workspace.last
+    units = units_of(job.model.graph, job.units.options, trained.mask, job.units.branches)
+    accuracy = {"original": job.original.accuracy, "before": last.before.accuracy, "after": last.pruned.accuracy}
+    Plan.save(space.trained_plan_file(last.number), space.cfg.sha256, units, last.options, accuracy)
+    return replace(job, units=units)
 
 
 def _recipe(job: Job, options: FinetuneOptions, images: int, device: str) -> Recipe:

@@ -10,7 +10,7 @@ from typing import Final
 from yoloprune.choices import NOTHING
 from yoloprune.darknet.network import build
 from yoloprune.options import AnalysisOptions, Settings
-from yoloprune.prune.granularities import granularity_named
+from yoloprune.prune.granularities import units_of
 from yoloprune.prune.pruner import Pruner
 from yoloprune.prune.sensitivity import grid_counts
 from yoloprune.steps.inputs import Inputs
@@ -43,14 +43,15 @@ def forecast(
     device: str = "cpu",
 ) -> Forecast:
     """What `ana` would measure from the start, and how long one measurement takes; nothing is written."""
-    resolved(options)
+    options = resolved(options)
     inputs = Inputs.opened(cfg, weights, data, settings, device)
     measure, network = inputs.measure, build(inputs.original, device)
     started = time.monotonic()
     measure.accuracy(network)
     once = time.monotonic() - started
-    units = granularity_named(options.granularity).of(inputs.graph)
-    curves = Pruner(inputs.original, units, compensation=NOTHING).first_curves("l1")  # any criterion: same counts
+    units = units_of(inputs.graph, options.units)
+    pruner = Pruner(inputs.original, units, compensation=NOTHING)
+    curves = [pruner.curve(group, ()) for group in pruner.prunable]
     grid = options.sparsities
     points = sum(len(grid_counts(curve, grid)) if grid else _TYPICAL for curve in curves)
     return Forecast(len(curves), points, len(measure.pictures), once * points)

@@ -1,12 +1,13 @@
-"""What pruning may lose, or what it is to remove: checked as a user says it."""
+"""What pruning may lose, what it is to remove, or how sparse it is to be: checked as a user says it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from yoloprune.choices import DIVISIONS
 from yoloprune.errors import InputError
-from yoloprune.options import PruneOptions
+from yoloprune.options import GoalOptions, RunOptions
 
 _POINTS: Final = 100
 """Of accuracy in a whole; people name losses in points and shares in percent."""
@@ -14,7 +15,7 @@ _POINTS: Final = 100
 
 @dataclass(frozen=True)
 class Goal:
-    """Exactly one of three is given."""
+    """Exactly one of these is given."""
 
     threshold: float | None = None
     """Accuracy that each group, pruned alone, may lose against the original network."""
@@ -22,26 +23,45 @@ class Goal:
     """Share of the objective to remove."""
     total_loss: float | None = None
     """Accuracy that all groups together may lose."""
+    sparsity: float | None = None
+    """Share of units that goes, nothing measured."""
+    global_sparsity: float | None = None
+    """Share of all weights that goes, by one magnitude."""
+    magnitude: str | None = None
+    """Below which weights go, as users write it."""
 
     @classmethod
-    def of(cls, options: PruneOptions) -> Self:
+    def of(cls, options: GoalOptions) -> Self:
         """As given. InputError unless there is exactly one, and in its range; if relative, a loss."""
-        goal = cls(options.threshold, options.ratio, options.total_loss)
-        if list(vars(goal).values()).count(None) != 2:
-            raise InputError("expected one of --threshold, --ratio and --total-loss")
-        if options.relative and goal.ratio is not None:
-            raise InputError("--relative is for --threshold and --total-loss, found --ratio")
+        goal = cls(**{name: getattr(options, name) for name in vars(cls())})
+        given = [name for name, value in vars(goal).items() if value is not None]
+        if len(given) != 1:
+            *names, last = (f"--{name.replace('_', '-')}" for name in vars(goal))
+            raise InputError(f"expected one of {', '.join(names)} and {last}")
+        if options.relative and goal.loss is None:
+            raise InputError(f"--relative is for --threshold and --total-loss, found --{given[0].replace('_', '-')}")
+        if options.divide not in DIVISIONS:
+            raise InputError(f"--divide: expected one of {', '.join(DIVISIONS)}, found {options.divide!r}")
+        if options.divide != DIVISIONS[0] and goal.sparsity is None:
+            raise InputError(f"--divide {options.divide}: expected --sparsity")
         for option, loss in (("--threshold", goal.threshold), ("--total-loss", goal.total_loss)):
             if loss is not None:
                 check_loss(option, loss)
-        if goal.ratio is not None:
-            check_share("--ratio", goal.ratio)
+        for name in ("ratio", "sparsity", "global_sparsity"):
+            share = getattr(goal, name)
+            if share is not None:
+                check_share(f"--{name.replace('_', '-')}", share)
         return goal
 
     @property
     def loss(self) -> float | None:
-        """What may be lost, by each group or by all; None where a share is to go."""
+        """What may be lost, by each group or by all; None where something else is asked for."""
         return self.total_loss if self.threshold is None else self.threshold
+
+    @property
+    def prescribed(self) -> bool:
+        """Whether it says how much of each group goes, so that nothing is measured for it."""
+        return self.loss is None and self.ratio is None
 
     def scaled(self, accuracy: float) -> Self:
         """The losses, given as fractions of `accuracy`, as accuracy."""
@@ -49,6 +69,28 @@ class Goal:
             None if loss is None else loss * accuracy for loss in (self.threshold, self.total_loss)
         )
         return replace(self, threshold=threshold, total_loss=total_loss)
+
+
+def goals_of_rounds(options: RunOptions) -> list[Goal]:
+    """The goal of each round. InputError unless there are thresholds or sparsities, in their ranges."""
+    if options.rounds < 1:
+        raise InputError(f"--rounds: expected at least 1, found {options.rounds}")
+    one = options.prune
+    thresholds = options.round_thresholds or (() if one.threshold is None else (one.threshold,))
+    sparsities = options.round_sparsities or (() if one.sparsity is None else (one.sparsity,))
+    if bool(thresholds) == bool(sparsities):
+        raise InputError("expected one of --threshold and --sparsity")
+    values = thresholds or sparsities
+    if len(values) == 1:
+        values = tuple(values[0] * number / options.rounds for number in range(1, options.rounds + 1))
+    elif options.rounds not in (1, len(values)):
+        raise InputError(f"--rounds {options.rounds}: expected {len(values)}, as many as are listed, or none")
+    goals = [Goal(threshold=value) if thresholds else Goal(sparsity=value) for value in values]
+    for goal in reversed(goals):
+        Goal.of(replace(one, threshold=goal.threshold, sparsity=goal.sparsity))
+    if options.final_loss is not None:
+        check_loss("--final-loss", options.final_loss)
+    return goals
 
 
 def check_loss(option: str, loss: float) -> None:

@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from yoloprune.artefacts import read_bytes
+from yoloprune.choices import CHANNEL
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph, Model
+from yoloprune.darknet.sparsity import effective_bflops, total_nonzero
 from yoloprune.errors import InputError
-from yoloprune.options import AnalysisOptions, Settings
-from yoloprune.prune.granularities import granularity_named
+from yoloprune.options import AnalysisOptions, Settings, UnitOptions
+from yoloprune.prune.granularities import units_of
 from yoloprune.prune.granularity import Granularity
 from yoloprune.prune.plan import Plan
 from yoloprune.prune.pruner import Pruner
@@ -45,22 +47,26 @@ class Job:
             raise InputError("lacks the original network's accuracy; run yoloprune ana", file=self.workspace.folder)
         return self.workspace.original
 
-    def figures(self, accuracy: float, units: Granularity) -> Figures:
-        """Accuracy and the sizes of the network that is slimmed to `units`."""
-        return figures_of(units.slim_graph(), self.model, self.inputs.measure.steering, accuracy)
+    def figures(self, accuracy: float, model: Model, units: Granularity) -> Figures:
+        """Accuracy of a model of the original cfg, and the sizes of it slimmed to `units`."""
+        return figures_of(units.slim(model), self.inputs.measure.steering, accuracy)
 
-    def of_granularity(self, name: str) -> Job:
-        """The same in units of another granularity. InputError once something is pruned."""
-        if name == self.units.name:
+    def in_units(self, options: UnitOptions) -> Job:
+        """The same in other units. InputError once weights are pruned: what is left of them fits no other pattern."""
+        if options == self.units.options:
             return self
-        if self.workspace.rounds:
-            raise InputError(f"--granularity {name}: round 1 was pruned by {self.units.name}, and one job has one")
-        return replace(self, units=granularity_named(name).of(self.model.graph))
+        if self.workspace.rounds and self.units.name != CHANNEL:
+            raise InputError(
+                f"--granularity {options.granularity}: {_said(self.units.options)} is pruned already, and only "
+                "channels go before something else"
+            )
+        mask = self.units.mask() if self.workspace.rounds else None
+        return replace(self, units=units_of(self.model.graph, options, mask, self.units.branches))
 
     def pruner(self, options: AnalysisOptions, device: str) -> Pruner:
         """How the network is pruned; without calibration images nothing compensates."""
         images = partial(self.inputs.calibration_batches, options.calibrate)
-        return Pruner(self.model, self.units, images, options.compensation, device)
+        return Pruner(self.model, self.units, images, options.compensation, device, options.criterion or "")
 
     def measured_originally(self) -> Job:
         """The job that knows the original network's figures; the workspace is written if it is new."""
@@ -68,16 +74,17 @@ class Job:
             return self
         measure, original = self.inputs.measure, self.inputs.original
         accuracy = measure.outcome(self.inputs.findings).accuracy
-        figures = figures_of(original.graph, original, measure.steering, accuracy)
+        figures = figures_of(original, measure.steering, accuracy)
         workspace = self.workspace.with_original(figures)
         workspace.begin()
         return replace(self, workspace=workspace)
 
 
-def figures_of(graph: Graph, model: Model, key: str, accuracy: float) -> Figures:
-    """A graph's sizes beside an accuracy called `key`; `model` gives the weights file's header."""
-    parameters = weights_file.count(graph.layers)
-    return Figures(key, accuracy, graph.bflops, parameters, model.weights.header.size + 4 * parameters)
+def figures_of(model: Model, key: str, accuracy: float) -> Figures:
+    """A network's sizes as its files have it, zeros counted, beside an accuracy called `key`."""
+    graph = model.graph
+    size = model.weights.header.size + 4 * graph.parameters
+    return Figures(key, accuracy, graph.bflops, effective_bflops(model), graph.parameters, total_nonzero(model), size)
 
 
 def start_job(
@@ -101,7 +108,7 @@ def job_of(workspace: Workspace, inputs: Inputs | None = None, device: str = "cp
         inputs = Inputs.of(workspace, device)
     graph, file = inputs.graph, workspace.current_weights()
     if file is None:
-        units = granularity_named("channel").of(graph)
+        units = units_of(graph, UnitOptions(CHANNEL))
         return Job(workspace, inputs, inputs.original, inputs.weights.sha256, units)
     content = read_bytes(file)
     model = Model(graph, weights_file.read(file, graph.layers, content))
@@ -111,8 +118,15 @@ def job_of(workspace: Workspace, inputs: Inputs | None = None, device: str = "cp
 
 def units_after(workspace: Workspace, graph: Graph, number: int) -> Granularity:
     """What a round's plan leaves of a graph's units."""
-    file = workspace.plan_file(number)
+    file = workspace.newest_plan_file(number)
     plan = Plan.load(file)
     if plan.cfg != workspace.cfg.sha256:
         raise InputError("is a plan for another cfg", file=file)
     return plan.units(graph, file)
+
+
+def _said(options: UnitOptions) -> str:
+    """What a unit is, as the command line says it."""
+    given = {key.replace("_", "-"): value for key, value in vars(options).items() if value and key != "granularity"}
+    written = (f"--{key} {','.join(value) if isinstance(value, tuple) else value}" for key, value in given.items())
+    return " ".join((str(options.granularity), *written))

@@ -48,8 +48,7 @@ class JointPruning:
         useful = drop_useless_pruning(*about, allocation)
         key = tuple(useful.items())
         if key not in self._measured:
-            units = self.candidate.sensitivity.pruned(self.candidate.units, useful)
-            model = self._pruner.together(units)
+            units, model = self._pruner.together(useful, self.candidate.sensitivity.orders)
             accuracy = self._measure.accuracy(network_for_measuring(model, self._device))
             self._measured[key] = Joint(units, model, accuracy)
         return self._measured[key]

@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from yoloprune.choices import LATENCY, OBJECTIVES
+from yoloprune.choices import LATENCY, NONZERO, OBJECTIVES
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
 from yoloprune.progress import OnProgress, Progress
 from yoloprune.prune.channel_units import ChannelUnits
-from yoloprune.prune.cost import PRICES, Price
+from yoloprune.prune.cost import PRICES, Price, flops
 from yoloprune.prune.latency import Latency, Timings
 from yoloprune.readers import READERS
 from yoloprune.steps.job import Job
 
 
-def check_objective(objective: str, reader: str | None) -> None:
+def check_objective(objective: str | None, reader: str | None) -> None:
     """InputError for what there is not."""
-    if objective not in OBJECTIVES:
+    if objective is not None and objective not in OBJECTIVES:
         raise InputError(f"--objective: expected one of {', '.join(OBJECTIVES)}, found {objective!r}")
     if reader is not None and reader not in READERS:
         raise InputError(f"--reader: expected one of {', '.join(READERS)}, found {reader!r}")
@@ -30,13 +30,20 @@ def check_objective(objective: str, reader: str | None) -> None:
         raise InputError(f"--reader is for --objective {LATENCY}")
 
 
-def price_for(job: Job, objective: str, reader: str | None, progress: OnProgress) -> Price:
-    """What the layers of the job's network cost; for time, those are timed that were not yet in this workspace."""
+def price_for(job: Job, objective: str | None, reader: str | None, progress: OnProgress) -> Price:
+    """What the layers of the job's network cost by their channels; of other units, which are counted, it isn't asked.
+
+    objective: None for the usual one. For time, those layers are timed that were not yet in this workspace.
+    """
     graph = job.model.graph
-    if objective != LATENCY:
-        return PRICES[objective](graph)
     if not isinstance(job.units, ChannelUnits):
-        raise InputError(f"--objective {LATENCY}: expected --granularity channel, found {job.units.name}")
+        if objective not in (None, job.units.saves):
+            raise InputError(f"--objective {objective}: expected --granularity channel, found {job.units.name}")
+        return flops(graph)
+    if objective == NONZERO:
+        raise InputError(f"--objective {NONZERO}: expected --granularity weight, block or n:m, found {job.units.name}")
+    if objective != LATENCY:
+        return PRICES[objective or job.units.saves](graph)
     name = reader or _first_that_runs(job)
     reason = _why_not(job, name)
     if reason is not None:

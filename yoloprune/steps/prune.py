@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from yoloprune.choices import RULES
+from yoloprune.choices import CHANNEL, RULES
 from yoloprune.darknet import weights as weights_file
 from yoloprune.errors import InputError
 from yoloprune.options import AnalysisOptions, PruneOptions
@@ -17,6 +17,7 @@ from yoloprune.prune.branches import Branch
 from yoloprune.prune.certainty import cautions, joint_cautions
 from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.cost import Price
+from yoloprune.prune.granularities import units_of
 from yoloprune.prune.granularity import Allocation, Granularity
 from yoloprune.prune.plan import Plan
 from yoloprune.prune.sensitivity import ROUNDING, Sensitivity
@@ -25,9 +26,10 @@ from yoloprune.steps.analysis import analyse_job
 from yoloprune.steps.branches import branch_accuracies
 from yoloprune.steps.goal import Goal
 from yoloprune.steps.job import Job, job_of, units_after
-from yoloprune.steps.joint import Joint, NothingGoesError, chosen
+from yoloprune.steps.joint import Joint, JointPruning, NothingGoesError, chosen
 from yoloprune.steps.method import as_before, limits_of, with_limits
 from yoloprune.steps.objective import check_objective, price_for
+from yoloprune.steps.prescribed import check_prescribed, prescribed, without_points
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
 
 
@@ -38,8 +40,9 @@ class Pruned(Shown):
     original: Figures
     before: Figures
     after: Figures
-    threshold: float
-    """What each group alone was allowed to lose against the original; the most that one does by ratio or total loss."""
+    threshold: float | None
+    """What each group alone was allowed to lose against the original; the most that one does by ratio or total loss.
+    None where groups were not pruned by what they lose."""
     units: Granularity
     """What is left."""
     plan: Path
@@ -85,26 +88,39 @@ def prune(
     options = with_limits(options, known, progress)
     job = _before_the_round(known, device, force=force)
     method = as_before(job, options)
-    job = job.of_granularity(method.granularity)
+    job, options = job.in_units(method.units), replace(options, **vars(method.units))
     _check_layers(job, options.exclude or ())
     goal = goal.scaled(job.original.accuracy) if options.relative else goal
-    sensitivity = _analysis(job, method, options, goal, device, progress)
-    candidates = _candidates(job, sensitivity, goal, options, method, device, progress)
-    joint, allocation = chosen(job, candidates, goal, options, method, device, progress)
+    if goal.prescribed:
+        check_prescribed(goal, method, options)
+        sensitivity = without_points(job, method, device)
+        whole = Candidate.of(job.units, sensitivity, price_for(job, options.objective, options.reader, progress))
+        joint = JointPruning(job, whole, limits_of(options), method, device)
+        allocation = prescribed(job, sensitivity, goal, options)
+    else:
+        sensitivity = _analysis(job, method, options, goal, device, progress)
+        candidates = _candidates(job, sensitivity, goal, options, method, device, progress)
+        joint, allocation = chosen(job, candidates, goal, options, method, device, progress)
     progress(Progress("prune", 0, 1, "compensating and measuring"))
     pruned = joint.at(allocation)
     if pruned.units.count() == job.units.count() and pruned.units.branches == job.units.branches:
         raise _nothing_goes(goal, 1 - joint.candidate.costs.total({}) / joint.candidate.costs.whole, options)
-    threshold = _largest(joint.candidate.sensitivity, allocation) if goal.threshold is None else goal.threshold
+    threshold = goal.threshold
+    if threshold is None and not goal.prescribed:
+        threshold = _largest(joint.candidate.sensitivity, allocation)
     held = replace(options, criterion=method.criterion, calibrate=method.calibrate, compensation=method.compensation)
-    done = Round(job.next_round, held, threshold, _before(job, sensitivity), job.figures(pruned.accuracy, pruned.units))
+    after = job.figures(pruned.accuracy, pruned.model, pruned.units)
+    done = Round(job.next_round, held, threshold, _before(job, sensitivity), after)
     files = (job.workspace.plan_file(done.number), job.workspace.pruned_file(done.number))
     if not dry_run:
+        file = job.workspace.sensitivity_file(done.number)
+        if goal.prescribed and not file.exists():
+            sensitivity.save(file)  # orders, which a schedule goes by
         _write(job, pruned, done)
     progress(Progress("prune", 1, 1))
     said = cautions(sensitivity, [goal.loss] if goal.loss else [])
     if goal.threshold is not None:
-        said += joint_cautions(job.original.accuracy - pruned.accuracy, threshold)
+        said += joint_cautions(job.original.accuracy - pruned.accuracy, goal.threshold)
     return Pruned(job.original, done.before, done.pruned, threshold, pruned.units, *files, not dry_run, said)
 
 
@@ -119,6 +135,8 @@ def _nothing_goes(goal: Goal, gone: float, options: PruneOptions) -> NothingGoes
     """gone: the share of the original's cost that earlier rounds removed; a ratio over that ends elsewhere."""
     if goal.ratio is not None:
         return NothingGoesError(f"--ratio {goal.ratio:g}: {gone:.4f} of the cost is gone already; expected more")
+    if goal.prescribed:
+        return NothingGoesError(f"as much is gone already; expected more{limits_of(options).advice}")
     return NothingGoesError(f"nothing can go within that loss; a larger one lets more go{limits_of(options).advice}")
 
 
@@ -139,7 +157,8 @@ def _check_layers(job: Job, exclude: Sequence[int]) -> None:
     for layer in exclude:
         if layer not in makers:
             listed = ", ".join(map(str, sorted(makers)))
-            raise InputError(f"--exclude: layer {layer} makes no prunable channels (expected some of {listed})")
+            what = "makes no prunable channels" if job.units.name == CHANNEL else "has no prunable weights"
+            raise InputError(f"--exclude: layer {layer} {what} (expected some of {listed})")
 
 
 def _analysis(
@@ -150,7 +169,10 @@ def _analysis(
         file = job.workspace.sensitivity_file(number)
         if file.exists():
             earlier, graph = Sensitivity.load(file), job.model.graph
-            before = units_after(job.workspace, graph, number - 1) if number > 1 else type(job.units).of(graph)
+            unit = job.units.options
+            if earlier.options.units != unit:
+                raise InputError("--reuse-analysis: expected curves of the same units, found others", file=file)
+            before = units_after(job.workspace, graph, number - 1) if number > 1 else units_of(graph, unit)
             earlier.check_groups(before, file)
             if isinstance(before, ChannelUnits) and isinstance(job.units, ChannelUnits):
                 return replace(earlier, curves=carried_curves(earlier, before.channels, job.units.channels))
@@ -194,7 +216,7 @@ def _with_branches_gone(
 def _before(job: Job, sensitivity: Sensitivity) -> Figures:
     """Of the weights that are pruned. The analysis measured them, unless it is the round before's (reuse_analysis)."""
     if sensitivity.setup.weights == job.weights_sha:
-        return job.figures(sensitivity.start, job.units)
+        return job.figures(sensitivity.start, job.model, job.units)
     rounds = job.workspace.rounds
     return (rounds[-1].finetuned or rounds[-1].pruned) if rounds else job.original
 

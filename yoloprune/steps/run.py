@@ -1,8 +1,8 @@
-"""`run`: all four steps, round after round with a growing threshold."""
+"""`run`: all four steps, round after round with a growing threshold or sparsity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -10,25 +10,26 @@ from typing import Final
 from yoloprune.artefacts import ready
 from yoloprune.detect.load import load_images
 from yoloprune.errors import InputError
-from yoloprune.options import ExportOptions, PruneOptions, RunOptions, Settings
+from yoloprune.options import ExportOptions, PruneOptions, RunOptions, Settings, UnitOptions
 from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.certainty import joint_cautions
 from yoloprune.prune.sensitivity import ROUNDING
 from yoloprune.shown import Shown
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import check_epochs, finetune
-from yoloprune.steps.goal import check_loss
+from yoloprune.steps.goal import Goal, goals_of_rounds
 from yoloprune.steps.inputs import check_readable
 from yoloprune.steps.job import Job, start_job
 from yoloprune.steps.joint import NothingGoesError
 from yoloprune.steps.method import resolved, with_limits
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import prune
+from yoloprune.steps.undo import undo
 from yoloprune.train.ranks import world_size
 from yoloprune.workspace import DEFAULT, Figures, Workspace
 
-_SAME: Final = ("objective", "reader", "drop_branches", "exclude", "multiple", "min_keep")
-_METHOD: Final = ("criterion", "calibrate", "compensation")
+_SAME: Final = ("objective", "reader", "drop_branches", "divide", "exclude", "multiple", "min_keep")
+_METHOD: Final = ("criterion", "calibrate", "compensation", *vars(UnitOptions()))
 """Options that all rounds have alike."""
 
 
@@ -42,7 +43,7 @@ class RunResult(Shown):
     workspace: Workspace
     """With its rounds: fewer than asked for where at some thresholds nothing more could go."""
     cautions: tuple[str, ...] = ()
-    """What `Pruned` has, and how many rounds there are where it is fewer."""
+    """What `Pruned` has, and why there are fewer rounds where there are."""
 
     def rows(self) -> Mapping[str, Mapping[str, object]]:
         """Figures of the networks."""
@@ -64,10 +65,12 @@ def run(
 ) -> RunResult:
     """ana, then `rounds` times prune and finetune, then export to `out`.
 
-    Round k of K prunes at threshold * k / K, each group against the original network, and is left out where nothing
-    more can go at that. An interrupted run goes on where it was.
+    Round k of K prunes at threshold * k / K, each group against the original network, or likewise to a sparsity; or
+    each as it is listed. It is left out where nothing more can go at that. Where a round loses more than `final_loss`
+    after its training, it is taken back, and the run ends with the round before. An interrupted run goes on where it
+    was.
     """
-    thresholds = check(options)
+    goals = check(options)
     job = start_job(cfg, weights, data, workspace, settings, device=device, force=force)
     targets(job, out, force=force)  # refused now, not after hours
     ready(out)
@@ -76,20 +79,7 @@ def run(
         load_images(job.inputs.listed, "train", graph).images, graph, progress
     )  # now, not after the analysis
     pruning = _alike(job.measured_originally(), options, progress)
-    refused: NothingGoesError | None = None
-    cautions: dict[str, None] = {}
-    for number, share in enumerate(thresholds, start=1):
-        progress(Progress("round", number, options.rounds))
-        wanted = replace(pruning, threshold=share)
-        if not _reached(Workspace.load(workspace), number, wanted):
-            try:
-                done = prune(wanted, workspace=workspace, device=device, progress=progress)
-            except NothingGoesError as error:
-                refused = error  # a later round may lose more
-                continue
-            cautions |= dict.fromkeys(done.cautions)
-        if not Workspace.load(workspace).last.finetuned:
-            finetune(options.finetune, workspace=workspace, device=device, progress=progress)
+    refused, cautions = _rounds(options, goals, pruning, workspace, device, progress)
     if refused and not Workspace.load(workspace).rounds:
         raise refused
     exported = export(out, ExportOptions(), workspace=workspace, force=force)
@@ -97,26 +87,61 @@ def run(
     if exported.names is not None:
         files["names"] = exported.names
     ended = Workspace.load(workspace)
-    if len(ended.rounds) < options.rounds:
-        fewer = f"{len(ended.rounds)} of {options.rounds} rounds: at the other thresholds nothing more could go"
-        cautions = {fewer: None} | cautions
     for each in ended.rounds:  # those of an earlier run too
-        cautions |= dict.fromkeys(joint_cautions(exported.before.accuracy - each.pruned.accuracy, each.threshold))
-    return RunResult(exported.before, exported.after, files, ended, tuple(cautions))
+        if each.options.threshold is not None and each.threshold is not None:
+            cautions += joint_cautions(exported.before.accuracy - each.pruned.accuracy, each.threshold)
+    if refused:
+        cautions.insert(0, f"{len(ended.rounds)} of {len(goals)} rounds: {refused}")
+    return RunResult(exported.before, exported.after, files, ended, tuple(dict.fromkeys(cautions)))
 
 
-def check(options: RunOptions) -> list[float]:
-    """The threshold of each round; it grows evenly. InputError for what can't be done, before anything is."""
-    threshold, rounds = options.prune.threshold or 0.0, options.rounds
-    check_loss("--threshold", threshold)
-    if rounds < 1:
-        raise InputError(f"--rounds: expected at least 1, found {rounds}")
+def _rounds(
+    options: RunOptions,
+    goals: Sequence[Goal],
+    pruning: PruneOptions,
+    workspace: Path,
+    device: str,
+    progress: OnProgress,
+) -> tuple[NothingGoesError | None, list[str]]:
+    """All rounds that can be done: why there are fewer than goals, if there are, and what prune warns of."""
+    refused: NothingGoesError | None = None
+    cautions: list[str] = []
+    for number, goal in enumerate(goals, start=1):
+        progress(Progress("round", number, len(goals)))
+        wanted = replace(pruning, **vars(goal))
+        if not _reached(Workspace.load(workspace), number, wanted):
+            try:
+                cautions += prune(wanted, workspace=workspace, device=device, progress=progress).cautions
+            except NothingGoesError:
+                refused = NothingGoesError("at the other thresholds nothing more could go")  # a later one may
+                continue
+        if not Workspace.load(workspace).last.finetuned:
+            finetune(options.finetune, workspace=workspace, device=device, progress=progress)
+        if lost := _lost_too_much(Workspace.load(workspace), options.final_loss):
+            undo(workspace)
+            return NothingGoesError(lost), cautions
+    return refused, cautions
+
+
+def check(options: RunOptions) -> list[Goal]:
+    """The goal of each round. InputError for what can't be done, before anything is."""
+    goals = goals_of_rounds(options)
     check_epochs(options.finetune.epochs or 0.0)
     check_objective(options.prune.objective, options.prune.reader)
     resolved(options.analysis)
     if world_size() > 1:
         raise InputError("run: expected one process, found several of torchrun, which is for ana, finetune and train")
-    return [threshold * number / rounds for number in range(1, rounds + 1)]
+    return goals
+
+
+def _lost_too_much(workspace: Workspace, most: float | None) -> str:
+    """Why the last round is no use, if it loses more than `most` after its training; else nothing."""
+    if most is None or workspace.original is None or not workspace.rounds or workspace.last.finetuned is None:
+        return ""
+    lost = workspace.original.accuracy - workspace.last.finetuned.accuracy
+    if lost <= most + ROUNDING:
+        return ""
+    return f"round {workspace.last.number} still loses {lost:.4f} after its training, over {most:g}: it is taken back"
 
 
 def _alike(job: Job, options: RunOptions, progress: OnProgress) -> PruneOptions:
@@ -138,5 +163,9 @@ def _reached(workspace: Workspace, number: int, options: PruneOptions) -> bool:
     if not workspace.rounds:
         return False
     assert workspace.original is not None
+    if number <= len(workspace.rounds):
+        return True
+    if options.sparsity is not None:
+        return options.sparsity <= (workspace.last.options.sparsity or 0.0) + ROUNDING
     allowed = (options.threshold or 0.0) * (workspace.original.accuracy if options.relative else 1.0)
-    return number <= len(workspace.rounds) or allowed <= workspace.last.threshold + ROUNDING
+    return allowed <= (workspace.last.threshold or 0.0) + ROUNDING

@@ -96,7 +96,7 @@ def train_network(
     assert trained.best_metric is not None  # measured at the end at the least
     training.write(trained)
     warn_of_no_gain(trained, measure.steering, _REMEDY)
-    figures = figures_of(graph, model, measure.steering, trained.best_metric)
+    figures = figures_of(model.with_weights(trained.best), measure.steering, trained.best_metric)
     return replace(unwritten, figures=figures, iteration=trained.best_iteration)
 
 
