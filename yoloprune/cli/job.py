@@ -114,7 +114,7 @@ def export_command(
     omit={
         *("labels", "allow_partial", "tolerances", "sparsities", "threshold", "ratio", "total_loss", "sparsity"),
         *("global_sparsity", "magnitude", "rule", "reuse_analysis"),
-        *("iterations", "distill", "freeze", "ema", "early_stop", "bf16"),
+        *("iterations", "freeze", "ema", "early_stop", "bf16"),
     },
     defaults={"epochs": EPOCHS},
 )
