@@ -38,7 +38,7 @@ MAY_IMPORT = {
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""
 DARKNET_ORDER = (
-    ("cnumbers", "cfg", "dialect", "labels", "predictions"),
+    ("cnumbers", "cfg", "dialect", "grid", "labels", "predictions"),
     ("options", "data"),
     ("declared",),
     ("layers",),
