@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
 BOTTOM = {"errors", "artefacts", "choices", "progress", "options", "shown"}
 STAGE = {*BOTTOM, "darknet", "detect"}
-BELOW_STEPS = {*STAGE, "compat", "readers", "drawing", "workspace", "prune", "train"}
+BELOW_STEPS = {*STAGE, "compat", "formats", "readers", "drawing", "workspace", "prune", "train"}
 MAY_IMPORT = {
     "malloc": set(),
     "errors": set(),
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "darknet": BOTTOM,
     "compat": {*BOTTOM, "darknet"},
     "detect": {*BOTTOM, "darknet"},
+    "formats": {*BOTTOM, "darknet"},
     "prune": STAGE,
     "train": {*STAGE, "drawing"},
     "workspace": BOTTOM,

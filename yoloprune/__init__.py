@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from yoloprune.errors import InputError
 
 if TYPE_CHECKING:
-    from yoloprune.api import ana, check, detect, export, finetune, load, map, prune, run, train, verify
+    from yoloprune.api import ana, check, detect, export, finetune, load, map, pack, prune, run, train, unpack, verify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,9 +22,11 @@ __all__ = [
     "finetune",
     "load",
     "map",
+    "pack",
     "prune",
     "run",
     "train",
+    "unpack",
     "verify",
 ]
 

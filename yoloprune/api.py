@@ -27,6 +27,8 @@ from yoloprune.steps.check import check as _check
 from yoloprune.steps.detect import detect as _detect
 from yoloprune.steps.export import export as _export
 from yoloprune.steps.finetune import finetune as _finetune
+from yoloprune.steps.pack import pack as _pack
+from yoloprune.steps.pack import unpack as _unpack
 from yoloprune.steps.prune import prune as _prune
 from yoloprune.steps.run import run as _run
 from yoloprune.steps.train import train_network
@@ -107,4 +109,6 @@ map = public(accuracy)
 detect = public(_detect)
 check = public(_check)
 verify = public(_verify)
+pack = public(_pack)
+unpack = public(_unpack)
 load = public(_load)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yoloprune.cli import job, networks
+from yoloprune.cli import job, networks, packing
 from yoloprune.cli.app import app
 
-__all__ = ["app", "job", "networks"]
+__all__ = ["app", "job", "networks", "packing"]

@@ -187,6 +187,15 @@ def _opened(path: str | Path, content: bytes | None) -> tuple[int, bytes]:
         raise unreadable(error, path) from error
 
 
+def mapped(path: str | Path) -> NDArray[np.uint8]:
+    """A file's bytes, read when they are looked at."""
+    try:
+        empty = not Path(path).stat().st_size  # which can't be mapped
+        return np.zeros(0, np.uint8) if empty else np.asarray(np.memmap(path, np.uint8, "r"))
+    except OSError as error:
+        raise unreadable(error, path) from error
+
+
 def read_partial(
     path: str | Path, layers: Sequence[Layer], seed: int, content: bytes | None = None
 ) -> tuple[Weights, int]:
@@ -258,13 +267,14 @@ def _stored(layer: Layer, spec: TensorSpec) -> int:
     return layer.storage.rows(spec) * math.prod(spec.shape[1:])
 
 
-def _transposed(layer: Layer, spec: TensorSpec, header: Header) -> bool:
+def transposed(layer: Layer, spec: TensorSpec, header: Header) -> bool:
+    """Whether a file with this header holds the array as matrix [inputs, filters]."""
     return (spec.dense and header.transposed) or (layer.storage.flipped and spec.name == "weight")
 
 
 def _from_disk(stored: NDArray[np.float32], layer: Layer, spec: TensorSpec, header: Header) -> NDArray[np.float32]:
     rows = layer.storage.rows(spec)
-    if _transposed(layer, spec, header):
+    if transposed(layer, spec, header):
         stored = np.ascontiguousarray(stored.reshape(math.prod(spec.shape[1:]), rows).T)
     return stored.reshape(rows, *spec.shape[1:])
 
@@ -275,7 +285,7 @@ def _to_disk(array: NDArray[np.float32], layer: Layer, spec: TensorSpec, header:
         why = "the cfg keeps it out of the file (dontload, dontloadscales or numload), and it is no longer as new"
         raise InputError(f"{layer}, {spec.name}: {why}: take the key out of the cfg")
     stored = array[:rows].reshape(rows, math.prod(spec.shape[1:]))
-    return np.ascontiguousarray(stored.T if _transposed(layer, spec, header) else stored, "<f4")
+    return np.ascontiguousarray(stored.T if transposed(layer, spec, header) else stored, "<f4")
 
 
 def _check_length(length: int, header: Header, layers: Sequence[Layer], file: str) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from yoloprune.steps.finetune import Finetuned
     from yoloprune.steps.forecast import Forecast
     from yoloprune.steps.goal import Goal
+    from yoloprune.steps.pack import Packed, Unpacked
     from yoloprune.steps.prune import Pruned
     from yoloprune.steps.run import RunResult
     from yoloprune.steps.stat import Stat
@@ -163,6 +164,19 @@ def checked(found: Checked) -> Answer:
 def verified(found: Verified) -> Answer:
     """How far two networks are apart."""
     return Answer({**asdict(found), "verified": found.within}, (tables.reader_table(found),))
+
+
+def packed(done: Packed) -> Answer:
+    """A packed network."""
+    payload = {"bytes": {"before": done.before, "after": done.after}, "bits": done.bits, "files": {"packed": done.file}}
+    return Answer(payload, (f"{done.file}: {done.after:,} of {done.before:,} bytes ({done.after / done.before:.1%})",))
+
+
+def unpacked(done: Unpacked) -> Answer:
+    """The files of a packed network."""
+    files = {"cfg": done.cfg, "weights": done.weights} | ({"names": done.names} if done.names else {})
+    payload = {"bytes": {"before": done.before, "after": done.after}, "files": files}
+    return Answer(payload, (tables.file_list(files),))
 
 
 def _figures(before: Figures, after: Figures, files: Mapping[str, Path], *, written: bool = True) -> dict[str, Any]:

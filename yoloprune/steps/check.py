@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from yoloprune.compat import PROFILES, Finding, WeightsFile, profile_named
 from yoloprune.compat import check as findings_of
 from yoloprune.darknet import cfg as cfg_file
-from yoloprune.errors import unreadable
+from yoloprune.darknet.weights import mapped
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,6 @@ def check(cfg: Path, weights: Path | None = None, *, reader: str | None = None) 
     Also where this package refuses the cfg. InputError only for files that nobody reads.
     """
     readers = tuple(PROFILES.values()) if reader is None else (profile_named(reader),)
-    file = None if weights is None else _mapped(weights)
+    file = None if weights is None else WeightsFile(weights.name, mapped(weights))
     found = findings_of(cfg_file.read(cfg, lenient=True), readers, file)
     return Checked(found, tuple(each.name for each in readers))
-
-
-def _mapped(path: Path) -> WeightsFile:
-    try:
-        empty = not path.stat().st_size  # which can't be mapped
-        return WeightsFile(path.name, np.zeros(0, np.uint8) if empty else np.memmap(path, np.uint8, "r"))
-    except OSError as error:
-        raise unreadable(error, path) from error
