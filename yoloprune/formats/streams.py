@@ -130,9 +130,11 @@ class Decoder:
         if self._lzma is None:
             given, self._data = self._data[:count], self._data[count:]
             return np.frombuffer(given, np.uint8)
-        while not (found := self._step(count)):
+        found = b""
+        while not found:
             if self._lzma.eof:
                 raise self.error("fewer bytes than declared")
+            found = self._step(count)
         return np.frombuffer(found, np.uint8)
 
     def _step(self, count: int) -> bytes:

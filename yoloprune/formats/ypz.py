@@ -77,9 +77,9 @@ def parse(data: bytes, file: str = "<ypz>") -> Packed:
     _check_head(data, file)
     streams = _streams(data, file)
     head = _decoder(streams, HEAD, file)
-    cfg = head.take(_size(head, "cfg", MOST_TEXT)).tobytes()
+    cfg = head.take(_size(head, "bytes of cfg", MOST_TEXT)).tobytes()
     named = bool(head.take(1)[0])
-    names = head.take(_size(head, "names", MOST_TEXT)).tobytes() if named else None
+    names = head.take(_size(head, "bytes of names", MOST_TEXT)).tobytes() if named else None
     size = int(head.take(1)[0])
     if size not in (16, 20):
         raise head.error(f"expected a .weights header of 16 or 20 bytes, found {size}")
@@ -149,8 +149,8 @@ def _head(files: Files, entries: Sequence[Entry]) -> bytes:
     """The stream of that name. InputError for what is too large."""
     floats = sum(entry.size for entry in entries)
     for what, size, most in (
-        ("cfg", len(files.cfg), MOST_TEXT),
-        ("names", len(files.names or b""), MOST_TEXT),
+        ("bytes of cfg", len(files.cfg), MOST_TEXT),
+        ("bytes of names", len(files.names or b""), MOST_TEXT),
         ("floats of weights", floats, MOST_FLOATS),
     ):
         if size > most:
