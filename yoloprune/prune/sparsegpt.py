@@ -26,7 +26,7 @@ def sparsegpt(problem: LayerProblem, left: int, pattern: Pattern) -> Support:
     At each block of columns the choice is made among all columns from there on, so `left` units stay over the layer, in
     whichever columns they matter most.
     """
-    inverse = _inverse_factor(problem.a)
+    inverse = inverse_factor(problem.a)
     weights = inverse.mT @ (inverse @ problem.b)
     kept, size = problem.alive, weights.shape[1]
     together = -(-size // (_BLOCKS * pattern.width)) * pattern.width  # whole units of the pattern
@@ -52,7 +52,7 @@ def _sweep(weights: Tensor, kept: Tensor, inverse: Tensor) -> Tensor:
     return errors
 
 
-def _inverse_factor(a: Tensor) -> Tensor:
+def inverse_factor(a: Tensor) -> Tensor:
     """Upper triangular U [G, D, D] of a^-1 = U^T U: its lower right part is the same of the lower right part of `a`.
 
     A Cholesky decomposition from the last column on, a = R R^T, gives U = R^-1.
