@@ -27,7 +27,7 @@ _AT_ONCE: Final = 256 << 20
 """Bytes of the equations of outputs that are solved together."""
 _MOST_WORK: Final = 2e12
 """Sums of products for a sparse layer's equations, about a minute; beyond, coordinate descent starts from nearest."""
-_PASSES: Final = 10
+_PASSES: Final = 3
 """Of coordinate descent, at the most."""
 
 
