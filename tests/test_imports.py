@@ -39,7 +39,7 @@ MAY_IMPORT = {
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""
 DARKNET_ORDER = (
-    ("cnumbers", "cfg", "dialect", "grid", "labels", "predictions"),
+    ("cnumbers", "cfg", "dialect", "grid", "labels", "predictions", "rounder"),
     ("options", "data"),
     ("declared",),
     ("layers",),

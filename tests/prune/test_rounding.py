@@ -10,10 +10,11 @@ from torch import Tensor
 
 from tests.prune.layer_problems import drawn, problem
 from yoloprune.darknet.grid import Grid
+from yoloprune.darknet.rounder import Rounder
 from yoloprune.prune import rounding
 from yoloprune.prune.grids import GRIDS
 from yoloprune.prune.layer_problem import LayerProblem
-from yoloprune.prune.rounding import Rounder, rounded
+from yoloprune.prune.rounding import rounded
 
 
 def given(
@@ -62,7 +63,7 @@ def test_two_columns_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         q = nearest(grid, 0, first)
         made_up = nearest(grid, 0, second + (first - q) * a[0, 0, 1] / a[0, 1, 1])
         moved += made_up != nearest(grid, 0, second)
-        assert rounded(made, start, Rounder.of(grid, 1, start.device))[0, 0].tolist() == pytest.approx([q, made_up])
+        assert rounded(made, start, Rounder.of(grid, 1, start))[0, 0].tolist() == pytest.approx([q, made_up])
     assert moved > 1
 
 
@@ -77,7 +78,7 @@ def test_each_column_rounds_the_solution_given_all_on_its_left(
     monkeypatch.setattr(rounding, "_AT_ONCE", 3 * 8 * 7**2)  # a few outputs at a time
     made, a, b, start = given(2, 5, 8, 1, share)
     grid = grid_for(start, kind, 3)
-    found = rounded(made, start, Rounder.of(grid, 2, start.device)).numpy()
+    found = rounded(made, start, Rounder.of(grid, 2, start)).numpy()
     expected, plain = np.zeros(found.shape), np.zeros(found.shape)
     for group, output in np.ndindex(2, 5):
         there = np.flatnonzero(made.alive[group, :, output])
@@ -102,7 +103,7 @@ def test_no_other_value_of_a_single_weight_is_better(
     monkeypatch.setattr(rounding, "_MOST_WORK", work)
     made, a, b, start = given(2, 4, 7, 2, share)
     grid = grid_for(start, kind, 3)
-    found = rounded(made, start, Rounder.of(grid, 2, start.device)).numpy()
+    found = rounded(made, start, Rounder.of(grid, 2, start)).numpy()
     least = losses(a, b, found)
     for group, output, column in np.argwhere(made.alive.mT.numpy()):
         codebook: NDArray[np.floating] | None = grid.codebook
@@ -121,7 +122,7 @@ def test_no_other_value_of_a_single_weight_is_better(
 def test_of_correlated_inputs_no_output_loses_more_than_by_nearest(kind: str, bits: int, seed: int) -> None:
     made, a, b, start = given(1, 40, 6, seed)
     grid = grid_for(start, kind, bits)
-    rounder = Rounder.of(grid, 1, start.device)
+    rounder = Rounder.of(grid, 1, start)
     plain, found = losses(a, b, rounder(start).numpy()), losses(a, b, rounded(made, start, rounder).numpy())
     assert (found <= plain + 1e-9 * np.abs(plain)).all()
     assert found.sum() < plain.sum()
@@ -132,7 +133,7 @@ def test_of_correlated_inputs_no_output_loses_more_than_by_nearest(kind: str, bi
 def test_zeros_stay_and_values_are_the_grid_s(kind: str, share: float) -> None:
     made, _, _, start = given(2, 5, 9, 4, share)
     grid = grid_for(start, kind, 4)
-    values = rounded(made, start, Rounder.of(grid, 2, start.device))
+    values = rounded(made, start, Rounder.of(grid, 2, start))
     assert not values[~made.alive.mT].any()
     narrow = values.reshape(10, 9).numpy().astype(np.float32)
     np.testing.assert_array_equal(grid.values(grid.nearest(narrow)), narrow)

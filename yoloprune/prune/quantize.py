@@ -20,13 +20,14 @@ from yoloprune.darknet.grid import Grid
 from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import build
+from yoloprune.darknet.rounder import Rounder
 from yoloprune.darknet.weights import Arrays
 from yoloprune.prune.compensate import Fit, with_fit
 from yoloprune.prune.grids import GRIDS
 from yoloprune.prune.layer_problem import LayerProblem
 from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs
 from yoloprune.prune.moments import LARGEST, Collector, Consumer, matrix
-from yoloprune.prune.rounding import Rounder, rounded
+from yoloprune.prune.rounding import rounded
 
 _PER_COLUMN: Final = 256
 """Places that are sampled for each column, as for the choice of weights."""
@@ -112,7 +113,7 @@ def _quantized(
     start = problem.weights(problem.solved(alive, problem.dense, _REFITTING)) * alive.mT
     importance = (problem.columns / problem.outputs).square().mT
     found = GRIDS[grid](start.flatten(0, 1), importance.expand_as(start).flatten(0, 1), bits)
-    values = rounded(problem, start, Rounder.of(found, len(weight), weight.device))
+    values = rounded(problem, start, Rounder.of(found, len(weight), weight))
     exact = on_grid(found, values.cpu().numpy().astype(np.float32).reshape(arrays["weight"].shape))
     fitted = torch.from_numpy(exact).to(start).view_as(start)
     every = np.ones(len(exact), np.bool_)

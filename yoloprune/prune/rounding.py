@@ -4,20 +4,18 @@ Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative P
 the update of Optimal Brain Surgeon with all columns on the left held, as in sparsegpt.py. Weights that are 0 stay 0 and
 make up for nothing, so each output of a sparse layer has equations of its own.
 
-Then coordinate descent over the columns (Behdin et al. 2023, "QuantEase", algorithm 2) until no weight alone is better
+Then coordinate descent over the columns (Behdin et al. 2023, "QuantEase"), as single weights may still be better
 elsewhere on the grid.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from yoloprune.darknet.grid import Grid
+from yoloprune.darknet.rounder import Rounder
 from yoloprune.prune.layer_problem import LayerProblem
 from yoloprune.prune.sparsegpt import inverse_factor
 
@@ -29,37 +27,6 @@ _MOST_WORK: Final = 2e12
 """Sums of products for a sparse layer's equations, about a minute; beyond, coordinate descent starts from nearest."""
 _PASSES: Final = 3
 """Of coordinate descent, at the most."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rounder:
-    """To the nearest value of a grid, in float64 on any device."""
-
-    scales: Tensor | None
-    """[..., n, 1] for values [..., n, K]."""
-    largest: int
-    codebook: Tensor
-    """Ascending; empty beside scales."""
-
-    @classmethod
-    def of(cls, grid: Grid, groups: int, device: torch.device) -> Rounder:
-        """For weights [G, n, D]."""
-        if grid.scales is None:
-            assert grid.codebook is not None
-            return cls(None, 0, torch.from_numpy(np.sort(grid.codebook).astype(np.float64)).to(device))
-        scales = torch.from_numpy(grid.scales.astype(np.float64)).to(device)
-        return cls(scales.view(groups, -1, 1), grid.largest, scales[:0])
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """The nearest, the same shape."""
-        if self.scales is None:
-            return self.codebook[torch.bucketize(values.contiguous(), (self.codebook[1:] + self.codebook[:-1]) / 2)]
-        codes = torch.where(self.scales > 0, values / self.scales, 0).round().clamp(-self.largest, self.largest)
-        return codes * self.scales
-
-    def by_rows(self, rows: Tensor) -> Rounder:
-        """For some of the outputs, each by itself [R, 1, K]; rows: their numbers [R] over all groups."""
-        return Rounder(None if self.scales is None else self.scales.view(-1, 1, 1)[rows], self.largest, self.codebook)
 
 
 def rounded(problem: LayerProblem, start: Tensor, rounder: Rounder) -> Tensor:

@@ -39,6 +39,10 @@ def fingerprint(model: Model, samples: Samples, masks: Masks, supervision: Super
             digest.update(name.encode() + tensors[name].tobytes())
     if masks.schedule:
         digest.update(repr((masks.schedule.regrow, masks.schedule.fingerprint)).encode())
+    for index, grid in sorted(masks.grids.items()):
+        values = grid.codebook if grid.scales is None else grid.scales
+        assert values is not None
+        digest.update(repr((index, grid.bits, grid.scales is None)).encode() + values.tobytes())
     return digest.hexdigest()
 
 

@@ -118,7 +118,8 @@ def train(
         Receives the checkpoint last.pt, log.csv and chart.png.
     masks
         Values that are not kept are as `TensorSpec.masked` says, exactly, and all the time or by a schedule. With one,
-        the best, and what `Recipe.patience` counts, are of its final mask.
+        the best, and what `Recipe.patience` counts, are of its final mask. With grids, weights that are given back are
+        values of theirs, exactly.
     supervision, evaluation, resources, progress
         Labels or teacher, what accuracy is, with what is computed, and who is told of every update.
     """
@@ -292,7 +293,8 @@ class _Run:
         state, network = self.state, self.trainer.network
 
         def weights_after(iteration: int) -> Weights:
-            return network.get_weights(replace(header, seen=header.seen + iteration * self.recipe.images))
+            with self.trainer.evaluating():
+                return network.get_weights(replace(header, seen=header.seen + iteration * self.recipe.images))
 
         best = last = weights_after(state.iteration)
         if state.best is not None:

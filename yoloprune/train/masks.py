@@ -1,10 +1,12 @@
-"""What is pruned while a network trains: all the time, and more and more by a schedule."""
+"""What training may not change: values that are pruned, all the time or by a schedule, and grids of weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from yoloprune.darknet.grid import Grid
 from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.network import Network
 
@@ -37,12 +39,14 @@ class MaskSchedule(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """The masks of a run."""
+    """The masks of a run, and its grids."""
 
     always: Mask | None = None
     """Of what was pruned before, and never comes back."""
     schedule: MaskSchedule | None = None
     """Of what is pruned beside that, as the network trains."""
+    grids: Mapping[int, Grid] = field(default_factory=dict)
+    """By layer, what its weights are rounded to wherever the network computes, is measured, or is given back."""
 
     @property
     def counted_from(self) -> int:

@@ -20,6 +20,7 @@ from yoloprune.errors import InputError
 from yoloprune.train.batches import network_input
 from yoloprune.train.distill import Teacher
 from yoloprune.train.ema import averaged, update_average
+from yoloprune.train.fake_quantization import FakeQuantization
 from yoloprune.train.mask_enforcer import MaskEnforcer
 from yoloprune.train.masks import Masks
 from yoloprune.train.multi_scale import MultiScale
@@ -54,6 +55,7 @@ class Trainer:
         self._teacher = Teacher(supervision.teacher, masks.always, device) if supervision.teacher else None
         self._network = network_for_measuring(model, device)
         self._enforcer = MaskEnforcer(self._network, masks)
+        self._quantization = FakeQuantization(self._network, masks.grids)
         self._enforcer.enforce()
         self._optimizer = Optimizer(self._network, recipe)
         self._train_mode()
@@ -84,10 +86,11 @@ class Trainer:
 
     @contextmanager
     def evaluating(self) -> Iterator[Network]:
-        """The network that counts, in eval mode for the block."""
+        """The network that counts, in eval mode and on its grids for the block."""
         self._network.eval()
         try:
-            yield self.network
+            with self._quantization.applied(self.network):
+                yield self.network
         finally:
             self._train_mode()
 
@@ -108,13 +111,15 @@ class Trainer:
         """
         self._enforcer.release(iteration)
         self._optimizer.zero_grad()
-        loss, inputs = self._gradients(parts, iteration)
+        with self._quantization.applied(self._network):
+            loss, inputs = self._gradients(parts, iteration)
         value = float(self.processes.all_reduce(loss.clone())) / self._recipe.images
         if not math.isfinite(value):
             where = "pictures of another process" if loss.isfinite() else self._first_not_finite(inputs)
             return value, f"the loss is {value}, first in {where}"
         self._enforcer.zero_gradients()
         self._optimizer.step(iteration, rate)
+        self._quantization.enforce(self._network)
         self._enforcer.enforce()
         if self.processes.all_reduce((~self._finite()).float()):
             return value, f"weights are no numbers after the update, first in {self._first_not_finite(inputs)}"
