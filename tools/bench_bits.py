@@ -7,11 +7,13 @@ layers but depthwise ones, divided by LAMP and refitted. `error` is that of the 
 nothing, as a share of their variance. KB are estimated: the order-0 entropy of each layer's codes (of floats: of which
 are 0, and 4 bytes for each other), 4 bytes for each scale, entry of a codebook, bias and value of batch norm.
 
---layers also gives each layer alone few bits, in turn, and prints those that lose most.
+With --float16 each is also measured with biases and batch norm rounded to float16, at 2 bytes each. --layers also gives
+each layer alone few bits, in turn, and prints those that lose most.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("--bits", default="8,6,5,4", help="of a weight")
     parser.add_argument("--grids", default="uniform,kmeans", help=f"of {', '.join(GRIDS)}")
     parser.add_argument("--rounding", default="nearest,feedback", help="of these")
+    parser.add_argument("--float16", action="store_true", help="biases and batch norm in float16, too")
     parser.add_argument("--layers", action="store_true", help="each layer alone, too")
     args = parser.parse_args()
 
@@ -60,7 +63,7 @@ def main() -> None:
         for heading in HEADINGS:
             table.add_column(heading, justify="right")
         sparse = bench.sparse(share)
-        table.add_row(f"{share:.0%}", "32", "-", "-", *bench.measured(sparse, {}), "")
+        add(table, f"{share:.0%}", "32", "-", "-", *bench.measured(sparse, {}), "")
         for bits in map(int, args.bits.split(",")):
             for grid in args.grids.split(","):
                 for rounding in args.rounding.split(","):
@@ -68,12 +71,19 @@ def main() -> None:
                     how = Quantization(bits, grid, feedback=rounding == "feedback")
                     done, grids = quantize(sparse, how, bench.batches)
                     seconds = f"{time.perf_counter() - started:.0f}"
-                    table.add_row(f"{share:.0%}", str(bits), grid, rounding, *bench.measured(done, grids), seconds)
-                    half = with_half_floats(done)
-                    table.add_row("", "", "", "and float16", *bench.measured(half, grids, 2), "")
+                    add(table, f"{share:.0%}", str(bits), grid, rounding, *bench.measured(done, grids), seconds)
+                    if args.float16:
+                        half = with_half_floats(done)
+                        add(table, "", "", "", "and float16", *bench.measured(half, grids, 2), "")
         Console().print(table)
     if args.layers:
         Console().print(bench.layers([int(bits) for bits in args.bits.split(",")]))
+
+
+def add(table: Table, *cells: str) -> None:
+    """A row, told at once."""
+    print(*cells, file=sys.stderr, flush=True)
+    table.add_row(*cells)
 
 
 @dataclass
