@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
-BOTTOM = {"errors", "artefacts", "choices", "progress", "options", "shown"}
+BOTTOM = {"errors", "artefacts", "choices", "option", "progress", "options", "shown"}
 STAGE = {*BOTTOM, "darknet", "detect"}
 BELOW_STEPS = {*STAGE, "compat", "formats", "readers", "drawing", "workspace", "prune", "train"}
 MAY_IMPORT = {
@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "choices": set(),
     "progress": set(),
     "shown": set(),
-    "options": {"choices"},
+    "option": set(),
+    "options": {"choices", "option"},
     "artefacts": {"errors"},
     "drawing": BOTTOM,
     "readers": BOTTOM,

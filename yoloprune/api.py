@@ -19,7 +19,8 @@ from yoloprune.console import ProgressBar
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.model import load as load_model
-from yoloprune.options import ALIASES, made, options_of
+from yoloprune.option import made, options_of
+from yoloprune.options import ALIASES
 from yoloprune.progress import silent
 from yoloprune.steps.accuracy import accuracy
 from yoloprune.steps.ana import ana as _ana

@@ -20,6 +20,8 @@ POOLINGS: Final = ("average", "max")
 """What a block is scored by, of its weights' scores."""
 DIVISIONS: Final = ("uniform", "global", "lamp", "erk")
 """How a share of all weights is divided among layers (prune/weight_allocations.py)."""
+GRIDS: Final = ("uniform", "kmeans")
+"""What values quantized weights take (prune/grids.py)."""
 REFIT: Final = "least squares"
 RECALIBRATE: Final = "batch norm"
 NOTHING: Final = "none"

@@ -7,9 +7,9 @@ they are. Loads no PyTorch: the command line starts with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Any, Final
 
 from yoloprune.choices import (
     CALIBRATE,
@@ -18,6 +18,7 @@ from yoloprune.choices import (
     DIVISIONS,
     GRANULARITIES,
     GRID,
+    GRIDS,
     MULTIPLE,
     NOTHING,
     OBJECTIVES,
@@ -27,6 +28,7 @@ from yoloprune.choices import (
     RULES,
     WEIGHT_CRITERIA,
 )
+from yoloprune.option import Help
 
 DIALECT_NAMES: Final = ("alexeyab", "pjreddie")
 ALIASES: Final = {"losses": "tolerances"}
@@ -39,57 +41,6 @@ _COMPENSATE: Final = {
     "--no-compensate": (NOTHING, "Only mask what is pruned; --calibrate then only serves the criterion."),
     "--bn-recalibrate": (RECALIBRATE, "Instead of refitting: batch norm's statistics measured anew."),
 }
-
-
-@dataclass(frozen=True)
-class Help:
-    """What the command line says and asks of an option, beside its name and type."""
-
-    text: str
-    metavar: str = ""
-    """Left out: NAME where there are choices, N for whole numbers, X for others."""
-    flags: tuple[str, ...] = ()
-    """Left out: the field's name with dashes."""
-    least: float | None = None
-    most: float | None = None
-    one_of: tuple[str, ...] = ()
-    """The words that it can be; others are refused."""
-    switches: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
-    """Flags that say a value each, and what is said of them."""
-
-
-@dataclass(frozen=True)
-class Option:
-    """A field of a class of options."""
-
-    name: str
-    kind: Any
-    """Its type."""
-    default: Any
-    help: Help
-
-
-def options_of(kind: Any) -> dict[str, Option]:
-    """The options of a class by name, and of the classes that it is made of; of two with a name the first."""
-    hints = get_type_hints(kind, include_extras=True)
-    found: dict[str, Option] = {}
-    for each in fields(kind):
-        hint: Any = hints[each.name]
-        if is_dataclass(hint):
-            found |= {name: option for name, option in options_of(hint).items() if name not in found}
-        else:
-            said = next(part for part in hint.__metadata__ if isinstance(part, Help))
-            found.setdefault(each.name, Option(each.name, hint.__origin__, each.default, said))
-    return found
-
-
-def made(kind: Any, values: Mapping[str, Any]) -> Any:
-    """A class of options out of values by name; what is left out has its default."""
-    hints = get_type_hints(kind)
-    given = {each.name: values[each.name] for each in fields(kind) if each.name in values}
-    classes: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
-    inner = {name: made(inside, values) for name, inside in classes.items()}
-    return kind(**given, **inner)
 
 
 @dataclass(frozen=True)
@@ -339,6 +290,22 @@ class ExportOptions:
     ] = None
     fold_bn: Annotated[bool, Help("Batch norm within the weights, so that all readers compute the same.")] = False
     keep_seen: Annotated[bool, Help("Keep the count of images trained on; else 0, so that training starts.")] = False
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """With how few bits weights are packed."""
+
+    bits: Annotated[
+        int | None,
+        Help("Of a weight; left out, all is kept as it is, bit for bit.", metavar="B", least=2, most=8),
+    ] = None
+    grid: Annotated[
+        str, Help("uniform: steps of a scale for each filter; kmeans: a codebook for each layer.", one_of=GRIDS)
+    ] = "uniform"
+    calibrate: Annotated[
+        int, Help("Train pictures that choose the rounding, with --bits and --data; 0: to nearest.", least=0)
+    ] = CALIBRATE
 
 
 @dataclass(frozen=True)

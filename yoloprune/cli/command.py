@@ -14,7 +14,8 @@ from yoloprune.cli import params
 from yoloprune.cli.app import app
 from yoloprune.console import Screen, screen_of
 from yoloprune.errors import InputError
-from yoloprune.options import ALIASES, Help, made, options_of
+from yoloprune.option import Help, made, options_of
+from yoloprune.options import ALIASES
 from yoloprune.steps.goal import meant
 
 _OUTPUT: Final[Mapping[str, tuple[Any, Any]]] = {

@@ -10,33 +10,43 @@ import typer
 from yoloprune.cli import params
 from yoloprune.cli.command import command
 from yoloprune.console import Screen
-from yoloprune.options import Settings
+from yoloprune.options import PackOptions, Settings
 from yoloprune.report import answers
 
 
 @command(
     "pack",
-    "yolo.cfg yolo.weights -o yolo.ypz",
-    omit={"labels", "allow_partial", "letterbox", "metric", "images"},
+    "yolo.cfg yolo.weights -o yolo.ypz --bits 8 --data coco.data",
+    omit={"labels", "allow_partial"},
 )
 def pack_command(
     screen: Screen,
     cfg: params.CfgArg,
     weights: params.WeightsArg,
     settings: Settings,
+    options: PackOptions,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="NET.ypz", help="The file that is written.")],
     names: Annotated[
         Path | None, typer.Option("--names", metavar="FILE", help="The .names file, to be packed, too.")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="With --bits: what chooses the rounding, and measures accuracy."),
+    ] = None,
+    device: params.Device = "cpu",
     force: params.Force = False,
 ) -> None:
     """Pack a network's files into a small one, from which unpack, or ypz.c on a board, makes the same bytes.
 
-    Zeros of pruned weights cost next to nothing.
+    With --bits, weights take few values, so that it gets much smaller. Zeros of pruned weights cost next to nothing.
     """
     from yoloprune.steps.pack import pack
 
-    screen.show(answers.packed(pack(cfg, weights, out, names=names, dialect=settings.dialect, force=force)))
+    done = pack(
+        cfg, weights, out, options, names=names, data=data, settings=settings, device=device, force=force,
+        progress=screen.progress,
+    )  # fmt: skip
+    screen.show(answers.packed(done))
 
 
 @command("unpack", "yolo.ypz -o board")

@@ -168,8 +168,14 @@ def verified(found: Verified) -> Answer:
 
 def packed(done: Packed) -> Answer:
     """A packed network."""
-    payload = {"bytes": {"before": done.before, "after": done.after}, "bits": done.bits, "files": {"packed": done.file}}
-    return Answer(payload, (f"{done.file}: {done.after:,} of {done.before:,} bytes ({done.after / done.before:.1%})",))
+    sizes = {"before": done.before, "after": done.after}
+    payload: dict[str, Any] = {"bytes": sizes, "bits": done.bits, "files": {"packed": done.file}}
+    said = [f"{done.file}: {done.after:,} of {done.before:,} bytes ({done.after / done.before:.1%})"]
+    if done.accuracy is not None:
+        before, after = done.accuracy
+        payload[done.metric] = {"before": before, "after": after}
+        said.append(f"{done.metric} {before:.4f} before, {after:.4f} with {done.bits} bits")
+    return Answer(payload, tuple(said))
 
 
 def unpacked(done: Unpacked) -> Answer:

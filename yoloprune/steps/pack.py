@@ -1,19 +1,30 @@
-"""`pack` and `unpack`: a network's files in one small file, and back byte for byte."""
+"""`pack` and `unpack`: a network's files in one small file, and back; with few bits for a weight, if asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from yoloprune.artefacts import atomic_path, check_free, read_bytes
+from yoloprune.choices import GRIDS
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import dialect_named
-from yoloprune.darknet.grid import Grid
+from yoloprune.darknet.grid import LEAST_BITS, MOST_BITS, Grid
+from yoloprune.darknet.layers.base import Layer
+from yoloprune.darknet.model import load as load_model
 from yoloprune.darknet.model import load_graph
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.formats import FORMATS, Files, Format
 from yoloprune.formats.layout import arrays_of
+from yoloprune.options import PackOptions, Settings
+from yoloprune.progress import OnProgress, Progress, silent
+from yoloprune.prune.quantize import Quantization, quantize
+from yoloprune.steps.inputs import Inputs, expect_one_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,11 @@ class Packed:
     """Bytes of all files."""
     after: int
     bits: int | None = None
-    """Of a code, the most that a layer has; None where every weight is a float."""
+    """Of a weight; None where all is as it was."""
+    metric: str = ""
+    """Key of the accuracy, where it was measured."""
+    accuracy: tuple[float, float] | None = None
+    """Before and after, where bits are given and images to measure on."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +59,72 @@ def pack(
     cfg: Path,
     weights: Path,
     out: Path,
+    options: PackOptions = PackOptions(),  # noqa: B008 - a frozen value
     *,
     names: Path | None = None,
-    grids: Mapping[int, Grid] | None = None,
-    dialect: str = "alexeyab",
+    data: Path | None = None,
+    settings: Settings = Settings(),  # noqa: B008
+    device: str = "cpu",
     force: bool = False,
+    progress: OnProgress = silent,
 ) -> Packed:
     """Write a network's files to the one file `out`, whose suffix names the format (docs/format.md).
 
-    `unpack` gives the same bytes. Weights are stored as they are, bit by bit, also those that are no numbers.
-
-    grids: for layers by index, the grid that each value of the weights is on; these are stored as codes.
+    Without bits, `unpack` gives the same bytes, also of values that are no numbers. With bits, weights take few values,
+    which calibration images of `data` choose so that outputs stay (else each takes the nearest), and accuracy is
+    measured before and after on its valid list. Zeros stay zeros, all other arrays float32. InputError for what can't
+    be read, or is no format.
     """
     codec = _format_of(out)
     check_free(out, force=force)
-    text = read_bytes(cfg)
-    layers = load_graph(cfg, dialect_named(dialect), text).layers
-    data = weights_file.mapped(weights)
-    header = weights_file.parse_header(data[:20].tobytes(), layers, data.size, str(weights))
-    floats = data[header.size :].view("<f4")
-    arrays = arrays_of(layers, header, floats, grids or {})
+    _check(options)
     listed = None if names is None else read_bytes(names)
-    after = codec.write(out, Files(text, listed, data[: header.size].tobytes(), arrays), force=force)
-    bits = max((grid.bits for grid in (grids or {}).values()), default=None)
-    return Packed(out, len(text) + data.size + len(listed or b""), after, bits)
+    text = read_bytes(cfg)
+    if options.bits is None:
+        found = weights_file.mapped(weights)
+        layers = load_graph(cfg, dialect_named(settings.dialect), text).layers
+        return _written(codec, out, Files(text, listed, b"", ()), found, layers, {}, str(weights), force=force)
+    inputs = None if data is None else Inputs.opened(cfg, weights, data, settings, device)
+    model = load_model(cfg, weights, dialect_named(settings.dialect)) if inputs is None else inputs.original
+    batches = [] if inputs is None else inputs.calibration_batches(options.calibrate)
+    progress(Progress("pack", 0, 1, f"to {options.bits} bits on {sum(map(len, batches))} calibration images"))
+    fewer, grids = quantize(model, Quantization(options.bits, options.grid), batches, device=device)
+    content = np.frombuffer(weights_file.dump(fewer.weights, model.graph.layers), np.uint8)
+    files = Files(text, listed, b"", ())
+    done = _written(codec, out, files, content, model.graph.layers, grids, str(weights), force=force)
+    if inputs is None:
+        return done
+    measured = [inputs.measure.accuracy(network_for_measuring(each, device)) for each in (model, fewer)]
+    progress(Progress("pack", 1, 1))
+    return replace(done, metric=inputs.measure.steering, accuracy=(measured[0], measured[1]))
+
+
+def _check(options: PackOptions) -> None:
+    if options.bits is not None and not LEAST_BITS <= options.bits <= MOST_BITS:
+        raise InputError(f"--bits: expected {LEAST_BITS} to {MOST_BITS}, found {options.bits}")
+    expect_one_of("--grid", options.grid, GRIDS)
+    if options.bits is None and options.grid != GRIDS[0]:
+        raise InputError(f"--grid {options.grid}: expected --bits")
+
+
+def _written(
+    codec: Format,
+    out: Path,
+    texts: Files,
+    weights: NDArray[np.uint8],
+    layers: Sequence[Layer],
+    grids: Mapping[int, Grid],
+    file: str,
+    *,
+    force: bool,
+) -> Packed:
+    """texts: cfg and names. weights: the bytes of a .weights file, named `file`."""
+    header = weights_file.parse_header(weights[:20].tobytes(), layers, weights.size, file)
+    arrays = arrays_of(layers, header, weights[header.size :].view("<f4"), grids)
+    files = replace(texts, header=weights[: header.size].tobytes(), arrays=arrays)
+    after = codec.write(out, files, force=force)
+    bits = max((grid.bits for grid in grids.values()), default=None)
+    return Packed(out, len(texts.cfg) + weights.size + len(texts.names or b""), after, bits)
 
 
 def unpack(file: Path, out: Path, *, force: bool = False) -> Unpacked:
