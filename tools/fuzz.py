@@ -7,6 +7,7 @@ Everything else than a file read or an InputError is a failure: another exceptio
 above what an idle process has, or the end of the process. A failure names the seed and number that make it again.
 What is read is what `stat` and `map` read before they compute: the cfg is parsed, its graph built in a dialect, it is
 looked through by `check` and made legal; weights are read for their cfg; a .data file with its names, list and labels.
+A packed network is unpacked; of most the size and the hash are right in spite of all.
 """
 
 from __future__ import annotations
@@ -29,22 +30,26 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+import numpy as np
 from good_files import DATA, LABELS, LISTED, NAMES, NETS
-from spoil import spoil
+from spoil import signed, spoil
 
 from yoloprune.compat import CONVERTERS, PROFILES, check
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import load_classes, load_split, read_data, read_labels, read_names
 from yoloprune.darknet.dialect import ALEXEYAB, DIALECTS
+from yoloprune.darknet.grid import Grid
 from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.errors import InputError, InputWarning
+from yoloprune.formats import Files, ypz
+from yoloprune.formats.layout import arrays_of
 
 SECONDS: Final = 5
 BYTES: Final = 1 << 30
 CHUNK: Final = 10_000
 """Inputs of one process; a new one starts behind a failure."""
-KINDS: Final = ("cfg", "cfg", "cfg", "weights", "weights", "data", "label", "names", "list")
+KINDS: Final = ("cfg", "cfg", "cfg", "weights", "weights", "data", "label", "names", "list", "ypz", "ypz")
 """Drawn from evenly."""
 
 
@@ -87,15 +92,17 @@ class Bench:
             weights_file.dump(weights_file.initial(graph.layers, seed), graph.layers)
             for seed, graph in enumerate(self.nets)
         ]
+        self.packed = [_packed(graph, seed) for seed, graph in enumerate(self.nets)]
         self.weights.append(b"\0\0\0\0\1\0\0\0\0\0\0\0" + self.weights[0][16:])  # version 0.1: a narrow `seen`
 
     def make(self, rng: random.Random) -> tuple[str, bytes]:
         """A kind and a spoilt file of it."""
         kind = rng.choice(KINDS)
         texts = [each.encode() for each in (DATA, LISTED, LABELS, NAMES)]
-        others = {"cfg": self.cfgs, "weights": self.weights}.get(kind, [*texts, *self.cfgs])
+        others = {"cfg": self.cfgs, "weights": self.weights, "ypz": self.packed}.get(kind, [*texts, *self.cfgs])
         good = {"data": texts[0], "list": texts[1], "label": texts[2], "names": texts[3]}
-        return kind, spoil(rng, good[kind] if kind in good else rng.choice(others), others)
+        data = spoil(rng, good[kind] if kind in good else rng.choice(others), others)
+        return kind, signed(data) if kind == "ypz" and rng.random() < 0.8 else data
 
     def read(self, kind: str, data: bytes, rng: random.Random) -> None:
         """As the package does. InputError for what it refuses."""
@@ -115,6 +122,10 @@ class Bench:
                 assert graph.bflops >= 0
             case "weights":
                 weights_file.read(path, rng.choice(self.nets).layers)
+            case "ypz":
+                packed = ypz.read(path)
+                sizes = sum(map(len, packed.weights()))
+                assert sizes == len(packed.header) + 4 * sum(entry.size for entry in packed.entries)
             case "data":
                 found = read_data(path)
                 load_split(found, "valid", dialect, classes=2)
@@ -137,6 +148,23 @@ def _graphs() -> Iterator[Graph]:
             yield build_graph(cfg_file.parse(text.encode()), ALEXEYAB)
         except InputError:
             continue
+
+
+def _packed(graph: Graph, seed: int) -> bytes:
+    """A network packed: with zeros at random, or with weights on grids."""
+    rng = np.random.default_rng(seed)
+    floats = rng.normal(size=graph.parameters).astype(np.float32)
+    floats[rng.random(floats.size) < rng.choice((0, 0.5, 0.95))] = 0
+    grids: dict[int, Grid] = {}
+    if seed % 2:
+        floats = (rng.integers(-7, 8, floats.size) / 4).astype(np.float32)
+        weights = ((layer, spec) for layer in graph.layers for spec in layer.tensors() if spec.name == "weight")
+        grids = {
+            layer.index: Grid(4, np.full(spec.shape[0], 0.25, np.float32)) for layer, spec in weights if spec.decay
+        }
+    header = weights_file.Header()
+    arrays = arrays_of(graph.layers, header, floats, grids)
+    return ypz.dump(Files(cfg_file.dump(graph.cfg), b"box", header.dump(), arrays))
 
 
 def one(bench: Bench, seed: int, number: int) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +23,11 @@ def spoil(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         data = rng.choice(_CHANGES)(rng, data, others)
     return data
+
+
+def signed(data: bytes) -> bytes:
+    """A packed network whose head has the size and hash of what is there."""
+    return data[:12] + struct.pack("<Q", len(data)) + hashlib.sha256(data[52:]).digest() + data[52:]
 
 
 def _place(rng: random.Random, data: bytes) -> tuple[int, int]:

@@ -236,11 +236,11 @@ def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
 
 
 def test_damage_is_found_or_decoded() -> None:
-    """A thousand spoilt files whose hash is right: our own error, or as many floats as declared."""
+    """Hundreds of spoilt files whose hash is right: our own error, or as many floats as declared."""
     rng = random.Random(7)
     goods = [ypz.dump(sample(seed)[0]) for seed in range(3)] + [HAND_MADE]
     read = 0
-    for _ in range(1000):
+    for _ in range(400):
         data = spoilt(rng, rng.choice(goods))
         try:
             found = ypz.parse(data)
@@ -249,7 +249,7 @@ def test_damage_is_found_or_decoded() -> None:
             continue
         assert size == len(found.header) + 4 * sum(entry.size for entry in found.entries)
         read += 1
-    assert 20 < read < 980
+    assert 5 < read < 395
 
 
 def test_what_is_too_large_is_not_packed() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import lzma
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,8 +25,9 @@ _SETTINGS: Final[tuple[dict[str, int], ...]] = (
     {"lc": 0, "pb": 0, "mf": lzma.MF_BT4, "nice_len": 64},
     {"lc": 3, "pb": 2, "mf": lzma.MF_BT4, "nice_len": 273},
 )
-"""Numbers that know nothing of each other, patterns, and text. Large streams get the first, which is fast."""
-_LARGE: Final = 1 << 24
+"""Numbers that know nothing of each other, patterns, and text."""
+_TRIAL: Final = 1 << 18
+"""Bytes on which the settings are tried."""
 _PART: Final = 1 << 16
 """Bytes whose entropy is taken together, and that are decompressed at a time."""
 _WORTH: Final = 0.99
@@ -50,13 +51,13 @@ def encode(parts: Callable[[], Iterable[Bytes]]) -> Stream:
     for part in parts():
         size += part.size
         entropy += sum(_entropy(part[at : at + _PART]) for at in range(0, part.size, _PART))
-    tried = [] if entropy > _WORTH * size else list(_SETTINGS[:1] if size > _LARGE else _SETTINGS)
-    best = Stream(STORED, size, b"")
-    for settings in tried:
+    if entropy <= _WORTH * size:
+        trial = list(_first(parts(), _TRIAL))
+        settings = min(_SETTINGS, key=lambda each: len(_compressed(trial, each)))
         data = _compressed(parts(), settings)
-        if len(data) < (size if best.coding == STORED else len(best.data)):
-            best = Stream(_coding(settings), size, data)
-    return best if best.coding != STORED else Stream(STORED, size, b"".join(part.tobytes() for part in parts()))
+        if len(data) < size:
+            return Stream(_coding(settings), size, data)
+    return Stream(STORED, size, b"".join(part.tobytes() for part in parts()))
 
 
 def compressed_size(part: Bytes) -> int:
@@ -149,6 +150,15 @@ class Decoder:
             return self._lzma.decompress(given, count)
         except (lzma.LZMAError, EOFError) as error:
             raise self.error(f"damaged LZMA data ({error})") from error
+
+
+def _first(parts: Iterable[Bytes], size: int) -> Iterator[Bytes]:
+    """No more than the first `size` bytes."""
+    for part in parts:
+        yield part[:size]
+        size -= part.size
+        if size <= 0:
+            return
 
 
 def _entropy(part: Bytes) -> float:
