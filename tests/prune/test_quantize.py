@@ -137,3 +137,12 @@ def test_activations_that_overflow_tell_nothing(model: Model) -> None:
     done, _ = quantize(model, Quantization(4), batches)
     plain, _ = quantize(model, Quantization(4))
     assert np.array_equal(done.weights.layers[4]["weight"], plain.weights.layers[4]["weight"])
+
+
+def test_inputs_that_are_all_zero(model: Model) -> None:
+    batches = [torch.zeros_like(images(model, 0)[0])]
+    done, grids = quantize(model, Quantization(4), batches)
+    for index, grid in grids.items():
+        weight = done.weights.layers[index]["weight"]
+        assert np.isfinite(weight).all()
+        assert np.array_equal(grid.values(grid.nearest(weight)), weight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,14 @@ def given(
             np.linalg.solve(a[group][np.ix_(there, there)], b[group, output, there])
         )
     return made, a, b, exact
+
+
+def spread(a: Tensor, there: list[int]) -> Tensor:
+    """Equations of 8 columns [G, 8, 8], of which those of some are given and the others have ones on the diagonal."""
+    wide = torch.eye(8, dtype=a.dtype).repeat(len(a), 1, 1)
+    for group, part in enumerate(a):
+        wide[group, torch.tensor(there)[:, None], torch.tensor(there)] = part
+    return wide
 
 
 def grid_for(start: Tensor, kind: str, bits: int) -> Grid:
@@ -137,3 +147,32 @@ def test_zeros_stay_and_values_are_the_grid_s(kind: str, share: float) -> None:
     assert not values[~made.alive.mT].any()
     narrow = values.reshape(10, 9).numpy().astype(np.float32)
     np.testing.assert_array_equal(grid.values(grid.nearest(narrow)), narrow)
+
+
+@pytest.mark.parametrize("work", [0.0, 1e12])
+def test_outputs_with_the_same_weights_are_swept_together(work: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two columns that no output has, and an output that has nothing, are no reason for equations of their own."""
+    monkeypatch.setattr(rounding, "_MOST_WORK", work)
+    columns, weight = drawn(2, 5, 8)
+    alive = torch.ones_like(weight, dtype=torch.bool)
+    alive[:, :, [2, 5]] = False
+    there = [0, 1, 3, 4, 6, 7]
+    narrow = problem(weight[:, :, there], columns[:, there], weight @ columns)
+    start = torch.linalg.solve(narrow.a, narrow.b)
+    solved = narrow.weights(start)
+    grid = grid_for(solved, "uniform", 3)
+    expected = rounded(narrow, solved, Rounder.of(grid, 2, solved))
+    alive[1, 3] = False
+    wide = problem(weight, columns, weight @ columns, alive)
+    given_start = torch.zeros_like(weight)
+    given_start[:, :, there] = solved
+    given_start[1, 3] = 0
+    # The same equations, so that only the missing columns differ.
+    wide = replace(
+        wide, a=spread(narrow.a, there), b=torch.zeros_like(wide.b).index_copy(1, torch.tensor(there), narrow.b)
+    )
+    wide = replace(wide, columns=torch.ones_like(wide.columns).index_copy(1, torch.tensor(there), narrow.columns))
+    found = rounded(replace(wide, outputs=narrow.outputs), given_start, Rounder.of(grid, 2, solved))
+    expected[1, 3] = 0
+    torch.testing.assert_close(found[:, :, there], expected)
+    assert not found[:, :, [2, 5]].any()

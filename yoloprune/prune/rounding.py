@@ -21,10 +21,10 @@ from yoloprune.prune.sparsegpt import inverse_factor
 
 _TOGETHER: Final = 64
 """Columns that are brought up to date at once."""
-_AT_ONCE: Final = 256 << 20
+_AT_ONCE: Final = 128 << 20
 """Bytes of the equations of outputs that are solved together."""
 _MOST_WORK: Final = 2e12
-"""Sums of products for a sparse layer's equations, about a minute; beyond, coordinate descent starts from nearest."""
+"""Sums of products for outputs' own equations, about a minute; beyond, coordinate descent starts from nearest."""
 _PASSES: Final = 3
 """Of coordinate descent, at the most."""
 
@@ -37,12 +37,9 @@ def rounded(problem: LayerProblem, start: Tensor, rounder: Rounder) -> Tensor:
     alive = problem.alive.mT
     a = problem.a * problem.columns * problem.columns.mT
     b = (problem.b * problem.columns * problem.outputs).mT
-    nearest = rounder(start) * alive
-    swept = _swept(a, start, alive, rounder)
-    if swept is not None:
-        better = _loss(a, b, swept) < _loss(a, b, nearest)
-        nearest = torch.where(better, swept, nearest)
-    return _descended(a, b, nearest, alive, rounder)
+    nearest, swept = rounder(start), _swept(a, start, alive, rounder)
+    better = _loss(a, b, swept) < _loss(a, b, nearest)
+    return _descended(a, b, torch.where(better, swept, nearest), alive, rounder)
 
 
 def _loss(a: Tensor, b: Tensor, values: Tensor) -> Tensor:
@@ -50,27 +47,36 @@ def _loss(a: Tensor, b: Tensor, values: Tensor) -> Tensor:
     return (values * (values @ a - 2 * b)).sum(2, keepdim=True)
 
 
-def _swept(a: Tensor, start: Tensor, alive: Tensor, rounder: Rounder) -> Tensor | None:
-    """A sweep over all columns, or for outputs without some of their weights over those that they have."""
-    if alive.all():
-        return _sweep(start, inverse_factor(a), rounder)
-    groups, outputs, size = start.shape
-    most = int(alive.sum(2).max())
-    if groups * outputs * most**3 / 3 > _MOST_WORK:
-        return None
-    rows = torch.arange(groups * outputs, device=start.device)
-    result = torch.zeros_like(start).view(-1, size)
+def _swept(a: Tensor, start: Tensor, alive: Tensor, rounder: Rounder) -> Tensor:
+    """Outputs that have all columns that any output of their group has share one sweep, the others have their own.
+
+    Those whose own would take too long are rounded to nearest.
+    """
+    result, size = rounder(start), start.shape[2]
+    used = alive.any(1)
+    whole = (alive == used[:, None]).all(2)
+    if whole.any():
+        shared = _sweep(start, inverse_factor(_only(a, used)), rounder)
+        result = torch.where(whole[:, :, None] & alive, shared, result)
+    rows = (~whole & alive.any(2)).flatten().nonzero()[:, 0]
     flat, there = start.reshape(-1, size), alive.reshape(-1, size)
+    most = int(there[rows].sum(1).max()) if len(rows) else 0
+    if len(rows) * most**3 / 3 > _MOST_WORK:
+        return result
+    rounded_rows = result.reshape(-1, size)
     for some in torch.split(rows, max(1, _AT_ONCE // (8 * max(most, 1) ** 2))):
         columns = (~there[some]).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
         own = there[some].gather(1, columns)
-        both = own[:, :, None] & own[:, None]
-        part = a[(some // outputs)[:, None, None], columns[:, :, None], columns[:, None]]
-        part = torch.where(both, part, torch.eye(most, dtype=a.dtype, device=a.device))
+        part = a[(some // start.shape[1])[:, None, None], columns[:, :, None], columns[:, None]]
         weights = flat[some].gather(1, columns)[:, None]
-        swept = _sweep(weights, inverse_factor(part), rounder.by_rows(some))
-        result[some] = result[some].scatter(1, columns, swept[:, 0] * own)
-    return result.view_as(start)
+        swept = _sweep(weights, inverse_factor(_only(part, own)), rounder.by_rows(some))
+        rounded_rows[some] = rounded_rows[some].scatter(1, columns, swept[:, 0] * own)
+    return rounded_rows.view_as(start)
+
+
+def _only(a: Tensor, columns: Tensor) -> Tensor:
+    """Equations [B, K, K] of some columns [B, K] bool, and of the others, each by itself, that they are 0."""
+    return torch.where(columns[:, :, None] & columns[:, None], a, torch.eye(a.shape[1]).to(a))
 
 
 def _sweep(start: Tensor, inverse: Tensor, rounder: Rounder) -> Tensor:
@@ -90,19 +96,20 @@ def _sweep(start: Tensor, inverse: Tensor, rounder: Rounder) -> Tensor:
 
 def _descended(a: Tensor, b: Tensor, values: Tensor, alive: Tensor, rounder: Rounder) -> Tensor:
     """Column by column to the value of least loss while all others stay; no step adds to the loss."""
-    values = values.clone()
+    values, outputs = values.clone(), values.shape[1]
     own = a.diagonal(dim1=1, dim2=2)
-    missing = b - values @ a
+    missing = (b - values @ a).flatten(0, 1)
     for _ in range(_PASSES):
         moved = False
         for column in range(values.shape[2]):
             now = values[:, :, column : column + 1]
-            best = rounder(now + missing[:, :, column : column + 1] / own[:, None, column : column + 1])
-            change = (best - now) * alive[:, :, column : column + 1]
-            if change.any():
+            wanted = now + missing[:, column].view_as(now) / own[:, None, column : column + 1]
+            change = ((rounder(wanted) - now) * alive[:, :, column : column + 1]).flatten()
+            rows = change.nonzero()[:, 0]
+            if len(rows):
                 moved = True
-                values[:, :, column : column + 1] += change
-                missing -= change * a[:, column, None]
+                values[:, :, column] += change.view(-1, outputs)
+                missing[rows] -= change[rows, None] * a[rows // outputs, column]
         if not moved:
             break
     return rounder(values) * alive
