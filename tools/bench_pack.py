@@ -1,4 +1,4 @@
-"""How small packed networks are, beside xz and gzip of the same .weights and the entropy of values taken for themselves.
+"""How small packed networks are, beside xz and gzip of the same .weights and the entropy of values by themselves.
 
 python tools/bench_pack.py                        zeros at random, the others normal: the table of docs/format.md
 python tools/bench_pack.py CFG WEIGHTS [...]      of trained networks, as they are
@@ -31,7 +31,7 @@ def entropy(values: NDArray[np.float32]) -> float:
     for each in counts:
         found = each[each > 0]
         bits -= float((found * np.log2(found / found.sum())).sum())
-    return bits / 8
+    return float(bits / 8)
 
 
 def made_up(sparsity: float) -> list[float]:

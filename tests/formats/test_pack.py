@@ -21,7 +21,7 @@ from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.weights import Header, Weights
 from yoloprune.errors import InputError
 from yoloprune.formats import ypz
-from yoloprune.steps.pack import pack, unpack
+from yoloprune.steps.pack import pack_files, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = """\
@@ -53,7 +53,9 @@ def packed(
     """Bytes of a packed network, which comes back."""
     (folder / "a.cfg").write_bytes(cfg)
     (folder / "a.weights").write_bytes(weights)
-    done = pack(folder / "a.cfg", folder / "a.weights", folder / "b.ypz", grids=grids, dialect=dialect, force=True)
+    done = pack_files(
+        folder / "a.cfg", folder / "a.weights", folder / "b.ypz", grids=grids, dialect=dialect, force=True
+    )
     back = unpack(folder / "b.ypz", folder / "out", force=True)
     assert back.cfg.read_bytes() == cfg
     assert back.weights.read_bytes() == weights

@@ -78,12 +78,10 @@ def pack(
     codec = _format_of(out)
     check_free(out, force=force)
     _check(options)
+    if options.bits is None:
+        return pack_files(cfg, weights, out, names=names, dialect=settings.dialect, force=force)
     listed = None if names is None else read_bytes(names)
     text = read_bytes(cfg)
-    if options.bits is None:
-        found = weights_file.mapped(weights)
-        layers = load_graph(cfg, dialect_named(settings.dialect), text).layers
-        return _written(codec, out, Files(text, listed, b"", ()), found, layers, {}, str(weights), force=force)
     inputs = None if data is None else Inputs.opened(cfg, weights, data, settings, device)
     model = load_model(cfg, weights, dialect_named(settings.dialect)) if inputs is None else inputs.original
     batches = [] if inputs is None else inputs.calibration_batches(options.calibrate)
@@ -97,6 +95,30 @@ def pack(
     measured = [inputs.measure.accuracy(network_for_measuring(each, device)) for each in (model, fewer)]
     progress(Progress("pack", 1, 1))
     return replace(done, metric=inputs.measure.steering, accuracy=(measured[0], measured[1]))
+
+
+def pack_files(
+    cfg: Path,
+    weights: Path,
+    out: Path,
+    *,
+    names: Path | None = None,
+    grids: Mapping[int, Grid] | None = None,
+    dialect: str = "alexeyab",
+    force: bool = False,
+) -> Packed:
+    """Pack files as they are, bit by bit.
+
+    grids: for layers by index, the grid that each value of the weights is on; these are stored as codes. InputError
+    where one is not.
+    """
+    codec = _format_of(out)
+    check_free(out, force=force)
+    text = read_bytes(cfg)
+    layers = load_graph(cfg, dialect_named(dialect), text).layers
+    files = Files(text, None if names is None else read_bytes(names), b"", ())
+    data = weights_file.mapped(weights)
+    return _written(codec, out, files, data, layers, grids or {}, str(weights), force=force)
 
 
 def _check(options: PackOptions) -> None:
