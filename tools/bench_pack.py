@@ -1,4 +1,4 @@
-"""How small packed networks are, beside xz and gzip of the same .weights and the entropy of values by themselves.
+"""How small packed networks are, beside xz and gzip of the .weights, and the entropy of values taken for themselves.
 
 python tools/bench_pack.py                        zeros at random, the others normal: the table of docs/format.md
 python tools/bench_pack.py CFG WEIGHTS [...]      of trained networks, as they are
