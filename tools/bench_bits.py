@@ -24,6 +24,7 @@ from bench_oneshot import arguments, divided
 from bench_weights import left_units, weights_of
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -133,7 +134,9 @@ class Bench:
         }
         for index in sorted(errors, key=lambda index: -errors[index][-1])[:WORST]:
             weights = self.model.weights.layers[index]["weight"].size
-            table.add_row(str(self.model.graph.layers[index]), str(weights), *(f"{e:.5f}" for e in errors[index]))
+            table.add_row(
+                escape(str(self.model.graph.layers[index])), str(weights), *(f"{e:.5f}" for e in errors[index])
+            )
         return table
 
 
