@@ -34,9 +34,10 @@ def test_nearest_of_all(bits: int) -> None:
 
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_values_are_their_own_nearest(bits: int) -> None:
-    """Bit by bit, also with scales that are 0, denormal, or so large that no value more is finite."""
+    """Bit by bit, also with scales that are 0, the smallest, or so large that no value more is finite."""
     rng = np.random.default_rng(bits)
-    scales = np.array([0, 1e-45, 1e-41, 1e-38, 0.1, 3, np.finfo(np.float32).max / 128], np.float32)
+    least = np.finfo(np.float32).tiny
+    scales = np.array([0, least, 2 * least, 1e-37, 0.1, 3, np.finfo(np.float32).max / 128], np.float32)
     grid = Grid(bits, scales)
     codes = (rng.integers(-grid.largest, grid.largest + 1, (7, 50)) % 2**bits).astype(np.uint8)
     codes[0] = 0
@@ -61,6 +62,7 @@ ONE = np.ones(1, np.float32)
         (4, None, None, "either"),
         (2, ONE, np.zeros(4, np.float32), "either"),
         (4, -ONE, None, "scales: expected 0"),
+        (4, np.full(1, 256, np.uint32).view(np.float32), None, "scales: expected 0, or 1.17549e-38"),
         (4, np.float32(-0.0) * ONE, None, "scales: expected 0"),
         (4, ONE * np.float32(np.nan), None, "scales: expected 0"),
         (8, ONE * np.float32(3e38), None, "scales: expected 0"),

@@ -28,9 +28,9 @@ def sparse(rng: np.random.Generator, size: int, sparsity: float) -> NDArray[np.f
 
 
 def uniform(rng: np.random.Generator, bits: int, filters: int) -> Grid:
-    """One filter is 0, and one denormal."""
+    """One filter is 0, and one the smallest that there is."""
     scales = rng.uniform(0.01, 0.1, filters).astype(np.float32)
-    scales[:2] = 0, 1e-42
+    scales[:2] = 0, np.finfo(np.float32).tiny
     return Grid(bits, scales)
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 LEAST_BITS: Final = 2
 MOST_BITS: Final = 8
+_LEAST: Final = np.float32(np.finfo(np.float32).tiny)
+"""Of scales but 0: no value is a denormal, which processors and programs treat in several ways."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +23,8 @@ class Grid:
     bits
         Of a code, 2 to 8.
     scales
-        Uniform, symmetric: [N], finite, at least 0, one for each filter. The codes are integers q in two's complement
-        of `bits` bits, -(2^(bits-1) - 1) to 2^(bits-1) - 1, and the value is scales[n] * q in float32.
+        Uniform, symmetric: [N], finite, 0 or at least 2^-126, one for each filter. The codes are integers q in two's
+        complement of `bits` bits, -(2^(bits-1) - 1) to 2^(bits-1) - 1, and the value is scales[n] * q in float32.
     codebook
         [2^bits], finite, the values of the whole layer; codebook[0] is 0.
     """
@@ -77,8 +79,10 @@ class Grid:
         if scales.dtype != np.float32 or scales.ndim != 1:
             raise ValueError(f"scales: expected float32 of shape [N], found {scales.dtype} of {scales.shape}")
         most = np.finfo(np.float32).max / self.largest
-        if not ((scales >= 0) & ~np.signbit(scales) & (scales <= most)).all():
-            raise ValueError(f"scales: expected 0 to {most:g}")
+        # By its bits, as a denormal counts as 0 where some library has told the processor so; so do products with it.
+        normal = (scales.view(np.uint32) == 0) | (scales.view(np.uint32) >= _LEAST.view(np.uint32))
+        if not (normal & ~np.signbit(scales) & (scales <= most)).all():
+            raise ValueError(f"scales: expected 0, or {_LEAST:g} to {most:g}")
 
     def _check_codebook(self, codebook: NDArray[np.float32]) -> None:
         if codebook.dtype != np.float32 or codebook.shape != (2**self.bits,):

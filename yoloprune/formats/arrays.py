@@ -27,6 +27,7 @@ BLOCK: Final = 1 << 20
 _ESCAPE: Final = 255
 """A gap of so many zeros, that goes on."""
 _INFINITY: Final = 0x7F800000
+_NORMAL: Final = 0x00800000
 """Bits of the least float that is no finite number of at least 0."""
 _FEW: Final = 100
 """Zeros are left out where at least one in so many values is one."""
@@ -205,8 +206,8 @@ def _read_table(entry: Entry, planes: Sequence[Decoder]) -> NDArray[np.float32]:
         return np.append(np.float32(0), _floats(2**entry.bits - 1, planes))
     scales = _floats(entry.filters, planes)
     bits = scales.view(np.uint32)
-    if (bits >= _INFINITY).any():
-        raise planes[-1].error("expected scales of at least 0, found others")
+    if ((bits >= _INFINITY) | ((bits > 0) & (bits < _NORMAL))).any():
+        raise planes[-1].error("expected scales of 0, or at least 2^-126, found others")
     return scales
 
 

@@ -375,8 +375,8 @@ static void read_table(struct ypz *it, const struct entry *e, uint8_t *floats, u
     }
     for (uint32_t i = 0; i < e->filters && it->reason == NULL; i++) {
         uint32_t scale = next_float(it, planes);
-        if (scale >= 0x7F800000)
-            refuse(it, planes[3].start, "expected scales of at least 0, found others");
+        if (scale >= 0x7F800000 || (scale != 0 && scale < 0x00800000))
+            refuse(it, planes[3].start, "expected scales of 0, or at least 2^-126, found others");
         set(floats, e->size - e->filters + i, scale);
     }
 }

@@ -41,7 +41,8 @@ def uniform_grid(weight: Tensor, importance: Tensor, bits: int) -> Grid:
         scales = torch.where(error < least, scale, scales)
         least = torch.minimum(error, least)
     most = np.nextafter(np.finfo(np.float32).max / np.float32(largest), np.float32(0))  # so that every value is finite
-    return Grid(bits, scales=np.minimum(scales[:, 0].cpu().numpy().astype(np.float32), most))
+    found = np.minimum(scales[:, 0].cpu().numpy().astype(np.float32), most)
+    return Grid(bits, scales=np.where(found < np.finfo(np.float32).tiny, np.float32(0), found))
 
 
 def _codes(weight: Tensor, scale: Tensor, largest: int) -> Tensor:
