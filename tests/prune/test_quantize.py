@@ -95,7 +95,7 @@ def test_bits_by_layer(model: Model) -> None:
 
 def test_the_constant_keeps_each_output_s_mean(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the first layer, whose input is the same, when every place counts."""
-    monkeypatch.setattr(quantizing, "_PER_COLUMN", 1 << 20)
+    monkeypatch.setattr(quantizing, "PER_COLUMN", 1 << 20)
     batches = images(model, 0)
     done, _ = quantize(model, Quantization({0: 3}), batches)
     assert not np.array_equal(done.weights.layers[0]["mean"], model.weights.layers[0]["mean"])

@@ -20,21 +20,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.base import Keep
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays
 from yoloprune.prune.channels import Channels, KeepMask
 from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs, touched_by
-from yoloprune.prune.moments import Collector, Consumer, HeldOut, Moments, affordable, consumers, matrix
+from yoloprune.prune.moments import Consumer, HeldOut, Moments, affordable, consumers, matrix
 from yoloprune.prune.slim import mask
 
 RIDGES: Final = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-9)
@@ -212,11 +211,7 @@ def compensate(
     for layer, exact in consumers(model.graph, channels).items():
         for consumer in affordable([exact]).values():
             if model.graph.layers[layer].sources[0] in touched:
-                before, after = (cast(Affine, network.layers[layer]) for network in (original, pruned))
-                collector = Collector(consumer, after, walk.images, before)
-                for old, new in walk.inputs(layer):
-                    collector.see(new, old)
-                fit = fitted(model, consumer, collector.moments, keep)
+                fit = fitted(model, consumer, walk.moments(consumer), keep)
                 changed[layer] = with_fit(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
                 pruned.set_arrays(layer, changed[layer])
     return masked.with_arrays(changed)

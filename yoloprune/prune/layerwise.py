@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
 from yoloprune.detect.pictures import room_on
+from yoloprune.prune.moments import MOST_PER_COLUMN, Collector, Consumer, Moments
 
 MEMORY: Final = 2 << 30
 """Bytes of activations that may be kept between two layers; beyond that they are computed anew."""
@@ -57,6 +59,14 @@ class LayerwiseInputs:
             if fits:
                 self._known[number] = [{at: x for at, x in each.items() if at >= 0} for each in outputs]
             yield [each[source] for each in outputs]
+
+    def moments(self, consumer: Consumer, most_per_column: int = MOST_PER_COLUMN) -> Moments:
+        """Of what a consumer reads in the second network, with what it gives in the first as targets."""
+        first, second = (cast(Affine, network.layers[consumer.layer]) for network in self.networks)
+        collector = Collector(consumer, second, self.images, first, most_per_column)
+        for before, after in self.inputs(consumer.layer):
+            collector.see(after, before)
+        return collector.moments
 
 
 def touched_by(model: Model, masked: Model) -> set[int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yoloprune.darknet.grid import Grid
-from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.rounder import Rounder
@@ -26,13 +24,10 @@ from yoloprune.prune.compensate import Fit, with_fit
 from yoloprune.prune.grids import GRIDS
 from yoloprune.prune.layer_problem import LayerProblem
 from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs
-from yoloprune.prune.moments import LARGEST, Collector, Consumer, matrix
+from yoloprune.prune.moments import LARGEST, Consumer, matrix
 from yoloprune.prune.rounding import rounded
-
-_PER_COLUMN: Final = 256
-"""Places that are sampled for each column, as for the choice of weights."""
-_REFITTING: Final = 30
-"""Steps of conjugate gradients to the weights that are rounded."""
+from yoloprune.prune.sparse_fit import REFITTING
+from yoloprune.prune.sparsify import PER_COLUMN
 
 
 @dataclass(frozen=True)
@@ -92,11 +87,7 @@ def quantize(
         weight = matrix(model, consumer).to(device)
         problem = None
         if walk.images and consumer.bytes <= LARGEST and index not in model.graph.sharing:
-            before, after = (cast(Affine, each.layers[index]) for each in (dense, network))
-            collector = Collector(consumer, after, walk.images, before, _PER_COLUMN)
-            for old, new in walk.inputs(index):
-                collector.see(new, old)
-            problem = LayerProblem.of(weight, collector.moments, weight != 0)
+            problem = LayerProblem.of(weight, walk.moments(consumer, PER_COLUMN), weight != 0)
         grids[index], changed[index] = _quantized(arrays, weight, problem, bits[index], how.grid)
         network.set_arrays(index, changed[index])
     return model.with_arrays(changed), grids
@@ -110,7 +101,7 @@ def _quantized(
         found = GRIDS[grid](weight.flatten(0, 1), torch.ones_like(weight.flatten(0, 1)), bits)
         return found, {**arrays, "weight": on_grid(found, arrays["weight"])}
     alive = problem.alive
-    start = problem.weights(problem.solved(alive, problem.dense, _REFITTING)) * alive.mT
+    start = problem.weights(problem.solved(alive, problem.dense, REFITTING)) * alive.mT
     importance = (problem.columns / problem.outputs).square().mT
     found = GRIDS[grid](start.flatten(0, 1), importance.expand_as(start).flatten(0, 1), bits)
     values = rounded(problem, start, Rounder.of(found, len(weight), weight))

@@ -33,7 +33,7 @@ _STIFFER: Final = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 _LOOK: Final = 3
 """Steps between two looks."""
 _STEPS: Final = 300
-_REFITTING: Final = 30
+REFITTING: Final = 30
 """Steps of conjugate gradients."""
 _MOST_COLUMNS: Final = 2304
 """Of a layer for alps, whose eigendecomposition and steps take several times as long as a sweep for wider ones."""
@@ -107,7 +107,7 @@ def sparse_fit(
     kept, near = WEIGHT_CRITERIA[criterion](problem, left, pattern)
     if not refit:
         return _as_they_are(problem.weight, kept.mT)
-    fitted = problem.weights(problem.solved(kept, near, _REFITTING)).masked_fill(~kept.mT, 0)
+    fitted = problem.weights(problem.solved(kept, near, REFITTING)).masked_fill(~kept.mT, 0)
     return SparseFit(Fit(fitted, problem.constant(fitted)), kept.mT)
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yoloprune.darknet.layers.affine import Affine
+from yoloprune.choices import WITHOUT_IMAGES
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import build
 from yoloprune.darknet.weights import Arrays
@@ -25,11 +25,11 @@ from yoloprune.prune.channels import trace
 from yoloprune.prune.compensate import with_fit
 from yoloprune.prune.layer_problem import LayerProblem
 from yoloprune.prune.layerwise import MEMORY, LayerwiseInputs
-from yoloprune.prune.moments import LARGEST, Collector, Consumer, all_consumers, matrix
+from yoloprune.prune.moments import LARGEST, Consumer, all_consumers, matrix
 from yoloprune.prune.patterns import Pattern
 from yoloprune.prune.sparse_fit import SparseFit, magnitude_fit, sparse_fit
 
-_PER_COLUMN: Final = 256
+PER_COLUMN: Final = 256
 """Places that are sampled for each column of narrow layers: the choice of weights needs more of them than that of
 channels. With 64, mbv2-nano-coco at 2:4 had 0.288 instead of 0.282 of its outputs' variance wrong on other images."""
 
@@ -51,6 +51,11 @@ class Sparsification:
     """One of WEIGHT_CRITERIA."""
     refit: bool = True
     """Whether those that stay get new values."""
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether weights alone don't tell."""
+        return self.refit or self.criterion not in WITHOUT_IMAGES
 
 
 def sparsify(
@@ -92,11 +97,7 @@ def sparsify(
         pattern = how.pattern.of_kernel(places(kept[index]))
         alive = matrix_of(kept[index], consumer).to(device)
         if walk.images and consumer.bytes <= LARGEST:
-            before, after = (cast(Affine, network.layers[index]) for network in (dense, sparse))
-            collector = Collector(consumer, after, walk.images, before, _PER_COLUMN)
-            for old, new in walk.inputs(index):
-                collector.see(new, old)
-            problem = LayerProblem.of(weight, collector.moments, alive)
+            problem = LayerProblem.of(weight, walk.moments(consumer, PER_COLUMN), alive)
             found = sparse_fit(problem, left[index], pattern, how.criterion, refit=how.refit)
         else:
             found = magnitude_fit(weight, alive, left[index], pattern)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yoloprune.choices import NONZERO, NOTHING, RECALIBRATE, REFIT, WEIGHT_CRITERIA, WITHOUT_IMAGES
+from yoloprune.choices import NONZERO, NOTHING, RECALIBRATE, REFIT, WEIGHT_CRITERIA
 from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Graph, Model
@@ -156,7 +156,7 @@ class WeightUnits(Granularity):
         if not left:
             return self, self.mask().apply(model)
         how = self._how(selection)
-        seen = batches if how.refit or how.criterion not in WITHOUT_IMAGES else ()
+        seen = batches if how.needs_images else ()
         sparse, chosen = sparsify(model, left, self.weights, how, seen, device=device)
         return self._with(chosen), self._recalibrated(model, sparse, selection, batches, device)
 
@@ -256,7 +256,7 @@ class WeightStatistics:
 
     def fit(self, index: int, left: int, how: Sparsification) -> SparseFit:
         """A layer's weights of which `left` units stay; without moments, the largest as they are."""
-        if index not in self.moments or (how.criterion in WITHOUT_IMAGES and not how.refit):
+        if not how.needs_images or index not in self.moments:
             return magnitude_fit(*self._weights(index), left, self.units.pattern_of(index))
         return sparse_fit(self._problem(index), left, self.units.pattern_of(index), how.criterion, refit=how.refit)
 
