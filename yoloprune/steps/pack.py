@@ -15,8 +15,7 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.grid import LEAST_BITS, MOST_BITS, Grid
 from yoloprune.darknet.layers.base import Layer
-from yoloprune.darknet.model import load as load_model
-from yoloprune.darknet.model import load_graph
+from yoloprune.darknet.model import Model, load_graph
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.formats import FORMATS, Files, Format
@@ -81,9 +80,13 @@ def pack(
     if options.bits is None:
         return pack_files(cfg, weights, out, names=names, dialect=settings.dialect, force=force)
     listed = None if names is None else read_bytes(names)
-    text = read_bytes(cfg)
     inputs = None if data is None else Inputs.opened(cfg, weights, data, settings, device)
-    model = load_model(cfg, weights, dialect_named(settings.dialect)) if inputs is None else inputs.original
+    if inputs is None:
+        text = read_bytes(cfg)
+        graph = load_graph(cfg, dialect_named(settings.dialect), text)
+        model = Model(graph, weights_file.read(weights, graph.layers))
+    else:
+        text, model = inputs.cfg.content or b"", inputs.original
     batches = [] if inputs is None else inputs.calibration_batches(options.calibrate)
     progress(Progress("pack", 0, 1, f"to {options.bits} bits on {sum(map(len, batches))} calibration images"))
     fewer, grids = quantize(model, Quantization(options.bits, options.grid), batches, device=device)
