@@ -10,11 +10,10 @@ import pytest
 
 from tests.drawn import bench
 from tests.jobs import ana, prune
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, NothingGoesError
 from yoloprune.options import FinetuneOptions
 from yoloprune.progress import Progress
 from yoloprune.steps.finetune import finetune
-from yoloprune.steps.joint import NothingGoesError
 from yoloprune.steps.prune import Pruned
 from yoloprune.workspace import Workspace
 

@@ -13,14 +13,13 @@ from tests.drawn import Bench, trained
 from tests.jobs import ana, export, prune, run
 from yoloprune import api
 from yoloprune.api import map as accuracy
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, NothingGoesError
 from yoloprune.options import FinetuneOptions, PruneOptions
 from yoloprune.progress import Progress
 from yoloprune.report.plots import plot_sensitivity
 from yoloprune.steps import prune as prune_module
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
-from yoloprune.steps.joint import NothingGoesError
 from yoloprune.steps.method import as_before
 from yoloprune.workspace import Workspace
 

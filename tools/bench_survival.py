@@ -34,12 +34,12 @@ from yoloprune.api import ana, prune
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import Network
+from yoloprune.errors import NothingGoesError
 from yoloprune.options import AnalysisOptions, FinetuneOptions
 from yoloprune.progress import Progress
 from yoloprune.prune import channel_units, compensate
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
-from yoloprune.steps.joint import NothingGoesError
 
 TARGETS: Final[Sequence[Mapping[str, float]]] = (
     {"threshold": 0.01},

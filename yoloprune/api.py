@@ -14,7 +14,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from yoloprune.choices import EPOCHS
 from yoloprune.console import ProgressBar
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Model
@@ -104,7 +103,7 @@ ana = public(_ana)
 prune = public(_prune, "threshold")
 finetune = public(_finetune)
 export = public(_export)
-run = public(_run, epochs=EPOCHS)
+run = public(_run)
 train = public(train_network)
 map = public(accuracy)
 detect = public(_detect)

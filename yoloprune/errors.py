@@ -23,6 +23,10 @@ class InputError(Exception):
         super().__init__(_located(message, file, line))
 
 
+class NothingGoesError(InputError):
+    """Nothing can be pruned within what is allowed, or not as much as is asked for."""
+
+
 class ReaderError(Exception):
     """A reader is missing, refused the files or crashed on them. Its text is one line, in the reader's own words."""
 

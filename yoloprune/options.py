@@ -7,7 +7,7 @@ they are. Loads no PyTorch: the command line starts with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +16,7 @@ from yoloprune.choices import (
     CHANNEL_CRITERIA,
     CRITERIA_NAMES,
     DIVISIONS,
+    EPOCHS,
     GRANULARITIES,
     GRID,
     GRIDS,
@@ -323,13 +324,13 @@ class DetectOptions(_ReadingOptions):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """All four steps, round after round."""
+    """All four steps, round after round. One of the lists of goals, or `target_map`, is given."""
 
     analysis: AnalysisOptions
     prune: PruneOptions
-    """threshold or sparsity: of the last round; it grows to that evenly."""
+    """threshold, total_loss, ratio or sparsity: of the last round; it grows to that evenly."""
     finetune: FinetuneOptions
-    """Of each round."""
+    """Of each round; where it doesn't say how long, EPOCHS."""
     round_thresholds: Annotated[
         tuple[float, ...],
         Help(
@@ -339,6 +340,18 @@ class RunOptions:
             flags=("--threshold",),
         ),
     ] = ()
+    round_total_losses: Annotated[
+        tuple[float, ...],
+        Help(
+            "Instead: accuracy that all groups together may lose, measured, likewise.",
+            metavar="L",
+            flags=("--total-loss",),
+        ),
+    ] = ()
+    round_ratios: Annotated[
+        tuple[float, ...],
+        Help("Instead: the share of the BFLOPs (or --objective) to remove, likewise.", metavar="R", flags=("--ratio",)),
+    ] = ()
     round_sparsities: Annotated[
         tuple[float, ...],
         Help(
@@ -347,8 +360,24 @@ class RunOptions:
             flags=("--sparsity",),
         ),
     ] = ()
+    target_map: Annotated[
+        float | None,
+        Help(
+            "Instead: the accuracy to keep after training; rounds go on until no smaller network is found that does.",
+            metavar="A",
+        ),
+    ] = None
     final_loss: Annotated[
         float | None,
         Help("Accuracy that may still be lost after training; a round that loses more ends the run.", metavar="L"),
     ] = None
     rounds: Annotated[int, Help("Rounds of pruning and training.", metavar="K", least=1)] = 1
+    export_for: Annotated[
+        str | None, Help("Who reads the slim network, as for export.", metavar="READER", flags=("--for",))
+    ] = None
+
+    @property
+    def training(self) -> FinetuneOptions:
+        """How each round is trained."""
+        told = self.finetune.epochs is not None or self.finetune.iterations is not None
+        return self.finetune if told else replace(self.finetune, epochs=EPOCHS)

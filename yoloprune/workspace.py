@@ -107,6 +107,11 @@ class Workspace:
         """`workspace.json`."""
         return self.folder / _FILE
 
+    @property
+    def search_file(self) -> Path:
+        """What `run --target-map` has tried."""
+        return self.folder / "search.json"
+
     def round_folder(self, number: int) -> Path:
         """Files of a round, counted from 1."""
         return self.folder / f"round-{number}"
@@ -229,6 +234,7 @@ class Workspace:
         if self.file.exists():
             for old_round in self.folder.glob("round-*"):
                 shutil.rmtree(old_round)
+            self.search_file.unlink(missing_ok=True)
         for role in ROLES:
             self.copy_of(role).unlink(missing_ok=True)
         self.save()

@@ -5,7 +5,6 @@ Each loads its step, and PyTorch with it, when what was typed is right: help and
 
 from __future__ import annotations
 
-from yoloprune.choices import EPOCHS
 from yoloprune.cli import params
 from yoloprune.cli.command import command
 from yoloprune.console import Screen
@@ -114,9 +113,8 @@ def export_command(
     omit={
         *("labels", "allow_partial", "tolerances", "sparsities", "threshold", "ratio", "total_loss", "sparsity"),
         *("global_sparsity", "magnitude", "rule", "reuse_analysis"),
-        *("iterations", "freeze", "ema", "early_stop", "bf16"),
+        *("freeze", "ema", "early_stop", "bf16"),
     },
-    defaults={"epochs": EPOCHS},
 )
 def run_command(
     screen: Screen,
@@ -131,9 +129,10 @@ def run_command(
     force: params.Force = False,
     dry_run: params.DryRun = False,
 ) -> None:
-    """Do all four steps, the threshold or the sparsity growing from round to round.
+    """Do all four steps, what may be lost or is to go growing from round to round.
 
-    Give one of --threshold and --sparsity.
+    Give one of --threshold, --total-loss, --ratio, --sparsity and --target-map. Each round trains for 30 epochs where
+    neither --epochs nor --iterations is given.
     """
     goals_of_rounds(options)
     from yoloprune.steps.forecast import forecast
@@ -142,7 +141,7 @@ def run_command(
     if dry_run:
         goals = check(options)
         ahead = forecast(cfg, weights, data, options.analysis, settings=settings, device=device)
-        screen.show(answers.run_forecast(ahead, goals, options.finetune))
+        screen.show(answers.run_forecast(ahead, goals, options))
         return
     done = run(
         cfg, weights, data, out, options, settings=settings, workspace=workspace, device=device, force=force,

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.errors import InputError
+from yoloprune.errors import NothingGoesError
 from yoloprune.prune.granularity import Allocation, AllocationCosts
 from yoloprune.prune.limits import Limits, prunable_count
 from yoloprune.prune.sensitivity import ROUNDING, Curve, Sensitivity, monotone
@@ -35,7 +35,7 @@ class Allocator(Protocol):
         """A loss beyond which no more goes."""
 
     def for_ratio(self, ratio: float) -> Allocation:
-        """The first that removes a share `ratio` of the cost. InputError if there is none."""
+        """The first that removes a share `ratio` of the cost. NothingGoesError if there is none."""
 
 
 def added_loss(sensitivity: Sensitivity, curve: Curve, dropped: Sequence[int]) -> NDArray[np.float64]:
@@ -74,10 +74,10 @@ def removed_share(costs: AllocationCosts, allocation: Allocation) -> float:
 
 
 def check_ratio(ratio: float, most: float, limits: Limits) -> None:
-    """InputError where at most a share `most` of the cost can go, and `ratio` is more."""
+    """NothingGoesError where at most a share `most` of the cost can go, and `ratio` is more."""
     if most < ratio:
         can_go = f"at most {most:.4f} of the cost can go within what was measured"
-        raise InputError(f"--ratio {ratio:g}: {can_go}{limits.advice}")
+        raise NothingGoesError(f"--ratio {ratio:g}: {can_go}{limits.advice}")
 
 
 @dataclass(frozen=True)

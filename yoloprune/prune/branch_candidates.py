@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from yoloprune.errors import InputError
+from yoloprune.errors import NothingGoesError
 from yoloprune.prune.allocate import Allocator, ThresholdAllocator, removed_share
 from yoloprune.prune.branches import Branch
 from yoloprune.prune.channel_units import ChannelUnits
@@ -88,12 +88,12 @@ def best_for_ratio(
     if len(candidates) == 1:
         return candidates[0], allocator_of(candidates[0], limits, rule).for_ratio(ratio)
     found: list[tuple[float, Candidate, Allocation]] = []
-    refused: list[InputError] = []
+    refused: list[NothingGoesError] = []
     for candidate in candidates:
         allocator = LagrangianAllocator(candidate.sensitivity, limits, candidate.costs)
         try:
             allocation = allocator.for_ratio(ratio)
-        except InputError as error:
+        except NothingGoesError as error:
             refused.append(error)
             continue
         found.append((candidate.added + allocator.loss(allocation), candidate, allocation))

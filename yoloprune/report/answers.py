@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 
-from yoloprune.options import FinetuneOptions, PruneOptions, TrainOptions
+from yoloprune.options import PruneOptions, RunOptions, TrainOptions
 from yoloprune.report import tables
 from yoloprune.workspace import Figures, Workspace
 
@@ -46,15 +46,21 @@ def forecast(ahead: Forecast) -> Answer:
     return Answer(asdict(ahead), (_forecast_line(ahead),))
 
 
-def run_forecast(ahead: Forecast, goals: Sequence[Goal], training: FinetuneOptions) -> Answer:
-    """What `run` would do; with sparsities, no analysis."""
-    name = "sparsity" if goals[0].prescribed else "threshold"
+def run_forecast(ahead: Forecast, goals: Sequence[Goal], options: RunOptions) -> Answer:
+    """What `run` would do; with sparsities, no analysis. goals: none where each is found by the one before."""
+    training = options.training
+    length = f"{training.iterations} iterations" if training.epochs is None else f"{training.epochs:g} epochs"
+    trained = f"each time trained for {length}"
+    if not goals:
+        searched = f"pruned and {trained}, until no smaller network keeps {options.target_map:g}"
+        return Answer({**asdict(ahead), "target_map": options.target_map}, (_forecast_line(ahead), searched))
+    name = goals[0].name
     values = [getattr(goal, name) for goal in goals]
-    listed = ", ".join(f"{each:g}" for each in values)
-    trained = f"pruned at {name} {listed}, each time trained for {training.epochs:g} epochs"
-    if name == "sparsity":
-        return Answer({"sparsities": values}, (trained,))
-    return Answer({**asdict(ahead), "thresholds": values}, (_forecast_line(ahead), f"after it, {trained}"))
+    pruned = f"pruned at {name.replace('_', ' ')} {', '.join(f'{each:g}' for each in values)}, {trained}"
+    if goals[0].prescribed:
+        return Answer({"sparsities": values}, (pruned,))
+    plural = {"threshold": "thresholds", "total_loss": "total_losses", "ratio": "ratios"}[name]
+    return Answer({**asdict(ahead), plural: values}, (_forecast_line(ahead), f"after it, {pruned}"))
 
 
 def analysed(done: Analysed) -> Answer:

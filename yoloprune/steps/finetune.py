@@ -69,8 +69,7 @@ def finetune(
     An interrupted run goes on from its checkpoint; force starts it anew. InputError for options that contradict each
     other, a round that is finetuned already, and as `train`.
     """
-    if (options.epochs is None) == (options.iterations is None):
-        raise InputError("expected one of --epochs and --iterations")
+    check_length(options)
     if options.schedule is None and (options.scheduled or not options.regrow):
         raise InputError("--begin, --end, --every, --power, --initial-sparsity and --no-regrow: expected --schedule")
     job = _open_round(workspace, device, force=force)
@@ -99,10 +98,12 @@ def finetune(
     return replace(unchanged, after=after, iteration=trained.best_iteration, written=True)
 
 
-def check_epochs(epochs: float) -> None:
-    """InputError unless there is something to train for."""
-    if not 0 < epochs < math.inf:
-        raise InputError(f"--epochs: expected more than 0, found {epochs:g}")
+def check_length(options: FinetuneOptions) -> None:
+    """InputError unless one of epochs and iterations says how long to train."""
+    if (options.epochs is None) == (options.iterations is None):
+        raise InputError("expected one of --epochs and --iterations")
+    if options.epochs is not None and not 0 < options.epochs < math.inf:
+        raise InputError(f"--epochs: expected more than 0, found {options.epochs:g}")
 
 
 def _open_round(workspace: Path, device: str, *, force: bool) -> Job:
@@ -166,7 +167,6 @@ def _recipe(job: Job, options: FinetuneOptions, images: int, device: str) -> Rec
     recipe_for = partial(Recipe.for_finetuning, graph, learning_rate=rate, batch=batch, letterbox=letterbox)
     iterations = options.iterations
     if options.epochs is not None:
-        check_epochs(options.epochs)
         iterations = math.ceil(options.epochs * images / recipe_for(1).images)
     assert iterations is not None  # one of the two is given
     recipe = with_options(recipe_for(iterations), options, device, MEASUREMENTS)

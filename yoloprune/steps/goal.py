@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from yoloprune.choices import DIVISIONS
 from yoloprune.errors import InputError
 from yoloprune.options import GoalOptions, RunOptions
 
+_OF_ROUNDS: Final = {
+    "threshold": "round_thresholds",
+    "total_loss": "round_total_losses",
+    "ratio": "round_ratios",
+    "sparsity": "round_sparsities",
+}
+"""Goals that `run` takes for its rounds: the name of one, and of the list, among the options."""
 _POINTS: Final = 100
 """Of accuracy in a whole; people name losses in points and shares in percent."""
 
@@ -54,6 +61,11 @@ class Goal:
         return goal
 
     @property
+    def name(self) -> str:
+        """Which is given."""
+        return next(name for name, value in vars(self).items() if value is not None)
+
+    @property
     def loss(self) -> float | None:
         """What may be lost, by each group or by all; None where something else is asked for."""
         return self.total_loss if self.threshold is None else self.threshold
@@ -72,25 +84,45 @@ class Goal:
 
 
 def goals_of_rounds(options: RunOptions) -> list[Goal]:
-    """The goal of each round. InputError unless there are thresholds or sparsities, in their ranges."""
+    """The goal of each round; with `target_map` none, for each is found by the one before.
+
+    InputError unless there is one list of goals, all in their ranges.
+    """
     if options.rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {options.rounds}")
     one = options.prune
-    thresholds = options.round_thresholds or (() if one.threshold is None else (one.threshold,))
-    sparsities = options.round_sparsities or (() if one.sparsity is None else (one.sparsity,))
-    if bool(thresholds) == bool(sparsities):
-        raise InputError("expected one of --threshold and --sparsity")
-    values = thresholds or sparsities
+    listed: dict[str, tuple[Any, ...]] = {}
+    for name, plural in _OF_ROUNDS.items():
+        single = getattr(one, name)
+        if values := getattr(options, plural) or (() if single is None else (single,)):
+            listed[name] = values
+    if len(listed) + (options.target_map is not None) != 1:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in _OF_ROUNDS)
+        raise InputError(f"expected one of {names} and --target-map")
+    if options.final_loss is not None:
+        check_loss("--final-loss", options.final_loss)
+    if options.target_map is not None:
+        _check_target(options, options.target_map)
+        return []
+    ((name, values),) = listed.items()
     if len(values) == 1:
         values = tuple(values[0] * number / options.rounds for number in range(1, options.rounds + 1))
     elif options.rounds not in (1, len(values)):
         raise InputError(f"--rounds {options.rounds}: expected {len(values)}, as many as are listed, or none")
-    goals = [Goal(threshold=value) if thresholds else Goal(sparsity=value) for value in values]
+    nothing = vars(Goal())
+    goals = [Goal(**{name: value}) for value in values]
     for goal in reversed(goals):
-        Goal.of(replace(one, threshold=goal.threshold, sparsity=goal.sparsity))
-    if options.final_loss is not None:
-        check_loss("--final-loss", options.final_loss)
+        Goal.of(replace(one, **nothing | vars(goal)))
     return goals
+
+
+def _check_target(options: RunOptions, target: float) -> None:
+    """InputError unless it is an accuracy, and what else is said goes with it."""
+    check_share("--target-map", target)
+    for name in ("final_loss", "rounds"):
+        if getattr(options, name) not in (None, 1):
+            raise InputError(f"--target-map: expected no --{name.replace('_', '-')}, for it decides that itself")
+    Goal.of(replace(options.prune, ratio=target))
 
 
 def check_loss(option: str, loss: float) -> None:

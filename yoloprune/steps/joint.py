@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from yoloprune.darknet.model import Model
 from yoloprune.detect.measure import network_for_measuring
-from yoloprune.errors import InputError
+from yoloprune.errors import NothingGoesError
 from yoloprune.options import AnalysisOptions, PruneOptions
 from yoloprune.progress import OnProgress, Progress
 from yoloprune.prune.allocate import ThresholdAllocator, drop_useless_pruning, loss_for_total
@@ -17,10 +17,6 @@ from yoloprune.prune.limits import Limits
 from yoloprune.steps.goal import Goal
 from yoloprune.steps.job import Job
 from yoloprune.steps.method import limits_of
-
-
-class NothingGoesError(InputError):
-    """Nothing can go within what is allowed."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yoloprune.choices import CHANNEL, RULES
 from yoloprune.darknet import weights as weights_file
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, NothingGoesError
 from yoloprune.options import AnalysisOptions, PruneOptions
 from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.allocate import added_loss, noise_margin
@@ -26,7 +26,7 @@ from yoloprune.steps.analysis import analyse_job
 from yoloprune.steps.branches import branch_accuracies
 from yoloprune.steps.goal import Goal
 from yoloprune.steps.job import Job, job_of, units_after
-from yoloprune.steps.joint import Joint, JointPruning, NothingGoesError, chosen
+from yoloprune.steps.joint import Joint, JointPruning, chosen
 from yoloprune.steps.method import as_before, limits_of, with_limits
 from yoloprune.steps.objective import check_objective, price_for
 from yoloprune.steps.prescribed import check_prescribed, prescribed, without_points

@@ -8,27 +8,28 @@ from pathlib import Path
 from typing import Final
 
 from yoloprune.artefacts import ready
+from yoloprune.compat import profile_named
 from yoloprune.detect.load import load_images
-from yoloprune.errors import InputError
+from yoloprune.errors import InputError, NothingGoesError
 from yoloprune.options import ExportOptions, PruneOptions, RunOptions, Settings, UnitOptions
 from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.certainty import joint_cautions
 from yoloprune.prune.sensitivity import ROUNDING
 from yoloprune.shown import Shown
 from yoloprune.steps.export import export, targets
-from yoloprune.steps.finetune import check_epochs, finetune
+from yoloprune.steps.finetune import check_length, finetune
 from yoloprune.steps.goal import Goal, goals_of_rounds
 from yoloprune.steps.inputs import check_readable
 from yoloprune.steps.job import Job, start_job
-from yoloprune.steps.joint import NothingGoesError
 from yoloprune.steps.method import resolved, with_limits
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import prune
+from yoloprune.steps.smallest import smallest
 from yoloprune.steps.undo import undo
 from yoloprune.train.ranks import world_size
 from yoloprune.workspace import DEFAULT, Figures, Workspace
 
-_SAME: Final = ("objective", "reader", "drop_branches", "divide", "exclude", "multiple", "min_keep")
+_SAME: Final = ("objective", "reader", "relative", "drop_branches", "divide", "exclude", "multiple", "min_keep")
 _METHOD: Final = ("criterion", "calibrate", "compensation", *vars(UnitOptions()))
 """Options that all rounds have alike."""
 
@@ -65,10 +66,11 @@ def run(
 ) -> RunResult:
     """ana, then `rounds` times prune and finetune, then export to `out`.
 
-    Round k of K prunes at threshold * k / K, each group against the original network, or likewise to a sparsity; or
-    each as it is listed. It is left out where nothing more can go at that. Where a round loses more than `final_loss`
-    after its training, it is taken back, and the run ends with the round before. An interrupted run goes on where it
-    was.
+    Round k of K prunes at threshold * k / K, each group against the original network, or likewise by total loss, ratio
+    or sparsity; or each as it is listed. It is left out where nothing more can go at that. Where a round loses more
+    than `final_loss` after its training, it is taken back, and the run ends with the round before. With `target_map`,
+    rounds go on until no smaller network is found that keeps that accuracy (smallest.py). An interrupted run goes on
+    where it was.
     """
     goals = check(options)
     job = start_job(cfg, weights, data, workspace, settings, device=device, force=force)
@@ -82,7 +84,7 @@ def run(
     refused, cautions = _rounds(options, goals, pruning, workspace, device, progress)
     if refused and not Workspace.load(workspace).rounds:
         raise refused
-    exported = export(out, ExportOptions(), workspace=workspace, force=force)
+    exported = export(out, ExportOptions(options.export_for), workspace=workspace, force=force)
     files = {"cfg": exported.cfg, "weights": exported.weights}
     if exported.names is not None:
         files["names"] = exported.names
@@ -106,17 +108,24 @@ def _rounds(
     """All rounds that can be done: why there are fewer than goals, if there are, and what prune warns of."""
     refused: NothingGoesError | None = None
     cautions: list[str] = []
-    for number, goal in enumerate(goals, start=1):
-        progress(Progress("round", number, len(goals)))
+
+    def one(number: int, goal: Goal, of: int) -> None:
+        """A round, or what is missing of it."""
+        progress(Progress("round", number, of))
         wanted = replace(pruning, **vars(goal))
         if not _reached(Workspace.load(workspace), number, wanted):
-            try:
-                cautions += prune(wanted, workspace=workspace, device=device, progress=progress).cautions
-            except NothingGoesError:
-                refused = NothingGoesError("at the other thresholds nothing more could go")  # a later one may
-                continue
+            cautions.extend(prune(wanted, workspace=workspace, device=device, progress=progress).cautions)
         if not Workspace.load(workspace).last.finetuned:
-            finetune(options.finetune, workspace=workspace, device=device, progress=progress)
+            finetune(options.training, workspace=workspace, device=device, progress=progress)
+
+    if options.target_map is not None:
+        smallest(workspace, options.target_map, lambda number, ratio: one(number, Goal(ratio=ratio), number))
+    for number, goal in enumerate(goals, start=1):
+        try:
+            one(number, goal, len(goals))
+        except NothingGoesError as error:
+            refused = error  # at a later goal it may
+            continue
         if lost := _lost_too_much(Workspace.load(workspace), options.final_loss):
             undo(workspace)
             return NothingGoesError(lost), cautions
@@ -126,7 +135,9 @@ def _rounds(
 def check(options: RunOptions) -> list[Goal]:
     """The goal of each round. InputError for what can't be done, before anything is."""
     goals = goals_of_rounds(options)
-    check_epochs(options.finetune.epochs or 0.0)
+    check_length(options.training)
+    if options.export_for is not None:
+        profile_named(options.export_for)
     check_objective(options.prune.objective, options.prune.reader)
     resolved(options.analysis)
     if world_size() > 1:
@@ -162,10 +173,7 @@ def _reached(workspace: Workspace, number: int, options: PruneOptions) -> bool:
     """Whether a round is there, or one that was allowed as much: where nothing could go, there is none."""
     if not workspace.rounds:
         return False
-    assert workspace.original is not None
     if number <= len(workspace.rounds):
         return True
-    if options.sparsity is not None:
-        return options.sparsity <= (workspace.last.options.sparsity or 0.0) + ROUNDING
-    allowed = (options.threshold or 0.0) * (workspace.original.accuracy if options.relative else 1.0)
-    return allowed <= (workspace.last.threshold or 0.0) + ROUNDING
+    name = Goal.of(options).name
+    return bool(getattr(options, name) <= (getattr(workspace.last.options, name) or 0.0) + ROUNDING)
