@@ -306,7 +306,10 @@ def test_as_typed(made: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (["prune", "--fast", "--criterion", "alps", "--sparsity", 0.6], "expected --criterion or --fast, found both"),
         (["prune", "--block", "1x2", "--sparsity", 0.6], "--granularity block: weight --only 1x1,4 is pruned"),
         (["prune", "--only", ",", "--sparsity", 0.6], "--only: expected a list like 1x1,connected, found ','"),
-        (["run", *files[:4], "-o", "out", "--threshold", "0.1", "--sparsity", "0.1"], "one of --threshold and --sp"),
+        (
+            ["run", *files[:4], "-o", "out", "--threshold", "0.1", "--sparsity", "0.1"],
+            "one of --threshold, --total-loss, --ratio",
+        ),
         (["run", *files[:4], "-o", "out", "--sparsity", "a"], "--sparsity: expected numbers like 0.01,0.02, found 'a'"),
         (
             ["run", *files[:4], "-o", "out", "--sparsity", "50"],
