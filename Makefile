@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format clean system system-test
+.PHONY: help venv demo docs test lint format clean system system-test
 
 # The first that runs and is in range: a name can be there and not run (a pyenv shim of a version that isn't chosen).
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -21,6 +21,9 @@ venv: $(INSTALLED) ## .venv with the project and the exact versions of constrain
 demo: $(INSTALLED) ## prune the built-in net: ana, prune, finetune, export, a table and pictures in demo/
 	@$(BIN)/python tools/demo.py
 
+docs: $(INSTALLED) ## the docs as a site: docs/_build/index.html
+	@$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
+
 test: system-test lint ## lint, then all tests (PYTEST_ARGS: more for pytest)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -34,7 +37,7 @@ format: $(INSTALLED) ## let ruff format and fix the code
 	@$(BIN)/ruff check --fix .
 
 clean: ## remove what the other targets made
-	rm -rf .venv demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv demo build docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find yoloprune tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system:
@@ -51,5 +54,5 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | system
 	@echo "installing the packages of constraints.txt into .venv (PyTorch is large; this takes minutes the first time)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) setuptools
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt $(PIP_ARGS) \
-		--no-build-isolation -e '.[test]'
+		--no-build-isolation -e '.[docs,test]'
 	@touch $@
