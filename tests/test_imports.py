@@ -50,7 +50,7 @@ DARKNET_ORDER = (
 )
 """Modules of darknet, where each may import those of the rows before it, and of its own row those before it."""
 LAYERS_SHARED = {
-    "base", "activations", "affine", "blur", "head", "norm", "reading", "specs", "tree",
+    "base", "activations", "affine", "blur", "fused", "head", "norm", "reading", "specs", "tree",
 }  # fmt: skip
 """What several section types need; a file of sections imports nothing else of the layer table."""
 SECTION_TYPES = {

@@ -53,6 +53,15 @@ class Network(nn.Module):
                     known.pop(source, None)  # a route may name a layer twice
         return results
 
+    def in_one_pass(self) -> Self:
+        """Compute convolutions with their activations where that is possible (layers/fused.py): sums round otherwise.
+
+        Only without gradients, and as long as arrays are changed by what PyTorch counts.
+        """
+        for module in self.layers:
+            module.one_pass = True  # type: ignore[assignment]  # those that know no such thing don't ask
+        return self
+
     def _share(self) -> None:
         for layer, module in zip(self.graph.layers, self.layers, strict=True):
             if layer.shares is not None:

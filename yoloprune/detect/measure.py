@@ -79,9 +79,14 @@ class Measure(ABC):
         return self.outcome(self.predictions(network)).accuracy
 
 
-def network_for_measuring(model: Model, device: str | torch.device = "cpu") -> Network:
-    """A network laid out in memory as `Pictures` gives its input."""
+def network_for_measuring(model: Model, device: str | torch.device = "cpu", *, in_one_pass: bool = True) -> Network:
+    """A network laid out in memory as `Pictures` gives its input, which computes activations with their convolutions.
+
+    in_one_pass: False: activations by themselves, as in training. The two round otherwise.
+    """
     network = build(model, device)
+    if in_one_pass:
+        network.in_one_pass()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     return network
 

@@ -15,11 +15,17 @@ from yoloprune.darknet.layers.base import (
 )
 from yoloprune.darknet.layers.norm import fold, normalize
 
-_State = tuple[tuple[Tensor, int, int], ...]
+State = tuple[tuple[Tensor, int, int], ...]
 """Arrays, how often each has changed, and where it lies, which is another place when a module was moved."""
 
 
-def _same(a: _State, b: _State) -> bool:
+def state_of(*arrays: Tensor) -> State:
+    """Of arrays as they are now; those made without counting changes have never changed."""
+    return tuple((array, 0 if array.is_inference() else array._version, array.data_ptr()) for array in arrays)
+
+
+def same(a: State, b: State) -> bool:
+    """Whether arrays are what they were."""
     return all(x is y and was == now for (x, *was), (y, *now) in zip(a, b, strict=True))
 
 
@@ -41,7 +47,7 @@ class Affine(nn.Module):
         self.activate = ACTIVATIONS[activation]
         self.dialect = dialect
         self.momentum = momentum
-        self._folded: tuple[_State, tuple[Tensor, Tensor]] | None = None
+        self._folded: tuple[State, tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.normalized and self.training:
@@ -49,7 +55,7 @@ class Affine(nn.Module):
             statistics = (self.mean, self.variance)
             return self.activate(normalize(raw, self.scale, self.bias, *statistics, self.dialect, self.momentum))
         weight, bias = self.folded() if self.normalized else (self.weight, self.bias)
-        return self.activate(self.linear(x, weight, bias))
+        return self.activated(x, weight, bias)
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias with batch norm in them.
@@ -60,14 +66,18 @@ class Affine(nn.Module):
         arrays = self.weight, self.scale, self.bias, self.mean, self.variance
         if torch.is_grad_enabled() or any(array.is_inference() for array in arrays):
             return self._fold()
-        state = tuple((array, array._version, array.data_ptr()) for array in arrays)
-        if self._folded is None or not _same(self._folded[0], state):
+        state = state_of(*arrays)
+        if self._folded is None or not same(self._folded[0], state):
             self._folded = state, self._fold()
         return self._folded[1]
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         factor, bias = fold(self.scale, self.bias, self.mean, self.variance, self.dialect)
         return self.weight * factor.view(-1, *[1] * (self.weight.dim() - 1)), bias
+
+    def activated(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The activation of the weighted sum: x [B,C,H,W] -> [B,N,H',W']."""
+        return self.activate(self.linear(x, weight, bias))
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The weighted sum alone: x [B,C,H,W] -> [B,N,H',W']."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.declared import flag, integer
 from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.layers import fused
 from yoloprune.darknet.layers.activations import MIXING, activation
-from yoloprune.darknet.layers.affine import Affine
+from yoloprune.darknet.layers.affine import Affine, State, same, state_of
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
     Context,
@@ -215,10 +216,29 @@ class _Convolution(Affine):
         super().__init__(layer.tensors(), layer.batch_normalize, layer.activation, dialect, dialect.bn_momentum)
         self.stride = (1, 1) if layer.antialiasing else (layer.stride_y, layer.stride_x)
         self.padding, self.dilation, self.groups = layer.padding, layer.dilation, layer.groups
+        self.activation = layer.activation
+        self.one_pass = False
+        """Whether `fused` computes it where it can."""
+        self._packed: tuple[State, Tensor] | None = None
         self.blur = layer.antialiasing, layer.stride_x, layer.stride_y
 
     def forward(self, x: Tensor) -> Tensor:
         return blur(super().forward(x), *self.blur)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: oneDNN's own tensors can't be copied."""
+        return {**self.__dict__, "_packed": None}
+
+    def activated(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        uncounted = weight is self.weight and weight.is_inference()  # PyTorch doesn't count its changes
+        if not self.one_pass or uncounted or not fused.applies(x, self.activation):
+            return super().activated(x, weight, bias)
+        padding, dilation = (self.padding, self.padding), (self.dilation, self.dilation)
+        geometry = (self.stride, padding, dilation, self.groups)
+        state = state_of(weight)
+        if self._packed is None or not same(self._packed[0], state):
+            self._packed = state, fused.pack(weight, geometry, x.shape)
+        return fused.convolution(x, self._packed[1], bias, geometry, self.activation)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
