@@ -143,7 +143,7 @@ def race(reader: str, model: Model, networks: Sequence[ChannelUnits], rounds: in
             cfg_file.write(cfg, cfg_file.legal(slimmed.graph.cfg))
             weights_file.write(weights, slimmed.weights, slimmed.graph.layers)
             files.append((cfg, weights))
-        return [min(each) for each in READERS[reader].race(files, image, rounds)]
+        return [min(each) for each in READERS[reader].race(files, [image] * len(files), rounds)]
 
 
 if __name__ == "__main__":

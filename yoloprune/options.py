@@ -184,6 +184,13 @@ class PruneOptions(UnitOptions, GoalOptions):
     reader: Annotated[
         str | None, Help("Whose time: darknet, opencv or ncnn; left out, the first that runs it.", metavar="NAME")
     ] = None
+    timings: Annotated[
+        str | None,
+        Help(
+            "With --objective latency: times of layers from the board, as bench --emit's script has them.",
+            metavar="FILE",
+        ),
+    ] = None
     drop_branches: Annotated[bool, Help("Whole residual branches may go too, where little is lost with them.")] = False
     exclude: Annotated[
         tuple[int, ...] | None,

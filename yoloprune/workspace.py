@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -57,6 +58,8 @@ class Figures:
     nonzero: int
     """Those that are not 0."""
     bytes: int
+    ms: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Median milliseconds of an image on one thread, by reader, where that was asked for; not stored."""
 
     def as_dict(self) -> dict[str, Any]:
         """As reports show it."""
@@ -67,6 +70,7 @@ class Figures:
             "parameters": self.parameters,
             "nonzero": self.nonzero,
             "bytes": self.bytes,
+            **({"ms": dict(self.ms)} if self.ms else {}),
         }
 
 

@@ -181,9 +181,14 @@ def test_resave_keeps_the_payload(tmp_path: Path) -> None:
 def test_seconds_grow_with_the_work(tmp_path: Path, name: str) -> None:
     missing(READERS[name])
     cfg, weights = made(tmp_path, DETECTOR)
-    small = READERS[name].seconds(cfg, weights, random_input((3, 17, 13)), 5)
-    cfg.write_text(DETECTOR.replace("=13", "=416").replace("=17", "=416"))
-    assert 0 < small < READERS[name].seconds(cfg, weights, random_input((3, 416, 416)), 3)
+    large = tmp_path / "large.cfg"
+    large.write_text(DETECTOR.replace("=13", "=416").replace("=17", "=416"))
+    files = [(cfg, weights), (large, weights)]
+    images = [random_input((3, 17, 13)), random_input((3, 416, 416))]
+    for threads in (1, 2):
+        less, more = READERS[name].race(files, images, 3, threads)
+        assert len(less) == len(more) == 3
+        assert 0 < min(less) < min(more)
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=list(READERS))

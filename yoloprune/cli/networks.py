@@ -9,7 +9,7 @@ import typer
 
 from yoloprune.choices import TOLERANCE
 from yoloprune.cli import params
-from yoloprune.cli.command import command
+from yoloprune.cli.command import command, words_of
 from yoloprune.console import Screen
 from yoloprune.options import DetectOptions, ExportOptions, Settings, TrainOptions
 from yoloprune.report import answers
@@ -160,3 +160,47 @@ def verify_command(
     screen.show(answers.verified(verified))
     if not verified.within:
         raise typer.Exit(1)
+
+
+@command(
+    "bench",
+    "yolo.cfg yolo.weights yolo-slim.cfg yolo-slim.weights",
+    omit={*_OF_MEASURING, "letterbox", "metric", "images"},
+)
+def bench_command(
+    screen: Screen,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="CFG WEIGHTS [CFG WEIGHTS ...]", help="Networks, each by its two files.")
+    ],
+    settings: Settings,
+    reader: Annotated[
+        str | None, typer.Option("--reader", metavar="LIST", help="Only these, like opencv,ncnn; left out, all here.")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", metavar="N", min=1, help="How often each runs; left out, 30 times.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", min=1, help="What all are; left out, the machine's cores.")
+    ] = None,
+    emit: Annotated[
+        Path | None,
+        typer.Option("--emit", metavar="DIR", help="Time nothing here: write a folder that times on your board."),
+    ] = None,
+    force: params.Force = False,
+) -> None:
+    """Time networks in every reader on this machine, in turns, on one thread and on all.
+
+    With --emit: a folder with the networks and a script for Python with OpenCV or ncnn, and one for Darknet; what it
+    measures of single layers goes to prune --objective latency --timings.
+    """
+    readers = None if reader is None else words_of(reader, "--reader")
+    if emit is not None:
+        from yoloprune.steps.board import emit as emit_folder
+
+        screen.show(answers.emitted(emit_folder(files, emit, dialect=settings.dialect, force=force)))
+        return
+    from yoloprune.steps.bench import bench
+
+    how = {} if rounds is None else {"rounds": rounds}
+    done = bench(files, reader=readers, threads=threads, dialect=settings.dialect, progress=screen.progress, **how)
+    screen.show(answers.bench(done))

@@ -8,7 +8,7 @@ say. What is timed is kept in a file, by the layer's cfg.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from yoloprune.artefacts import load_json, save_json
+from yoloprune.artefacts import load_json, save_json, typed
 from yoloprune.darknet.alone import alone
 from yoloprune.darknet.cfg import dump
 from yoloprune.darknet.layers.base import Layer
@@ -42,11 +42,16 @@ _AT_ONCE: Final = 16
 
 
 class Timings:
-    """Seconds of layers in one reader, in a file that grows."""
+    """Seconds of layers in one reader, in a file that grows; in one from elsewhere it doesn't."""
 
-    def __init__(self, file: Path, reader: str, timer: Timer) -> None:
+    def __init__(self, file: Path, reader: str, timer: Timer | None) -> None:
+        """timer: None where the file, made on another machine, must have all. InputError where it has no such reader,
+        or what isn't a time.
+        """
         self._file, self._reader, self._timer = file, reader, timer
-        self._readers: dict[str, dict[str, float]] = _load(file) if file.exists() else {}
+        self._readers: dict[str, dict[str, float]] = readers_in(file) if timer is None or file.exists() else {}
+        if timer is None and reader not in self._readers:
+            raise InputError(f"expected times in {reader}, found {', '.join(self._readers) or 'none'}", file=file)
         self._known = self._readers.setdefault(reader, {})
 
     def of(self, graphs: Iterable[Graph], progress: Callable[[int, int], None]) -> None:
@@ -54,7 +59,14 @@ class Timings:
         missing = [
             (key, graph) for key, graph in {_key(graph): graph for graph in graphs}.items() if key not in self._known
         ]
+        if missing and self._timer is None:
+            raise InputError(
+                f"lacks {len(missing)} layers of this network, among them {missing[0][0]!r}; bench --emit CFG WEIGHTS "
+                "of the network that the job was started with writes what times them all",
+                file=self._file,
+            )
         for start in range(0, len(missing), _AT_ONCE):
+            assert self._timer is not None
             progress(start, len(missing))
             some = missing[start : start + _AT_ONCE]
             seconds = self._timer([graph for _, graph in some])
@@ -70,15 +82,20 @@ def _key(graph: Graph) -> str:
     return " ".join(dump(graph.cfg).decode("utf-8", "surrogateescape").split())
 
 
-def _load(file: Path) -> dict[str, dict[str, float]]:
+def readers_in(file: Path) -> dict[str, dict[str, float]]:
+    """Seconds of layers, by reader and key. InputError for what is no time."""
     payload = load_json(file, "latency", "without it, layers are timed anew")
-    try:
-        return {
-            str(reader): {str(key): float(seconds) for key, seconds in known.items()}
-            for reader, known in payload["readers"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"expected times of layers, found a file that lacks or garbles {error}", file=file) from error
+    readers = typed(_File, payload, file).readers
+    for reader, known in readers.items():
+        for key, seconds in known.items():
+            if seconds < 0:
+                raise InputError(f"readers.{reader}: {key!r}: expected seconds, found {seconds}", file=file)
+    return {reader: dict(known) for reader, known in readers.items()}
+
+
+@dataclass(frozen=True)
+class _File:
+    readers: Mapping[str, Mapping[str, float]]
 
 
 class Latency:
@@ -93,15 +110,9 @@ class Latency:
     ) -> None:
         """Times what is not known yet of all layers' knots; `progress` hears how far it is."""
         self._graph, self._timings = graph, timings
-        frozen = np.ones(channels.units, np.bool_)
-        for group in channels.groups:
-            frozen[group.units] = False
-        self._fixed = [
-            (all(frozen[units].all() for units in channels.inputs[index]), bool(frozen[channels.outputs[index]].all()))
-            for index in range(len(graph.layers))
-        ]
-        self.step = self._filters_at_once()
-        grids = [_Knots.of(layer, *fixed, self.step) for layer, fixed in zip(graph.layers, self._fixed, strict=True)]
+        fixed = _fixed_sides(graph, channels)
+        self.step = self._filters_at_once(_witnesses(graph, fixed))
+        grids = _grids(graph, fixed, self.step)
         trials = [[alone(graph, index, *counts) for counts in knots.counts] for index, knots in enumerate(grids)]
         timings.of(chain.from_iterable(trials), progress)
         self._surfaces = [
@@ -115,21 +126,11 @@ class Latency:
             output = min(-(-output // self.step) * self.step, layer.out.c)
         return self._surfaces[index](sum(inputs), output)
 
-    def _filters_at_once(self) -> int:
-        """By how many filters the program works, as a few of the largest layers show; 1 where no steps are seen."""
-        candidates = [
-            layer
-            for layer, fixed in zip(self._graph.layers, self._fixed, strict=True)
-            if _mixes(layer) and layer.groups_summed == 1 and not any(fixed) and layer.out.c >= _FEW[-1]
-        ]
-        largest = sorted(candidates, key=lambda layer: -layer.flops)[:_WITNESSES]
-        trials = {
-            layer.index: [alone(self._graph, layer.index, [layer.source_shapes[0].c], count) for count in _FEW]
-            for layer in largest
-        }
-        self._timings.of(chain.from_iterable(trials.values()), lambda done, total: None)
+    def _filters_at_once(self, trials: Sequence[Sequence[Graph]]) -> int:
+        """By how many filters the program works, as witnesses show; 1 where no steps are seen."""
+        self._timings.of(chain.from_iterable(trials), lambda done, total: None)
         times = dict.fromkeys(_FEW, 0.0)
-        for trial in trials.values():
+        for trial in trials:
             for count, each in zip(_FEW, trial, strict=True):
                 times[count] += self._timings[each] / self._timings[trial[-1]]
         rise = times[24] - times[16]
@@ -139,6 +140,45 @@ class Latency:
             ):  # half of what it would be without steps
                 return step
         return 1
+
+
+def all_networks(graph: Graph, channels: Channels) -> dict[str, Graph]:
+    """Every network that `Latency` may ask the time of, by its key in a file of timings, however a program computes."""
+    fixed = _fixed_sides(graph, channels)
+    found = list(chain.from_iterable(_witnesses(graph, fixed)))
+    for step in (*_STEPS, 1):
+        grids = _grids(graph, fixed, step)
+        found += [alone(graph, index, *counts) for index, knots in enumerate(grids) for counts in knots.counts]
+    return {_key(each): each for each in found}
+
+
+_Sides = Sequence[tuple[bool, bool]]
+"""For each layer, whether all that it reads stays whole, and all that it gives."""
+
+
+def _fixed_sides(graph: Graph, channels: Channels) -> _Sides:
+    frozen = np.ones(channels.units, np.bool_)
+    for group in channels.groups:
+        frozen[group.units] = False
+    return [
+        (all(frozen[units].all() for units in channels.inputs[index]), bool(frozen[channels.outputs[index]].all()))
+        for index in range(len(graph.layers))
+    ]
+
+
+def _witnesses(graph: Graph, fixed: _Sides) -> list[list[Graph]]:
+    """A few of the largest layers, each with so many filters as tell by how many a program works."""
+    candidates = [
+        layer
+        for layer, sides in zip(graph.layers, fixed, strict=True)
+        if _mixes(layer) and layer.groups_summed == 1 and not any(sides) and layer.out.c >= _FEW[-1]
+    ]
+    largest = sorted(candidates, key=lambda layer: -layer.flops)[:_WITNESSES]
+    return [[alone(graph, layer.index, [layer.source_shapes[0].c], count) for count in _FEW] for layer in largest]
+
+
+def _grids(graph: Graph, fixed: _Sides, step: int) -> list[_Knots]:
+    return [_Knots.of(layer, *sides, step) for layer, sides in zip(graph.layers, fixed, strict=True)]
 
 
 def _mixes(layer: Layer) -> bool:

@@ -37,17 +37,13 @@ class Reader(Protocol):
         """
         ...
 
-    def seconds(self, cfg: Path, weights: Path, image: Floats, repeats: int) -> float:
-        """Median time in seconds of one forward pass of `image` [C, H, W] on one thread, after one that is not counted.
+    def race(
+        self, files: Sequence[Sequence[Path]], images: Sequence[Floats], rounds: int, threads: int = 1
+    ) -> list[list[float]]:
+        """Seconds of a forward pass of each network (cfg, weights), `rounds` times in turns [n][rounds].
 
-        Of the processor: that is what passes where nothing else runs. Raises ReaderError.
-        """
-        ...
-
-    def race(self, files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list[list[float]]:
-        """Seconds of a forward pass of each network (cfg, weights), `rounds` times in turns, on one thread [n][rounds].
-
-        They all take `image` [C, H, W]. Raises ReaderError.
+        images: what each takes, [C, H, W]. On one thread of the processor: that is what passes where nothing else
+        runs; on several by the clock. Raises ReaderError.
         """
         ...
 

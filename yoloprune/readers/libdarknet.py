@@ -47,9 +47,8 @@ def _library() -> Mapping[str, str]:
 _PROGRAM = Program("yoloprune.readers.libdarknet_worker", _library)
 loads = _PROGRAM.loads
 """Whether load_network takes the files (see `Reader`). It checks no length: short weights load silently."""
-seconds = _PROGRAM.seconds
-"""Of network_predict."""
 race = _PROGRAM.race
+"""Of network_predict; Debian's is built for one thread."""
 layer_seconds = _PROGRAM.layer_seconds
 """With it, less without it. Weights: Darknet's own start."""
 

@@ -16,14 +16,14 @@ from typing import Any, Final
 import numpy as np
 
 from yoloprune.readers.base import Floats
+from yoloprune.readers.board import processor_seconds
 from yoloprune.readers.process import (
     Answer,
     Arrays,
     RefusalError,
     last_section_seconds,
-    processor_seconds,
+    race,
     serve,
-    timing,
 )
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
@@ -103,12 +103,11 @@ class Network:
 
 
 def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
-    """Do one job: load, resave, outputs, seconds, race or layer_seconds."""
+    """Do one job: load, resave, outputs, race or layer_seconds."""
     library = job["library"]
     match job["do"]:
-        case "race" | "seconds":
-            image = arrays["inputs"][0]
-            return timing(job, lambda *files: _timed(Network(library, *files), image))
+        case "race":
+            return race(job, arrays, lambda cfg, weights, image, _: _ready(Network(library, cfg, weights), image))
         case "layer_seconds":
             return Answer(last_section_seconds(job["cfgs"], lambda text: _timed_text(library, text)))
     network = Network(library, job["cfg"], job["weights"])
@@ -132,8 +131,8 @@ def _stacked(network: Network, inputs: Floats, layers: list[int] | None) -> dict
     return {str(layer): np.stack([image[layer] for image in images]) for layer in images[0]}
 
 
-def _timed(network: Network, image: Floats) -> Callable[[], float]:
-    return processor_seconds(lambda: network.predict(image))
+def _ready(network: Network, image: Floats) -> Callable[[], object]:
+    return lambda: network.predict(image)
 
 
 def _timed_text(library: str, text: str) -> Callable[[], float]:
@@ -141,7 +140,8 @@ def _timed_text(library: str, text: str) -> Callable[[], float]:
         file.write(text)
         file.flush()
         network = Network(library, file.name, None)
-    return _timed(network, np.random.default_rng(0).random((1, network.inputs), np.float32))
+    image = np.random.default_rng(0).random((1, network.inputs), np.float32)
+    return processor_seconds(_ready(network, image))
 
 
 def _layer_types(cfg: str) -> list[str]:

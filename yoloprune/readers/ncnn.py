@@ -19,8 +19,7 @@ loads = _PROGRAM.loads
 """Whether the conversion and ncnn take the files (see `Reader`, here and below)."""
 head_inputs = _PROGRAM.head_inputs
 """In float32 and without Winograd's transform, which would round by more than what is looked for."""
-seconds = _PROGRAM.seconds
-"""On one thread, by ncnn's own choice of kernels."""
 race = _PROGRAM.race
+"""By ncnn's own choice of kernels."""
 layer_seconds = _PROGRAM.layer_seconds
 """With it, less without it."""

@@ -2,7 +2,8 @@
 
 Nobody packages that converter, so this one makes the same layers with the same parameters. Where it departs from
 Darknet (the windows of [maxpool], [shortcut] of two widths and so on, see docs/check.md), so does this: what is seen
-here is what its users get. Heads end the graph: what enters them is an output.
+here is what its users get. To be timed, a network has Darknet's windows: with others its maps would be smaller, or of
+two sizes where they meet, which ncnn doesn't survive. Heads end the graph: what enters them is an output.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class _Writer:
     """The graph so far, and how much of the weights is used up."""
 
     floats: np.ndarray[tuple[int], np.dtype[np.float32]]
+    own_windows: bool = True
+    """Of [maxpool], the converter's; else Darknet's."""
     maps: list[_Map] = field(default_factory=list)
     """The network's input, then each layer's output."""
     layers: list[tuple[str, list[str], str, str]] = field(default_factory=list)
@@ -105,8 +108,11 @@ class _Writer:
         return self.maps[at] if 0 <= at < len(self.maps) else self.maps[0]
 
 
-def convert(cfg: bytes, weights: bytes) -> Converted:
-    """Bytes of a .cfg and its .weights -> ncnn's. RefusalError for what the converter or ncnn refuses."""
+def convert(cfg: bytes, weights: bytes, *, own_windows: bool = True) -> Converted:
+    """Bytes of a .cfg and its .weights -> ncnn's. RefusalError for what the converter or ncnn refuses.
+
+    own_windows: False for Darknet's windows of [maxpool] in place of the converter's.
+    """
     sections = _parsed(cfg.decode("utf-8", "surrogateescape"))
     if not sections or sections[0].name != "net":
         raise RefusalError("expected [net] first")
@@ -115,7 +121,7 @@ def convert(cfg: bytes, weights: bytes) -> Converted:
     major, minor = np.frombuffer(weights, "<i4", 2)
     start = 20 if major * 10 + minor >= 2 else 16
     rest = weights[start:]
-    writer = _Writer(np.frombuffer(rest[: len(rest) // 4 * 4], "<f4"))
+    writer = _Writer(np.frombuffer(rest[: len(rest) // 4 * 4], "<f4"), own_windows)
     net = sections[0]
     writer.maps.append(_Map("data", *(net.integer(key, size) for key, size in _INPUT.items())))
     for section in sections[1:]:
@@ -175,8 +181,9 @@ def _maxpool(section: _Section, writer: _Writer, before: _Map) -> _Map:
     size, stride = section.integer("size", 1), section.integer("stride", 1)
     if min(size, stride) < 1:
         raise RefusalError("[maxpool]: expected 1 or more for size and stride")
-    pad = section.integer("padding", stride * ((size - 1) // 2))
-    parameters = f"0=0 1={size} 2={stride} 5=1 3={pad} 13={pad} 14={pad} 15={pad}"
+    pad = section.integer("padding", stride * ((size - 1) // 2) if writer.own_windows else size - 1)
+    before_first, behind = (pad, pad) if writer.own_windows else (pad // 2, pad - pad // 2)
+    parameters = f"0=0 1={size} 2={stride} 5=1 3={before_first} 13={before_first} 14={behind} 15={behind}"
     blob = writer.add("Pooling", [before.blob], f"{len(writer.maps) - 1}_max", parameters)
     return _Map(blob, before.c, *((side + pad - size) // stride + 1 for side in (before.h, before.w)))
 

@@ -2,73 +2,55 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ncnn
 import numpy as np
 
 from yoloprune.readers.base import Floats
+from yoloprune.readers.board import ncnn_loaded, ncnn_values, processor_seconds
 from yoloprune.readers.ncnn_convert import Converted, convert
-from yoloprune.readers.process import (
-    Answer,
-    Arrays,
-    RefusalError,
-    last_section_seconds,
-    processor_seconds,
-    serve,
-    timing,
-)
+from yoloprune.readers.process import Answer, Arrays, RefusalError, last_section_seconds, race, serve
 
 
 class Network:
-    """One loaded network, on one thread. exact: float32 and no kernel that transforms what it multiplies."""
+    """One loaded network. exact: as converted, in float32 and without kernels that transform what they multiply; else
+    to be timed.
+    """
 
-    def __init__(self, cfg: bytes, weights: bytes, *, exact: bool) -> None:
-        self.converted: Converted = convert(cfg, weights)
-        self._net = ncnn.Net()
-        self._net.opt.num_threads = 1
-        if exact:
-            for option in ("winograd_convolution", "fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
-                setattr(self._net.opt, f"use_{option}", False)
-        with tempfile.TemporaryDirectory(prefix="yoloprune-ncnn-") as name:
-            param, model = Path(name) / "net.param", Path(name) / "net.bin"
-            param.write_text(self.converted.param, encoding="utf-8")
-            model.write_bytes(self.converted.model)
-            if self._net.load_param(str(param)) or self._net.load_model(str(model)):
-                raise RefusalError("ncnn can't load the converted network")
+    def __init__(self, cfg: bytes, weights: bytes, *, exact: bool, threads: int = 1) -> None:
+        self.converted: Converted = convert(cfg, weights, own_windows=exact)
+        try:
+            self._net = ncnn_loaded(self.converted.param, self.converted.model, threads, exact)
+        except OSError as error:
+            raise RefusalError(str(error)) from error
 
     def run(self, image: Floats, blobs: Sequence[str], *, light: bool = True) -> list[Floats]:
         """Values of blobs for an image [C, H, W]. light: what is read is let go, as ncnn does by itself."""
         if image.shape != self.converted.input:
             shapes = ("x".join(map(str, shape)) for shape in (image.shape, self.converted.input))
             raise RefusalError("input {}, the net takes {}".format(*shapes))
-        extractor = self._net.create_extractor()
-        extractor.set_light_mode(light)
-        extractor.input("data", ncnn.Mat(np.ascontiguousarray(image)).clone())
-        found = []
-        for blob in blobs:
-            status, value = extractor.extract(blob)
-            if status:
-                raise RefusalError(f"ncnn can't compute {blob}: status {status}")
-            found.append(np.array(value, np.float32))
-        return found
+        try:
+            return ncnn_values(self._net, image, blobs, light)
+        except OSError as error:
+            raise RefusalError(str(error)) from error
 
-    def timed(self, image: Floats) -> Callable[[], float]:
-        """What runs the network and says how many seconds of the processor that took."""
-        return processor_seconds(lambda: self.run(image, self.converted.ends))
+    def ready(self, image: Floats) -> Callable[[], object]:
+        """What runs all of the network."""
+        return lambda: self.run(image, self.converted.ends)
 
 
 def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
-    """Do one job: load, head_inputs, seconds, race or layer_seconds."""
+    """Do one job: load, head_inputs, race or layer_seconds."""
     match job["do"]:
-        case "race" | "seconds":
-            return timing(job, lambda *files: _loaded(*files).timed(arrays["inputs"][0]))
+        case "race":
+            return race(
+                job, arrays, lambda cfg, weights, image, threads: _loaded(cfg, weights, threads=threads).ready(image)
+            )
         case "layer_seconds":
             return Answer(_layer_seconds(job["cfgs"], job["floats"]))
-    network = _loaded(job["cfg"], job["weights"], exact=job["do"] == "head_inputs")
+    network = _loaded(job["cfg"], job["weights"], exact=True)
     match job["do"]:
         case "load":
             return Answer()
@@ -95,14 +77,14 @@ def _layer_seconds(texts: list[str], floats: list[int]) -> list[float]:
 
     def timed(text: str) -> Callable[[], float]:
         network = Network(text.encode("utf-8", "surrogateescape"), weights, exact=False)
-        return network.timed(rng.random(network.converted.input, np.float32))
+        return processor_seconds(network.ready(rng.random(network.converted.input, np.float32)))
 
     return last_section_seconds(texts, timed)
 
 
-def _loaded(cfg: str, weights: str, *, exact: bool = False) -> Network:
+def _loaded(cfg: str, weights: str, *, exact: bool = False, threads: int = 1) -> Network:
     try:
-        return Network(Path(cfg).read_bytes(), Path(weights).read_bytes(), exact=exact)
+        return Network(Path(cfg).read_bytes(), Path(weights).read_bytes(), exact=exact, threads=threads)
     except OSError as error:
         raise RefusalError(f"{error.filename}: {error.strerror}") from error
 

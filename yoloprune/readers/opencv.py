@@ -21,7 +21,6 @@ def available() -> str | None:
 loads = _PROGRAM.loads
 """Whether readNetFromDarknet takes the files (see `Reader`, here and below)."""
 head_inputs = _PROGRAM.head_inputs
-seconds = _PROGRAM.seconds
 race = _PROGRAM.race
 layer_seconds = _PROGRAM.layer_seconds
 """As OpenCV's own clock has it."""

@@ -15,29 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.readers.base import Floats
-from yoloprune.readers.process import (
+from yoloprune.readers.board import (
     LAYER_ROUNDS,
-    Answer,
-    Arrays,
-    RefusalError,
+    OPENCV_ACTIVATIONS,
     in_turns,
-    processor_seconds,
-    serve,
-    timing,
+    opencv_is_of,
+    opencv_run,
+    opencv_section_run,
 )
+from yoloprune.readers.process import Answer, Arrays, RefusalError, race, serve
 
 Bytes = NDArray[np.uint8]
-_ACTIVATIONS = frozenset({"relu", "leaky", "swish", "mish", "logistic", "tanh"})
 
 
 def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
-    """Do one job: load, head_inputs, head_outputs, seconds, race or layer_seconds."""
+    """Do one job: load, head_inputs, head_outputs, race or layer_seconds."""
     try:
         match job["do"]:
-            case "race" | "seconds":
-                return timing(job, lambda cfg, weights: _timed(_bytes(cfg), _bytes(weights), arrays["inputs"]))
+            case "race":
+                return race(job, arrays, _ready)
             case "layer_seconds":
-                return Answer(_layer_seconds(job["cfgs"], job["floats"]))
+                runs = [opencv_section_run(*each) for each in zip(job["cfgs"], job["floats"], strict=True)]
+                return Answer([min(each) for each in in_turns(runs, LAYER_ROUNDS)])
         cfg, weights = _bytes(job["cfg"]), _bytes(job["weights"])
         match job["do"]:
             case "load":
@@ -80,49 +79,8 @@ def _head_outputs(cfg: Bytes, weights: Bytes, inputs: Floats) -> dict[str, Float
     return {str(head): array for (head, _), array in zip(heads, rows, strict=True)}
 
 
-def _timed(cfg: Bytes, weights: Bytes, inputs: Floats) -> Callable[[], float]:
-    """What runs the network on one thread and says how many seconds of the processor that took."""
-    cv2.setNumThreads(1)
-    net = cv2.dnn.readNetFromDarknet(cfg, weights)
-    last = net.getUnconnectedOutLayersNames()
-
-    def run() -> None:
-        net.setInput(inputs)
-        net.forward(last)
-
-    return processor_seconds(run)
-
-
-def _layer_seconds(texts: list[str], floats: list[int]) -> list[float]:
-    """Least time of each net's last section. What OpenCV fuses into the layer before it takes no time of its own."""
-    cv2.setNumThreads(1)
-    runs = [_timed_section(text, count) for text, count in zip(texts, floats, strict=True)]
-    return [min(each) for each in in_turns(runs, LAYER_ROUNDS)]
-
-
-def _timed_section(text: str, floats: int) -> Callable[[], float]:
-    """What runs the net and says how many seconds its last section took, by OpenCV's clock: the map that is handed over
-    is copied, which takes longer than small layers do, and is not in it.
-    """
-    rng = np.random.default_rng(0)
-    header = np.array([0, 2, 5, 0, 0], np.int32)
-    weights = np.frombuffer(header.tobytes() + rng.random(floats, np.float32).tobytes(), np.uint8)
-    net = cv2.dnn.readNetFromDarknet(np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8), weights)
-    net.setInput(rng.random((1, *_input(text)), np.float32))
-    names, last = net.getLayerNames(), net.getUnconnectedOutLayersNames()
-    own = [_is_after(name, text.count("[") - 2) for name in names]
-
-    def run() -> float:
-        net.forward(last)
-        return float(np.array(net.getPerfProfile()[1]).ravel()[own].sum()) / cv2.getTickFrequency()
-
-    return run
-
-
-def _input(text: str) -> list[int]:
-    """channels, height, width of a cfg."""
-    values = dict(line.split("=", 1) for line in reversed(text.splitlines()) if "=" in line)
-    return [int(values[key]) for key in ("channels", "height", "width")]
+def _ready(cfg: str, weights: str, image: Floats, threads: int) -> Callable[[], object]:
+    return opencv_run(_bytes(cfg).tobytes(), _bytes(weights).tobytes(), image[None], threads)
 
 
 def _run(net: cv2.dnn.Net, inputs: Floats, names: list[str]) -> list[Floats]:
@@ -139,16 +97,11 @@ def _entering(names: list[str], head: int) -> str:
     """OpenCV's name for what enters the cfg's layer `head`: its layers stand in the cfg's order."""
     for at, name in enumerate(names):
         kind, _, index = name.rpartition("_")
-        if index == str(head) and kind not in _ACTIVATIONS and at:
+        if index == str(head) and kind not in OPENCV_ACTIVATIONS and at:
             return names[at - 1]
-    if not any(_is_after(name, head) for name in names):
+    if not any(opencv_is_of(name, head) for name in names):
         return names[-1]
     raise RefusalError(f"found no layer {head} in OpenCV's net")
-
-
-def _is_after(name: str, head: int) -> bool:
-    kind, _, index = name.rpartition("_")
-    return index.isdigit() and kind not in _ACTIVATIONS and int(index) >= head
 
 
 def _uncut(cfg: Bytes) -> Bytes:

@@ -9,24 +9,21 @@ import json
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.readers.base import Floats, ReaderError
+from yoloprune.readers.board import LAYER_ROUNDS, in_turns, less_without_last, seconds_on
 
 Arrays = Mapping[str, NDArray[Any]]
-LAYER_ROUNDS: Final = 25
-"""How often a layer is timed."""
 _ROOT = Path(__file__).resolve().parents[2]
 _EMPTY_ASSERT = re.compile(r"Assertion .0. failed")
 _TABLE_HEAD = re.compile(r"layer\s+filters\s+size")
@@ -53,7 +50,7 @@ def call(worker: str, job: Mapping[str, Any], arrays: Mapping[str, Floats] | Non
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         done = subprocess.run(
             [sys.executable, "-m", worker, name],
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(job.get("threads", 1))},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -83,34 +80,13 @@ def serve(do: Callable[[dict[str, Any], Arrays], Answer]) -> None:
     (folder / "answer.json").write_text(json.dumps({"value": answer.value}))
 
 
-def in_turns(runs: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
-    """What each of `runs` measures, `rounds` times after one that is not counted [n][rounds].
-
-    They take turns, so what else the machine does meets all alike.
-    """
-    for run in runs:
-        run()
-    found = [[run() for run in runs] for _ in range(rounds)]
-    return [list(each) for each in zip(*found, strict=True)]
-
-
-def processor_seconds(run: Callable[[], object]) -> Callable[[], float]:
-    """What runs and says how many seconds of the processor that took."""
-
-    def timed() -> float:
-        start = time.process_time()
-        run()
-        return time.process_time() - start
-
-    return timed
-
-
-def timing(job: Mapping[str, Any], timed: Callable[[str, str], Callable[[], float]]) -> Answer:
-    """The jobs `race` and `seconds`; timed: for a cfg and a weights file, what runs them and says how long it took."""
-    if job["do"] == "race":
-        return Answer(in_turns([timed(*files) for files in job["files"]], job["rounds"]))
-    (times,) = in_turns([timed(job["cfg"], job["weights"])], job["repeats"])
-    return Answer(statistics.median(times))
+def race(
+    job: Mapping[str, Any], arrays: Arrays, ready: Callable[[str, str, Floats, int], Callable[[], object]]
+) -> Answer:
+    """The job `race`: seconds of each network, in turns. ready: for a cfg, weights, an image and threads, what runs."""
+    threads, inputs = job["threads"], [arrays[str(number)] for number in range(len(job["files"]))]
+    runs = [ready(cfg, weights, image, threads) for (cfg, weights), image in zip(job["files"], inputs, strict=True)]
+    return Answer(in_turns([seconds_on(threads, run) for run in runs], job["rounds"]))
 
 
 def last_section_seconds(texts: Sequence[str], timed: Callable[[str], Callable[[], float]]) -> list[float]:
@@ -118,13 +94,15 @@ def last_section_seconds(texts: Sequence[str], timed: Callable[[str], Callable[[
 
     timed: for a cfg, what runs it and says how many seconds that took.
     """
-    shorter = [text[: text.rindex("\n[") + 1] for text in texts]
-    alone = [text.count("[") < 2 for text in shorter]
-    runs = [timed(text) for text in texts]
-    runs += [timed(text) for text, only in zip(shorter, alone, strict=True) if not only]
-    least = [min(each) for each in in_turns(runs, LAYER_ROUNDS)]
-    before = iter(least[len(texts) :])
-    return [whole if only else max(whole - next(before), 0.0) for whole, only in zip(least, alone, strict=False)]
+    shorter = [without_last(text) for text in texts]
+    runs = [timed(text) for text in (*texts, *filter(None, shorter))]
+    return less_without_last([min(each) for each in in_turns(runs, LAYER_ROUNDS)], [text is None for text in shorter])
+
+
+def without_last(text: str) -> str | None:
+    """A cfg without its last section; None where none is left."""
+    shorter = text[: text.rindex("\n[") + 1]
+    return shorter if shorter.count("[") > 1 else None
 
 
 def _ending(status: int, stderr: str) -> str:

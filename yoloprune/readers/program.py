@@ -46,15 +46,13 @@ class Program:
         answer = self.call("head_inputs", cfg, weights, {"heads": [int(head) for head in heads]}, {"inputs": inputs})
         return {int(name): array for name, array in answer.arrays.items()}
 
-    def seconds(self, cfg: Path, weights: Path, image: Floats, repeats: int) -> float:
-        """Median time in seconds of a forward pass."""
-        return float(self.call("seconds", cfg, weights, {"repeats": repeats}, {"inputs": image[None]}).value)
-
-    def race(self, files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list[list[float]]:
+    def race(
+        self, files: Sequence[Sequence[Path]], images: Sequence[Floats], rounds: int, threads: int = 1
+    ) -> list[list[float]]:
         """Seconds of a forward pass, networks in turns."""
-        more = {"files": [(str(cfg), str(weights)) for cfg, weights in files], "rounds": rounds}
-        answer = self.call("race", more=more, arrays={"inputs": image[None]})
-        return [[float(seconds) for seconds in each] for each in answer.value]
+        more = {"files": [list(map(str, each)) for each in files], "rounds": rounds, "threads": threads}
+        arrays = {str(number): image for number, image in enumerate(images)}
+        return [[float(seconds) for seconds in each] for each in self.call("race", more=more, arrays=arrays).value]
 
     def layer_seconds(self, cfgs: Sequence[str], floats: Sequence[int]) -> list[float]:
         """Least time of each cfg's last section."""

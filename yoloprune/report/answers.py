@@ -15,6 +15,8 @@ from yoloprune.workspace import Figures, Workspace
 
 if TYPE_CHECKING:
     from yoloprune.steps.ana import Analysed
+    from yoloprune.steps.bench import Bench
+    from yoloprune.steps.board import Emitted
     from yoloprune.steps.check import Checked
     from yoloprune.steps.detect import Found
     from yoloprune.steps.export import Exported
@@ -170,6 +172,26 @@ def checked(found: Checked) -> Answer:
 def verified(found: Verified) -> Answer:
     """How far two networks are apart."""
     return Answer({**asdict(found), "verified": found.within}, (tables.reader_table(found),))
+
+
+def bench(done: Bench) -> Answer:
+    """Times of networks."""
+    said = [f"{reader}: left out ({reason})" for reader, reason in done.skipped.items()]
+    said += [
+        f"{file} in {reader}: {reason}" for file, known in done.refused.items() for reader, reason in known.items()
+    ]
+    return Answer(asdict(done), (tables.bench_table(done), *said))
+
+
+def emitted(done: Emitted) -> Answer:
+    """A folder for the board."""
+    said = [
+        f"{done.folder}: {done.networks} networks and {done.layers} layers",
+        *(f"{file}: not in ncnn ({reason})" for file, reason in done.not_in_ncnn.items()),
+        f"Next: copy {done.folder} to the board, there: python3 {done.folder.name}/time_here.py",
+        "then here: yoloprune prune --objective latency --timings timings.json --ratio 0.5",
+    ]
+    return Answer(asdict(done), tuple(said))
 
 
 def packed(done: Packed) -> Answer:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from yoloprune.darknet.predictions import Detections
     from yoloprune.prune.granularity import Granularity
     from yoloprune.prune.sensitivity import Curve, Sensitivity
+    from yoloprune.steps.bench import Bench
     from yoloprune.steps.check import Checked
     from yoloprune.steps.detect import Found
+    from yoloprune.steps.milliseconds import Milliseconds
     from yoloprune.steps.stat import Stat
     from yoloprune.steps.verify import Verified
 
@@ -265,6 +267,40 @@ def finding_table(checked: Checked) -> Table:
     if not readers:
         table.add_row("", "", "", ", ".join(checked.readers), "nothing found")
     return table
+
+
+def bench_table(done: Bench) -> Table:
+    """Times of each network in each reader, and how much faster than the first it is, against what was to be expected.
+
+    Gain: times as fast as the first, over times fewer operations.
+    """
+    compared = len(done.ms) > 1
+    on_all = f"{done.threads} threads"
+    columns = ("network", "reader", "1 thread", *_if(bool(done.ms_all_threads), on_all))
+    table = _table(*columns, *_if(compared, "BFLOPs", "speed-up", "of BFLOPs"))
+    table.title = "milliseconds of an image: median (four fifths of the times)"
+    if compared:
+        table.caption = "speed-up: times as fast as the first; of BFLOPs: that over how many times fewer they are"
+    first = next(iter(done.bflops.values()))
+    for file, known in done.ms.items():
+        table.add_section()
+        for reader, time in known.items():
+            several = done.ms_all_threads.get(file, {}).get(reader)
+            faster, fewer = done.speed_up(file, reader), first / done.bflops[file]
+            gain = ("", "") if faster is None else (f"{faster:.2f}", f"{faster / fewer:.2f}")
+            table.add_row(
+                file if reader == next(iter(known)) else "",
+                reader,
+                _milliseconds(time),
+                *_if(bool(done.ms_all_threads), "" if several is None else _milliseconds(several)),
+                *_if(compared, _short(done.bflops[file]), *gain),
+            )
+    return table
+
+
+def _milliseconds(time: Milliseconds) -> str:
+    digits = 1 if time.median >= 10 else 2
+    return f"{time.median:.{digits}f} ({time.low:.{digits}f}-{time.high:.{digits}f})"
 
 
 def _table(*columns: str) -> Table:

@@ -83,7 +83,7 @@ def prune(
     """
     goal = Goal.of(options)
     _check_rule(options, goal)
-    check_objective(options.objective, options.reader)
+    check_objective(options.objective, options.reader, options.timings)
     known = Workspace.load(workspace)
     options = with_limits(options, known, progress)
     job = _before_the_round(known, device, force=force)
@@ -94,7 +94,7 @@ def prune(
     if goal.prescribed:
         check_prescribed(goal, method, options)
         sensitivity = without_points(job, method, device)
-        whole = Candidate.of(job.units, sensitivity, price_for(job, options.objective, options.reader, progress))
+        whole = Candidate.of(job.units, sensitivity, price_for(job, options, progress))
         joint = JointPruning(job, whole, limits_of(options), method, device)
         allocation = prescribed(job, sensitivity, goal, options)
     else:
@@ -191,7 +191,7 @@ def _candidates(
     progress: OnProgress,
 ) -> list[Candidate]:
     """The network, with branches gone where they may go."""
-    price = price_for(job, options.objective, options.reader, progress)
+    price = price_for(job, options, progress)
     whole = Candidate.of(job.units, sensitivity, price)
     if not options.drop_branches:
         return [whole]

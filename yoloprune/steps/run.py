@@ -29,7 +29,8 @@ from yoloprune.steps.undo import undo
 from yoloprune.train.ranks import world_size
 from yoloprune.workspace import DEFAULT, Figures, Workspace
 
-_SAME: Final = ("objective", "reader", "relative", "drop_branches", "divide", "exclude", "multiple", "min_keep")
+_LIMITS: Final = ("exclude", "multiple", "min_keep")
+_SAME: Final = ("objective", "reader", "timings", "relative", "drop_branches", "divide", *_LIMITS)
 _METHOD: Final = ("criterion", "calibrate", "compensation", *vars(UnitOptions()))
 """Options that all rounds have alike."""
 
@@ -138,7 +139,7 @@ def check(options: RunOptions) -> list[Goal]:
     check_length(options.training)
     if options.export_for is not None:
         profile_named(options.export_for)
-    check_objective(options.prune.objective, options.prune.reader)
+    check_objective(options.prune.objective, options.prune.reader, options.prune.timings)
     resolved(options.analysis)
     if world_size() > 1:
         raise InputError("run: expected one process, found several of torchrun, which is for ana, finetune and train")
