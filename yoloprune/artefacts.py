@@ -150,7 +150,8 @@ def _typed(hint: Any, value: Any, file: str | Path, key: str) -> Any:
         expect(isinstance(value, dict), "an object")
         stored = {field.name for field in fields(hint) if field.metadata.get("stored", True)}
         hints = {name: kind for name, kind in get_type_hints(hint).items() if name in stored}
-        missing = {field.name for field in fields(hint) if field.default is MISSING}.difference(value)
+        needed = (each.name for each in fields(hint) if each.default is each.default_factory is MISSING)
+        missing = set(needed).difference(value)
         known = f"the keys {', '.join(hints)}"
         expect(not missing, known, f"no {', '.join(sorted(missing))}")
         expect(value.keys() <= hints.keys(), known, reprlib.repr(sorted(value.keys() - hints.keys())))

@@ -139,7 +139,11 @@ class Screen:
             width = None if sys.stdout.isatty() else _UNSEEN_WIDTH
             console = Console(width=width, markup=False, highlight=False, emoji=False)
             for part in answer.parts:
-                console.print(part)
+                console.print(part, soft_wrap=isinstance(part, str))  # what a terminal wraps can still be copied
+            for number, path in enumerate(answer.written):
+                console.print(f"{'' if number else 'Wrote':5} {path}", soft_wrap=True)
+            if answer.following:
+                console.print(f"Next: {answer.following}", soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line on stderr that doesn't stop anything; a second time it isn't said."""

@@ -46,7 +46,7 @@ def ana_command(
         progress=screen.progress,
     )  # fmt: skip
     plot_sensitivity(done, done.file.with_suffix(".png"))
-    screen.show(answers.analysed(done))
+    screen.show(answers.analysed(done, workspace))
 
 
 @command("prune", "--threshold 0.01 --exclude 12,30")
@@ -57,6 +57,7 @@ def prune_command(
     device: params.Device = "cpu",
     force: params.Force = False,
     dry_run: params.DryRun = False,
+    ms: params.Ms = False,
 ) -> None:
     """Choose how much of each group goes, prune all together, and measure before and after.
 
@@ -66,8 +67,10 @@ def prune_command(
     Goal.of(options)
     from yoloprune.steps.prune import prune
 
-    done = prune(options, workspace=workspace, device=device, force=force, dry_run=dry_run, progress=screen.progress)
-    screen.show(answers.pruned(done, options))
+    done = prune(
+        options, workspace=workspace, device=device, force=force, dry_run=dry_run, ms=ms, progress=screen.progress
+    )
+    screen.show(answers.pruned(done, options, workspace))
 
 
 @command("finetune", "--epochs 30 --batch 64")
@@ -86,7 +89,7 @@ def finetune_command(
     from yoloprune.steps.finetune import finetune
 
     done = finetune(options, workspace=workspace, device=device, force=force, dry_run=dry_run, progress=screen.progress)
-    screen.show(answers.finetuned(done))
+    screen.show(answers.finetuned(done, workspace))
 
 
 @command("export", "-o slim --for opencv --fold-bn")
@@ -97,6 +100,7 @@ def export_command(
     workspace: params.WorkspaceDir = DEFAULT,
     force: params.Force = False,
     dry_run: params.DryRun = False,
+    ms: params.Ms = False,
 ) -> None:
     """Write the slim network as .cfg, .weights and .names that stock Darknet runs.
 
@@ -104,7 +108,8 @@ def export_command(
     """
     from yoloprune.steps.export import export
 
-    screen.show(answers.exported(export(out, options, workspace=workspace, force=force, dry_run=dry_run)))
+    done = export(out, options, workspace=workspace, force=force, dry_run=dry_run, ms=ms, progress=screen.progress)
+    screen.show(answers.exported(done))
 
 
 @command(
@@ -151,11 +156,11 @@ def run_command(
 
 
 @command("status", "-w my-workspace")
-def status_command(screen: Screen, workspace: params.WorkspaceDir = DEFAULT) -> None:
-    """Show the rounds of a workspace, and which of its files have changed or are gone."""
+def status_command(screen: Screen, workspace: params.WorkspaceDir = DEFAULT, ms: params.Ms = False) -> None:
+    """Show how far a job is: inputs, rounds, what was interrupted, which files changed or are gone, what comes next."""
     from yoloprune.steps.status import status
 
-    screen.show(answers.status(status(workspace)))
+    screen.show(answers.status(status(workspace, ms=ms, progress=screen.progress)))
 
 
 @command("undo", "-w my-workspace")

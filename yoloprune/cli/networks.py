@@ -39,7 +39,7 @@ def train_command(
         cfg, data, out, options, settings=settings, device=device, force=force, dry_run=dry_run,
         progress=screen.progress,
     )  # fmt: skip
-    screen.show(answers.trained(done, options))
+    screen.show(answers.trained(done, options, cfg, data))
 
 
 @command("map", "yolo.cfg yolo.weights --data coco.data --points 101", omit=_OF_MEASURING)

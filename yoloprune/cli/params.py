@@ -46,6 +46,7 @@ Device = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace outputs that exist.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and written, and leave it.")]
+Ms = Annotated[bool, typer.Option("--ms", help="Time the networks, too: milliseconds in every reader on this machine.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 Json = Annotated[
     str | None,

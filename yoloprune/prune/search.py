@@ -181,6 +181,16 @@ def _bracket(sensitivity: Sensitivity, curve: Curve, loss: float) -> tuple[int, 
     return low, min(over, default=curve.size)
 
 
+def is_whole(sensitivity: Sensitivity, curve: Curve) -> bool:
+    """Whether nothing of a curve is missing that was asked for."""
+    measured = {point.dropped for point in curve.points}
+    if not measured.issuperset(grid_counts(curve, sensitivity.sparsities)):
+        return False
+    if not sensitivity.tolerances or not grid_counts(curve, STEPS):
+        return True
+    return bool(curve.proxy) and next_count(sensitivity, curve) is None
+
+
 class Measurer(Protocol):
     """Who prunes a group and measures (group_evaluator.py)."""
 

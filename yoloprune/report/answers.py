@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import RenderableType
 
 from yoloprune.options import PruneOptions, RunOptions, TrainOptions
-from yoloprune.report import tables
-from yoloprune.workspace import Figures, Workspace
+from yoloprune.report import following as next_step
+from yoloprune.report import tables, times
+from yoloprune.workspace import DEFAULT, Figures, Workspace
 
 if TYPE_CHECKING:
     from yoloprune.steps.ana import Analysed
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from yoloprune.steps.verify import Verified
 
 
+_DRY: Final = "nothing is written: --dry-run"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a command found out."""
@@ -41,6 +45,10 @@ class Answer:
     parts: tuple[RenderableType, ...]
     """For people, one below the other."""
     warnings: tuple[str, ...] = ()
+    written: tuple[Path, ...] = ()
+    """Files, for people; the payload has them by name."""
+    following: str = ""
+    """The command that comes next."""
 
 
 def forecast(ahead: Forecast) -> Answer:
@@ -65,15 +73,17 @@ def run_forecast(ahead: Forecast, goals: Sequence[Goal], options: RunOptions) ->
     return Answer({**asdict(ahead), plural: values}, (_forecast_line(ahead), f"after it, {pruned}"))
 
 
-def analysed(done: Analysed) -> Answer:
-    """Sensitivity curves."""
+def analysed(done: Analysed, workspace: Path = DEFAULT) -> Answer:
+    """Sensitivity curves, and what thresholds are expected to do."""
     files = {"sensitivity": done.file, "plot": done.file.with_suffix(".png")}
     payload = tables.sensitivity_dict(done.sensitivity, done.gains)
-    table = tables.sensitivity_table(done.sensitivity, done.gains)
-    return Answer({**payload, "warnings": done.cautions, "files": files}, (table,), done.cautions)
+    payload |= {"trade_off": [asdict(each) for each in done.trade_offs], "warnings": done.cautions, "files": files}
+    parts = (tables.sensitivity_table(done.sensitivity, done.gains), tables.trade_off_table(done))
+    following = next_step.after_ana(done.trade_offs, workspace)
+    return Answer(payload, parts, done.cautions, tuple(files.values()), following)
 
 
-def pruned(done: Pruned, options: PruneOptions) -> Answer:
+def pruned(done: Pruned, options: PruneOptions, workspace: Path = DEFAULT) -> Answer:
     """What is left, and what it costs. options: as the user gave them."""
     each_alone = "each alone loses at most" if options.threshold is None else "each alone may lose"
     payload = {
@@ -86,22 +96,27 @@ def pruned(done: Pruned, options: PruneOptions) -> Answer:
     parts: tuple[RenderableType, ...] = (
         tables.group_table(done.units),
         *(f"branch {each.inside[0]}..{each.sum} is gone" for each in done.branches),
-        tables.figures_table({"original": done.original, "before": done.before, "pruned": done.after}),
+        *times.figures_tables({"original": done.original, "before": done.before, "pruned": done.after}),
         f"all groups together lose {done.joint_loss:.4f}"
         + ("" if done.threshold is None else f"; {each_alone} {done.threshold:.4f}"),
     )
-    return Answer(payload, parts, done.cautions)
+    if not done.written:
+        return Answer(payload, (*parts, _DRY), done.cautions)
+    return Answer(payload, parts, done.cautions, (done.plan, done.weights), next_step.after_prune(workspace))
 
 
-def finetuned(done: Finetuned) -> Answer:
+def finetuned(done: Finetuned, workspace: Path = DEFAULT) -> Answer:
     """Accuracy before and after training."""
     networks = {"pruned": done.before} | ({"finetuned": done.after} if done.written else {})
     files = {"weights": done.best, "last": done.last}
     payload = _figures(done.before, done.after, files, written=done.written)
-    return Answer(payload, (tables.figures_table(networks),))
+    table = tables.figures_table(networks)
+    if not done.written:
+        return Answer(payload, (table, _DRY))
+    return Answer(payload, (table,), (), tuple(files.values()), next_step.after_finetune(workspace))
 
 
-def trained(done: TrainedNetwork, options: TrainOptions) -> Answer:
+def trained(done: TrainedNetwork, options: TrainOptions, cfg: Path, data: Path | None) -> Answer:
     """A trained network, or what would be done."""
     files = {"best": done.best, "last": done.last, "log": done.log, "chart": done.chart}
     payload = {
@@ -113,32 +128,55 @@ def trained(done: TrainedNetwork, options: TrainOptions) -> Answer:
     }
     if done.figures is None:
         start = f", from the first {done.layers} layers of {options.pretrained}" if options.pretrained else ""
-        return Answer(payload, (f"{done.iterations} iterations would be done{start}", tables.file_list(files)))
-    best = f"best after iteration {done.iteration}"
-    return Answer(payload, (tables.figures_table({"trained": done.figures}), best, tables.file_list(files)))
+        return Answer(payload, (f"{done.iterations} iterations would be done{start}", _DRY))
+    parts = (tables.figures_table({"trained": done.figures}), f"best after iteration {done.iteration}")
+    following = next_step.command("ana", cfg, done.best, *_with_data(data))
+    return Answer(payload, parts, (), tuple(files.values()), following)
 
 
 def exported(done: Exported) -> Answer:
     """The slim network's files."""
     files = {"cfg": done.cfg, "weights": done.weights} | ({"names": done.names} if done.names else {})
     payload = _figures(done.before, done.after, files, written=done.written)
-    return Answer(
-        payload, (tables.figures_table({"original": done.before, "slim": done.after}), tables.file_list(files))
-    )
+    parts = times.figures_tables({"original": done.before, "slim": done.after})
+    if not done.written:
+        return Answer(payload, (*parts, _DRY))
+    following = next_step.command("verify", *done.made_of, done.cfg, done.weights)
+    return Answer(payload, parts, (), tuple(files.values()), following)
 
 
 def ran(done: RunResult) -> Answer:
     """All rounds."""
     payload = _figures(done.before, done.after, done.files) | tables.round_dict(done.workspace)
-    networks = tables.figures_table({"original": done.before, "slim": done.after})
-    parts = (tables.round_table(done.workspace), networks, tables.file_list(done.files))
-    return Answer(payload | {"warnings": done.cautions}, parts, done.cautions)
+    networks = times.figures_tables({"original": done.before, "slim": done.after})
+    parts = (tables.round_table(done.workspace), *networks)
+    space, files = done.workspace, done.files
+    following = next_step.command("bench", space.cfg.path, space.weights.path, files["cfg"], files["weights"])
+    return Answer(payload | {"warnings": done.cautions}, parts, done.cautions, tuple(files.values()), following)
 
 
 def status(found: Status) -> Answer:
-    """The rounds of a workspace."""
-    payload = tables.round_dict(found.workspace) | {"changes": found.changes}
-    return Answer(payload, (tables.round_table(found.workspace), *found.changes))
+    """How far a job is, and what comes next."""
+    following = next_step.after_status(found)
+    payload = tables.round_dict(found.workspace) | {
+        "changes": found.changes,
+        "inputs": found.inputs,
+        "analysis": found.analysis and asdict(found.analysis),
+        "training": found.training and asdict(found.training),
+        "files": found.files,
+        "next": following,
+        **({"ms": {name: each.ms for name, each in found.timed.items()}} if found.timed else {}),
+    }
+    said = [f"{role}: {path}" for role, path in found.inputs.items()]
+    if found.analysis is not None:
+        said.append(f"analysis of the next round: {found.analysis.done} of {found.analysis.of} groups measured")
+    if found.training is not None:
+        said.append(
+            f"training of the last round: interrupted after {found.training.done} of {found.training.of} updates"
+        )
+    tables_of_times = (times.ms_table(found.timed),) if found.timed else ()
+    parts = (*said, *found.changes, tables.round_table(found.workspace), *tables_of_times, *tables.round_files(found))
+    return Answer(payload, parts, following=following)
 
 
 def undone(number: int, left: Workspace, *, dry_run: bool) -> Answer:
@@ -180,7 +218,7 @@ def bench(done: Bench) -> Answer:
     said += [
         f"{file} in {reader}: {reason}" for file, known in done.refused.items() for reader, reason in known.items()
     ]
-    return Answer(asdict(done), (tables.bench_table(done), *said))
+    return Answer(asdict(done), (times.bench_table(done), *said))
 
 
 def emitted(done: Emitted) -> Answer:
@@ -188,10 +226,11 @@ def emitted(done: Emitted) -> Answer:
     said = [
         f"{done.folder}: {done.networks} networks and {done.layers} layers",
         *(f"{file}: not in ncnn ({reason})" for file, reason in done.not_in_ncnn.items()),
-        f"Next: copy {done.folder} to the board, there: python3 {done.folder.name}/time_here.py",
-        "then here: yoloprune prune --objective latency --timings timings.json --ratio 0.5",
+        f"On the board: python3 {done.folder.name}/time_here.py",
     ]
-    return Answer(asdict(done), tuple(said))
+    timings = done.folder / "timings.json"
+    following = next_step.command("prune", "--objective", "latency", "--timings", timings, "--ratio", "0.5")
+    return Answer(asdict(done), tuple(said), (), (done.folder,), f"{following}   (with the board's timings.json)")
 
 
 def packed(done: Packed) -> Answer:
@@ -203,19 +242,24 @@ def packed(done: Packed) -> Answer:
         before, after = done.accuracy
         payload[done.metric] = {"before": before, "after": after}
         said.append(f"{done.metric} {before:.4f} before, {after:.4f} with {done.bits} bits")
-    return Answer(payload, tuple(said))
+    following = next_step.command("unpack", done.file, "-o", done.file.with_suffix(""))
+    return Answer(payload, tuple(said), (), (done.file,), following)
 
 
 def unpacked(done: Unpacked) -> Answer:
     """The files of a packed network."""
     files = {"cfg": done.cfg, "weights": done.weights} | ({"names": done.names} if done.names else {})
     payload = {"bytes": {"before": done.before, "after": done.after}, "files": files}
-    return Answer(payload, (tables.file_list(files),))
+    return Answer(payload, (), (), tuple(files.values()), next_step.command("stat", done.cfg, done.weights))
 
 
 def _figures(before: Figures, after: Figures, files: Mapping[str, Path], *, written: bool = True) -> dict[str, Any]:
     """`files` names what was written, nothing after a dry run."""
     return {"before": before.as_dict(), "after": after.as_dict(), "files": dict(files) if written else {}}
+
+
+def _with_data(data: Path | None) -> tuple[object, ...]:
+    return () if data is None else ("--data", data)
 
 
 def _forecast_line(ahead: Forecast) -> str:

@@ -7,41 +7,40 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from yoloprune.choices import REFERENCE_LOSS, UNIT_NAMES, saved
+from yoloprune.report.cells import NONE, only_if, short, table_of
 from yoloprune.workspace import Figures, Workspace
 
 if TYPE_CHECKING:
     from yoloprune.darknet.predictions import Detections
     from yoloprune.prune.granularity import Granularity
     from yoloprune.prune.sensitivity import Curve, Sensitivity
-    from yoloprune.steps.bench import Bench
+    from yoloprune.steps.ana import Analysed
     from yoloprune.steps.check import Checked
     from yoloprune.steps.detect import Found
-    from yoloprune.steps.milliseconds import Milliseconds
     from yoloprune.steps.stat import Stat
+    from yoloprune.steps.status import Status
     from yoloprune.steps.verify import Verified
 
 _COLOURS: Final = ((REFERENCE_LOSS, "green"), (5 * REFERENCE_LOSS, "yellow"))
 """Colour of a loss of accuracy up to here; red above."""
 _SEVERITIES: Final = {"break": "red", "differs": "yellow"}
-_NONE: Final = "-"
 _STRAY: Final = 0.01
 """Share of zeros up to which they are chance, and not shown."""
 
 
 def accuracy_tables(report: Mapping[str, Any]) -> list[Table]:
     """Average precision of each class, if there are any, and the figures over all."""
-    figures = _table("figure", "value")
+    figures = table_of("figure", "value")
     for key, value in report.items():
         if key != "ap":
             figures.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
     if "ap" not in report:
         return [figures]
-    classes = _table("class", "AP")
+    classes = table_of("class", "AP")
     for name, value in report["ap"].items():
         classes.add_row(name, _number(value))
     return [classes, figures]
@@ -52,7 +51,7 @@ def layer_table(stat: Stat) -> Table:
     layers = stat.as_dict()["layers"]
     sparse = any((shown.get("sparsity") or 0.0) > _STRAY for shown in layers)
     columns = ("layer", "type", "filters", "size/strd", "from", "input", "output", "BFLOPs", "parameters")
-    table = _table(*columns, *_if(sparse, "sparsity"))
+    table = table_of(*columns, *only_if(sparse, "sparsity"))
     for layer, shown in zip(stat.graph.layers, layers, strict=True):
         filters = _text(shown["filters"]) + (f"/{layer.groups_summed}" if layer.groups_summed > 1 else "")
         before = layer.sources == (layer.index - 1,)
@@ -66,17 +65,17 @@ def layer_table(stat: Stat) -> Table:
             _shape(shown["output"]),
             f"{shown['bflops']:.3f}" if shown["bflops"] else "",
             f"{shown['parameters']:,}" if shown["parameters"] else "",
-            *_if(sparse, "" if shown.get("sparsity") is None else f"{shown['sparsity']:.1%}"),
+            *only_if(sparse, "" if shown.get("sparsity") is None else f"{shown['sparsity']:.1%}"),
         )
     table.add_section()
     size = f"{stat.bytes:,} bytes"
-    table.add_row("total", "", "", "", "", "", size, _short(stat.graph.bflops), f"{stat.graph.parameters:,}")
+    table.add_row("total", "", "", "", "", "", size, short(stat.graph.bflops), f"{stat.graph.parameters:,}")
     return table
 
 
 def detection_table(found: Sequence[Found], names: Sequence[str]) -> Table:
     """Every detection, box in pixels."""
-    table = _table("picture", "class", "probability", "left", "top", "width", "height")
+    table = table_of("picture", "class", "probability", "left", "top", "width", "height")
     for each in found:
         if not len(each.detections.probs):
             table.add_row(each.image.name, "nothing found")
@@ -103,14 +102,6 @@ def detection_dict(found: Sequence[Found], names: Sequence[str]) -> dict[str, An
     return {"images": images}
 
 
-def file_list(files: Mapping[str, Path]) -> Table:
-    """Files written."""
-    table = _table("file", "path")
-    for name, path in files.items():
-        table.add_row(name, str(path))
-    return table
-
-
 def boxes_of(found: Detections, names: Sequence[str]) -> list[tuple[str, float, list[float]]]:
     """Class name, probability, and centre x, centre y, width, height as fractions, of each detection."""
     rows = zip(found.classes.tolist(), found.probs.tolist(), found.boxes.tolist(), strict=True)
@@ -127,7 +118,7 @@ def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> T
     at_losses = (f"prunable at {loss:g}" for loss in sensitivity.tolerances)
     on_grid = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
     off = f"{saved(granularity)} off at loss {REFERENCE_LOSS:g}"
-    table = _table("group", _units(granularity), off, *at_losses, *on_grid, "measured")
+    table = table_of("group", _units(granularity), off, *at_losses, *on_grid, "measured")
     table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this round"
     table.caption = f"±: half of the 90 % interval of the loss there, on {sensitivity.setup.images} images"
     for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
@@ -135,6 +126,19 @@ def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> T
         cells = [_accuracy(sensitivity, curve, sparsity) for sparsity in sensitivity.sparsities]
         gain = f"{gains[curve.label]:.1%}"
         table.add_row(curve.label, str(curve.size), gain, *shares, *cells, str(len(curve.points)))
+    return table
+
+
+def trade_off_table(done: Analysed) -> Table:
+    """What thresholds are expected to do."""
+    off = f"{saved(str(done.sensitivity.options.granularity))} off"
+    table = table_of("--threshold", off, "expected joint loss", "likely between")
+    table.title = "what prune would do, before any training"
+    for each in done.trade_offs:
+        low, high = each.interval
+        table.add_row(
+            f"{each.threshold:g}", f"{each.removed:.1%}", f"{each.joint_loss:.4f}", f"{low:.3f} and {high:.3f}"
+        )
     return table
 
 
@@ -166,30 +170,38 @@ def sensitivity_dict(sensitivity: Sensitivity, gains: Mapping[str, float]) -> di
 
 def group_table(units: Granularity) -> Table:
     """What is left of each group."""
-    table = _table("group", _units(units.name), "kept", "sparsity")
+    table = table_of("group", _units(units.name), "kept", "sparsity")
     for group in units.groups:
         kept = units.left(group)
         table.add_row(group.label, str(group.size), str(kept), f"{1 - kept / group.size:.1%}")
     return table
 
 
+def round_files(found: Status) -> tuple[str, ...]:
+    """Files of a workspace, a line for each of its folders."""
+    folders: dict[Path, list[str]] = {}
+    for path in found.files:
+        folders.setdefault(path.parent, []).append(path.name)
+    return tuple(f"{folder}: {', '.join(names)}" for folder, names in folders.items())
+
+
 def figures_table(rows: Mapping[str, Figures]) -> Table:
     """Networks one below the other; shares are of the first. What is not 0 is shown where that is much less."""
     first = next(iter(rows.values()))
     sparse = any(map(_sparse, rows.values()))
-    effective, nonzero = _if(sparse, "effective BFLOPs", ""), _if(sparse, "nonzero", "")
-    table = _table("network", first.metric, "BFLOPs", "", *effective, "parameters", "", *nonzero, "MB", "")
+    effective, nonzero = only_if(sparse, "effective BFLOPs", ""), only_if(sparse, "nonzero", "")
+    table = table_of("network", first.metric, "BFLOPs", "", *effective, "parameters", "", *nonzero, "MB", "")
     for name, each in rows.items():
         table.add_row(
             name,
             f"{each.accuracy:.4f}",
-            _short(each.bflops),
+            short(each.bflops),
             _change(each.bflops, first.bflops),
-            *_if(sparse, _short(each.effective_bflops), _change(each.effective_bflops, first.effective_bflops)),
+            *only_if(sparse, short(each.effective_bflops), _change(each.effective_bflops, first.effective_bflops)),
             f"{each.parameters:,}",
             _change(each.parameters, first.parameters),
-            *_if(sparse, f"{each.nonzero:,}", _change(each.nonzero, first.nonzero)),
-            _short(each.bytes / 1e6),
+            *only_if(sparse, f"{each.nonzero:,}", _change(each.nonzero, first.nonzero)),
+            short(each.bytes / 1e6),
             _change(each.bytes, first.bytes),
         )
     return table
@@ -202,8 +214,8 @@ def round_table(workspace: Workspace) -> Table:
     """
     original, newest = workspace.original, [each.finetuned or each.pruned for each in workspace.rounds]
     sparse = any(map(_sparse, newest if original is None else (original, *newest)))
-    sizes = ("BFLOPs", *_if(sparse, "effective BFLOPs"), "parameters", *_if(sparse, "nonzero"))
-    table = _table("round", "threshold", "before", "pruned", "finetuned", *sizes, "BFLOPs off")
+    sizes = ("BFLOPs", *only_if(sparse, "effective BFLOPs"), "parameters", *only_if(sparse, "nonzero"))
+    table = table_of("round", "threshold", "before", "pruned", "finetuned", *sizes, "BFLOPs off")
     if original is not None:
         table.title = original.metric
         table.add_row("original", "", f"{original.accuracy:.4f}", "", "", *_sizes(original, sparse), "")
@@ -215,7 +227,7 @@ def round_table(workspace: Workspace) -> Table:
             f"{each.pruned.accuracy:.4f}",
             _number(each.finetuned.accuracy if each.finetuned else None),
             *_sizes(now, sparse),
-            f"{1 - now.bflops / original.bflops:.1%}" if original else _NONE,
+            f"{1 - now.bflops / original.bflops:.1%}" if original else NONE,
         )
     return table
 
@@ -241,16 +253,16 @@ def round_dict(workspace: Workspace) -> dict[str, Any]:
 
 def reader_table(verified: Verified) -> Table:
     """How far two networks are apart in each reader."""
-    table = _table("reader", "max difference", "of the largest value", "answer")
+    table = table_of("reader", "max difference", "of the largest value", "answer")
     for name, diff in verified.max_abs_diff.items():
         relative = verified.max_relative_diff[name]
         within = relative <= verified.tolerance
         answer = Text("same", "green") if within else Text(f"differs by more than {verified.tolerance:g}", "red")
         table.add_row(name, f"{diff:.3g}", f"{relative:.3g}", answer)
     for name, reason in verified.skipped.items():
-        table.add_row(name, _NONE, _NONE, f"skipped: {reason}")
+        table.add_row(name, NONE, NONE, f"skipped: {reason}")
     for name, reason in verified.refused.items():
-        table.add_row(name, _NONE, _NONE, f"runs the first only: {reason}")
+        table.add_row(name, NONE, NONE, f"runs the first only: {reason}")
     return table
 
 
@@ -260,70 +272,12 @@ def finding_table(checked: Checked) -> Table:
     for each in checked.findings:
         line, layer = (_text(number) for number in (each.line, each.layer))
         readers.setdefault((line, layer, each.severity, each.message), []).append(each.reader)
-    table = _table("line", "layer", "severity", "reader", "finding")
+    table = table_of("line", "layer", "severity", "reader", "finding")
     for (line, layer, severity, message), names in readers.items():
         colour = _SEVERITIES.get(severity, "")
         table.add_row(line, layer, Text(severity, colour), ", ".join(names), Text(message))
     if not readers:
         table.add_row("", "", "", ", ".join(checked.readers), "nothing found")
-    return table
-
-
-def bench_table(done: Bench) -> Table:
-    """Times of each network in each reader, and how much faster than the first it is, against what was to be expected.
-
-    Gain: times as fast as the first, over times fewer operations.
-    """
-    compared = len(done.ms) > 1
-    on_all = f"{done.threads} threads"
-    columns = ("network", "reader", "1 thread", *_if(bool(done.ms_all_threads), on_all))
-    table = _table(*columns, *_if(compared, "BFLOPs", "speed-up", "of BFLOPs"))
-    table.title = "milliseconds of an image: median (four fifths of the times)"
-    if compared:
-        table.caption = "speed-up: times as fast as the first; of BFLOPs: that over how many times fewer they are"
-    first = next(iter(done.bflops.values()))
-    for file, known in done.ms.items():
-        table.add_section()
-        for reader, time in known.items():
-            several = done.ms_all_threads.get(file, {}).get(reader)
-            faster, fewer = done.speed_up(file, reader), first / done.bflops[file]
-            gain = ("", "") if faster is None else (f"{faster:.2f}", f"{faster / fewer:.2f}")
-            table.add_row(
-                file if reader == next(iter(known)) else "",
-                reader,
-                _milliseconds(time),
-                *_if(bool(done.ms_all_threads), "" if several is None else _milliseconds(several)),
-                *_if(compared, _short(done.bflops[file]), *gain),
-            )
-    return table
-
-
-def _milliseconds(time: Milliseconds) -> str:
-    digits = 1 if time.median >= 10 else 2
-    return f"{time.median:.{digits}f} ({time.low:.{digits}f}-{time.high:.{digits}f})"
-
-
-def _table(*columns: str) -> Table:
-    """Words to the left, numbers to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
-    words = {
-        "class",
-        "type",
-        "picture",
-        "figure",
-        "network",
-        "reader",
-        "answer",
-        "group",
-        "round",
-        "from",
-        "file",
-        "path",
-        "severity",
-        "finding",
-    }
-    for column in columns:
-        table.add_column(column, justify="left" if column in words else "right", overflow="fold")
     return table
 
 
@@ -357,13 +311,8 @@ def _sparse(figures: Figures) -> bool:
 
 def _sizes(figures: Figures, sparse: bool) -> tuple[str, ...]:
     """Operations and floats, each beside what is left of it without zeros."""
-    effective, nonzero = _short(figures.effective_bflops), f"{figures.nonzero:,}"
-    return (_short(figures.bflops), *_if(sparse, effective), f"{figures.parameters:,}", *_if(sparse, nonzero))
-
-
-def _if(wanted: bool, *cells: str) -> tuple[str, ...]:
-    """Columns or cells that are there only if they are wanted."""
-    return cells if wanted else ()
+    effective, nonzero = short(figures.effective_bflops), f"{figures.nonzero:,}"
+    return (short(figures.bflops), *only_if(sparse, effective), f"{figures.parameters:,}", *only_if(sparse, nonzero))
 
 
 def _change(value: float, first: float) -> str:
@@ -371,12 +320,7 @@ def _change(value: float, first: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.4f}"
-
-
-def _short(value: float) -> str:
-    """Three decimals, or as many digits where that says more."""
-    return f"{value:.3f}" if value >= 0.1 else f"{value:.3g}"
+    return NONE if value is None else f"{value:.4f}"
 
 
 def _text(value: object) -> str:

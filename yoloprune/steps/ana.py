@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yoloprune.choices import REFERENCE_LOSS, saved
-from yoloprune.options import AnalysisOptions, Settings
+from yoloprune.options import AnalysisOptions, PruneOptions, Settings
 from yoloprune.progress import OnProgress, silent
 from yoloprune.prune.certainty import cautions
-from yoloprune.prune.sensitivity import Sensitivity
+from yoloprune.prune.sensitivity import TOLERANCES, Sensitivity
 from yoloprune.shown import Shown
 from yoloprune.steps.analysis import analyse_job
 from yoloprune.steps.job import start_job
-from yoloprune.steps.method import resolved
-from yoloprune.steps.tradeoff import costs_of, frontier, gains
+from yoloprune.steps.method import limits_of, resolved, with_limits
+from yoloprune.steps.tradeoff import TradeOff, costs_of, frontier, gains, trade_offs
 from yoloprune.workspace import DEFAULT
 
 
@@ -32,6 +32,8 @@ class Analysed(Shown):
     """Why what was measured is little to go by, a line each."""
     file: Path
     """`sensitivity.json`."""
+    trade_offs: tuple[TradeOff, ...] = ()
+    """What `prune --threshold` is expected to do."""
 
     def rows(self) -> Mapping[str, Mapping[str, object]]:
         """For each group what its pruning saves, and the largest sparsity within each tolerance; the most first."""
@@ -66,10 +68,13 @@ def ana(
     job = start_job(cfg, weights, data, workspace, settings, device=device, force=force)
     job, sensitivity = analyse_job(job, options, device=device, force=force, progress=progress)
     costs = costs_of(job, sensitivity)
+    pruning = with_limits(PruneOptions(granularity=job.units.name), job.workspace, silent)
+    thresholds = sensitivity.tolerances or TOLERANCES
     return Analysed(
         sensitivity,
         gains(costs, sensitivity),
         frontier(costs, sensitivity),
         cautions(sensitivity, options.tolerances or [REFERENCE_LOSS]),
         job.workspace.sensitivity_file(job.next_round),
+        trade_offs(costs, sensitivity, limits_of(pruning), thresholds),
     )

@@ -19,8 +19,10 @@ from yoloprune.darknet.model import Model, build_graph, hazards, plain
 from yoloprune.darknet.weights import Header, Weights
 from yoloprune.errors import InputError, warn
 from yoloprune.options import ExportOptions
+from yoloprune.progress import OnProgress, silent
 from yoloprune.shown import Shown
 from yoloprune.steps.job import Job, figures_of, open_job
+from yoloprune.steps.milliseconds import timed
 from yoloprune.workspace import DEFAULT, Figures
 
 
@@ -35,6 +37,8 @@ class Exported(Shown):
     names: Path | None
     written: bool
     """False after a dry run."""
+    made_of: tuple[Path, Path]
+    """The original's cfg and the masked weights, which compute the same."""
 
     def rows(self) -> Mapping[str, Mapping[str, object]]:
         """Figures of the networks."""
@@ -48,12 +52,14 @@ def export(
     workspace: Path = DEFAULT,
     force: bool = False,
     dry_run: bool = False,
+    ms: bool = False,
+    progress: OnProgress = silent,
 ) -> Exported:
     """Write `<stem>-slim.cfg`, `.weights` and, where the data has names, `.names` to the folder `out`.
 
     From the newest weights: finetuned, else pruned; denormals become 0. `seen` becomes 0, so that further training does
     not stop at once, unless keep_seen. The cfg keeps its comments; only changed values are rewritten, and those that a
-    reader trips over.
+    reader trips over. ms: time both networks, too, in every reader on this machine.
     """
     wanted = None if options.reader is None else profile_named(options.reader)
     job = open_job(workspace)
@@ -73,7 +79,11 @@ def export(
                     temporary.write_bytes(content)
     measured = last.finetuned or last.pruned
     after = figures_of(written, measured.metric, measured.accuracy)
-    return Exported(original, after, cfg, weights, names, written=not dry_run)
+    if ms:
+        original, after = timed((original, after), (job.inputs.original, written), progress)
+    masked = job.workspace.current_weights() or Path(job.workspace.weights.path)
+    made_of = (Path(job.workspace.cfg.path), masked)
+    return Exported(original, after, cfg, weights, names, written=not dry_run, made_of=made_of)
 
 
 def _written(job: Job, options: ExportOptions, wanted: ReaderProfile | None) -> Model:

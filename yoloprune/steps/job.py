@@ -125,6 +125,18 @@ def units_after(workspace: Workspace, graph: Graph, number: int) -> Granularity:
     return plan.units(graph, file)
 
 
+def slim_models(job: Job) -> list[Model]:
+    """The original network, and the slim one of each round."""
+    workspace, graph = job.workspace, job.model.graph
+    models = [job.inputs.original]
+    for each in workspace.rounds:
+        number = each.number
+        file = workspace.finetuned_file(number) if each.finetuned else workspace.pruned_file(number)
+        model = Model(graph, weights_file.read(file, graph.layers))
+        models.append(units_after(workspace, graph, number).slim(model))
+    return models
+
+
 def _said(options: UnitOptions) -> str:
     """What a unit is, as the command line says it."""
     given = {key.replace("_", "-"): value for key, value in vars(options).items() if value and key != "granularity"}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -21,11 +21,10 @@ from yoloprune.progress import OnProgress, Progress
 from yoloprune.readers import READERS, ReaderError
 from yoloprune.readers.base import Floats
 from yoloprune.readers.board import spread
+from yoloprune.workspace import Figures
 
 ROUNDS: Final = 30
 """How often a network is timed."""
-CONVERTED: Final[dict[str, Callable[[Model, Path], tuple[Path, ...]]]] = {}
-"""By the name of a reader that doesn't read Darknet's files: what writes those that it does read into a folder."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,6 @@ class Network:
     def image(self) -> Floats:
         """A random one [C, H, W], the same for the same shape."""
         return np.random.default_rng(0).random(self.graph.net.input, np.float32)
-
-    def files_for(self, reader: str, folder: Path) -> tuple[Path, ...]:
-        """What a reader reads, written to the folder where that is something else than Darknet's files."""
-        return CONVERTED[reader](self.model, folder) if reader in CONVERTED else (self.cfg, self.weights)
 
 
 @dataclass(frozen=True)
@@ -136,46 +131,40 @@ def _race_in(
     reader: str, networks: Sequence[Network], rounds: int, threads: int
 ) -> tuple[dict[str, Milliseconds], dict[str, str]]:
     """Times in a reader by the network's name, and why it doesn't run the others."""
-    reasons: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="yoloprune-bench-") as name:
-        files: dict[str, tuple[Path, ...]] = {}
-        for number, each in enumerate(networks):
-            folder = Path(name) / str(number)
-            folder.mkdir()
-            files[each.name] = each.files_for(reader, folder)
-        images = {each.name: each.image for each in networks}
+    files = {each.name: (each.cfg, each.weights) for each in networks}
+    images = {each.name: each.image for each in networks}
 
-        def times(names: Sequence[str]) -> dict[str, Milliseconds]:
-            chosen = ([files[each] for each in names], [images[each] for each in names])
-            found = READERS[reader].race(*chosen, rounds, threads)
-            return {each: Milliseconds(**spread(seconds)) for each, seconds in zip(names, found, strict=True)}
+    def times(names: Sequence[str]) -> dict[str, Milliseconds]:
+        found = READERS[reader].race([files[each] for each in names], [images[each] for each in names], rounds, threads)
+        return {each: Milliseconds(**spread(seconds)) for each, seconds in zip(names, found, strict=True)}
 
-        try:
-            return times(list(files)), {}
-        except ReaderError as error:
-            found = {each: READERS[reader].loads(*files[each]) for each in files}
-            reasons = {each: reason for each, reason in found.items() if reason is not None}
-            if not reasons:  # all are read, and one doesn't run
-                return {}, dict.fromkeys(files, str(error))
-        left = [each for each in files if each not in reasons]
-        return times(left) if left else {}, reasons
+    try:
+        return times(list(files)), {}
+    except ReaderError as error:
+        found = {name: READERS[reader].loads(*pair) for name, pair in files.items()}
+        reasons = {name: reason for name, reason in found.items() if reason is not None}
+        if not reasons:  # all are read, and one doesn't run
+            return {}, dict.fromkeys(files, str(error))
+    left = [name for name in files if name not in reasons]
+    return times(left) if left else {}, reasons
 
 
-def milliseconds_of(models: Mapping[str, Model], progress: OnProgress) -> dict[str, dict[str, float]]:
-    """Median milliseconds of models on one thread, by their names, then by the readers that run them."""
+def timed(figures: Sequence[Figures], models: Sequence[Model], progress: OnProgress) -> tuple[Figures, ...]:
+    """Figures of models with the median milliseconds of each on one thread, in the readers that run it."""
     readers, _ = usable_readers()
-    with written(models) as networks:
-        return race(networks, readers, progress).medians
+    with _written(models) as networks:
+        medians = race(networks, readers, progress).medians
+    return tuple(replace(each, ms=medians[network.name]) for each, network in zip(figures, networks, strict=True))
 
 
 @contextmanager
-def written(models: Mapping[str, Model]) -> Iterator[list[Network]]:
+def _written(models: Sequence[Model]) -> Iterator[list[Network]]:
     """Files of models for the block, in the words that every Darknet understands."""
     with tempfile.TemporaryDirectory(prefix="yoloprune-bench-") as folder:
         networks = []
-        for number, (name, model) in enumerate(models.items()):
+        for number, model in enumerate(models):
             cfg, weights = (Path(folder) / f"{number}.{suffix}" for suffix in ("cfg", "weights"))
             cfg_file.write(cfg, cfg_file.legal(plain(model.graph)))
             weights_file.write(weights, model.weights, model.graph.layers)
-            networks.append(Network(name, cfg, weights, model.graph.dialect))
+            networks.append(Network(str(number), cfg, weights, model.graph.dialect))
         yield networks

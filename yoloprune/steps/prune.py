@@ -28,6 +28,7 @@ from yoloprune.steps.goal import Goal
 from yoloprune.steps.job import Job, job_of, units_after
 from yoloprune.steps.joint import Joint, JointPruning, chosen
 from yoloprune.steps.method import as_before, limits_of, with_limits
+from yoloprune.steps.milliseconds import timed
 from yoloprune.steps.objective import check_objective, price_for
 from yoloprune.steps.prescribed import check_prescribed, prescribed, without_points
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
@@ -74,11 +75,13 @@ def prune(
     device: str = "cpu",
     force: bool = False,
     dry_run: bool = False,
+    ms: bool = False,
     progress: OnProgress = silent,
 ) -> Pruned:
     """Choose each group's sparsity, prune all groups together, measure, and write `plan.json` and masked weights.
 
-    The analysis is finished or made where it is missing. force: prune the last round anew. InputError for options that
+    The analysis is finished or made where it is missing. force: prune the last round anew. ms: time the networks, too,
+    in every reader on this machine. InputError for options that
     don't go together or with the job, NothingGoesError where nothing can go.
     """
     goal = Goal.of(options)
@@ -121,7 +124,15 @@ def prune(
     said = cautions(sensitivity, [goal.loss] if goal.loss else [])
     if goal.threshold is not None:
         said += joint_cautions(job.original.accuracy - pruned.accuracy, goal.threshold)
-    return Pruned(job.original, done.before, done.pruned, threshold, pruned.units, *files, not dry_run, said)
+    result = Pruned(job.original, done.before, done.pruned, threshold, pruned.units, *files, not dry_run, said)
+    return _timed(result, job, pruned, progress) if ms else result
+
+
+def _timed(done: Pruned, job: Job, pruned: Joint, progress: OnProgress) -> Pruned:
+    """With milliseconds of all three networks."""
+    models = (job.inputs.original, job.units.slim(job.model), pruned.units.slim(pruned.model))
+    original, before, after = timed((done.original, done.before, done.after), models, progress)
+    return replace(done, original=original, before=before, after=after)
 
 
 def _check_rule(options: PruneOptions, goal: Goal) -> None:

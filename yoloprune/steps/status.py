@@ -1,15 +1,35 @@
-"""`status`: the rounds of a workspace, and what has become of the files that it rests on."""
+"""`status`: how far a workspace's job is, and what has become of the files that it rests on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from yoloprune.artefacts import is_file
 from yoloprune.darknet.data import read_data
 from yoloprune.errors import InputError
-from yoloprune.workspace import DEFAULT, ROLES, Role, Workspace
+from yoloprune.progress import OnProgress, silent
+from yoloprune.prune.search import is_whole
+from yoloprune.prune.sensitivity import Sensitivity
+from yoloprune.steps.job import open_job, slim_models
+from yoloprune.steps.milliseconds import timed
+from yoloprune.train import checkpoint
+from yoloprune.train.run_folder import CHECKPOINT
+from yoloprune.workspace import DEFAULT, ROLES, Figures, Role, Workspace
+
+
+@dataclass(frozen=True)
+class HowFar:
+    """Of work that can be interrupted."""
+
+    done: int
+    of: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is done."""
+        return self.done >= self.of
 
 
 @dataclass(frozen=True)
@@ -19,12 +39,65 @@ class Status:
     workspace: Workspace
     changes: tuple[str, ...]
     """What is no longer as the job left it, a line for each, with what that means."""
+    inputs: Mapping[Role, Path]
+    """Where each is read from now."""
+    analysis: HowFar | None
+    """Groups that are measured for the round to come; None where that has not begun."""
+    training: HowFar | None
+    """Updates of the last round's training, where it was interrupted."""
+    files: tuple[Path, ...]
+    """What is in the workspace, round after round."""
+    timed: Mapping[str, Figures] = field(default_factory=dict)
+    """The networks with their milliseconds, where that was asked for."""
 
 
-def status(workspace: Path = DEFAULT) -> Status:
-    """What `workspace.json` says, whatever else has changed. InputError only where it can't be read."""
+def status(workspace: Path = DEFAULT, *, ms: bool = False, progress: OnProgress = silent) -> Status:
+    """What `workspace.json` says, whatever else has changed. InputError only where it can't be read.
+
+    ms: time the original network and that of each round, too, in every reader on this machine.
+    """
     known = Workspace.load(workspace)
-    return Status(known, (*_inputs(known), *_lists(known), *_rounds(known)))
+    inputs = {role: _used(known, role) for role in ROLES}
+    changes = (*_inputs(known), *_lists(known), *_rounds(known))
+    files = sorted(path for path in known.folder.glob("round-*/**/*") if path.is_file() and path.name[0] != ".")
+    found = Status(known, changes, inputs, _analysis(known), _training(known), tuple(files))
+    return _with_times(found, progress) if ms else found
+
+
+def _with_times(found: Status, progress: OnProgress) -> Status:
+    workspace = found.workspace
+    job = open_job(workspace.folder)
+    names = ["original", *(f"round {each.number}" for each in workspace.rounds)]
+    figures = [job.original, *(each.finetuned or each.pruned for each in workspace.rounds)]
+    known = dict(zip(names, timed(figures, slim_models(job), progress), strict=True))
+    return Status(**{**vars(found), "timed": known})
+
+
+def _used(workspace: Workspace, role: Role) -> Path:
+    """The user's file while it is what it was, else the copy."""
+    each = workspace.input(role)
+    return Path(each.path) if each.is_in(each.path) else workspace.copy_of(role)
+
+
+def _analysis(workspace: Workspace) -> HowFar | None:
+    file = workspace.sensitivity_file(len(workspace.rounds) + 1)
+    if not file.exists():
+        return None
+    try:
+        known = Sensitivity.load(file)
+    except InputError:
+        return None
+    return HowFar(sum(is_whole(known, curve) for curve in known.curves), len(known.curves))
+
+
+def _training(workspace: Workspace) -> HowFar | None:
+    if not workspace.rounds or workspace.last.finetuned is not None:
+        return None
+    file = workspace.training_folder(workspace.last.number) / CHECKPOINT
+    try:
+        return HowFar(*checkpoint.how_far(file)) if file.exists() else None
+    except InputError:
+        return None
 
 
 def _inputs(workspace: Workspace) -> Iterator[str]:

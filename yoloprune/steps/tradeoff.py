@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from yoloprune.choices import REFERENCE_LOSS
+from yoloprune.prune.allocate import ThresholdAllocator, added_loss, drop_useless_pruning, removed_share
 from yoloprune.prune.cost import flops
 from yoloprune.prune.granularity import AllocationCosts
 from yoloprune.prune.limits import Limits, prunable_count
@@ -35,6 +38,40 @@ def frontier(costs: AllocationCosts, sensitivity: Sensitivity) -> list[tuple[flo
         allocation = {curve.label: sensitivity.prunable_within(curve, loss) for curve in sensitivity.curves}
         result.append((loss, 1 - costs.total(allocation) / costs.whole))
     return result
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """What a threshold is expected to do."""
+
+    threshold: float
+    removed: float
+    """Share of the original's cost that is gone then."""
+    joint_loss: float
+    """Accuracy lost by all groups together, before any training."""
+    interval: tuple[float, float]
+    """Where that lies, likely."""
+
+
+def trade_offs(
+    costs: AllocationCosts, sensitivity: Sensitivity, limits: Limits, thresholds: Sequence[float]
+) -> tuple[TradeOff, ...]:
+    """What each threshold does within the limits.
+
+    The joint loss is expected to be the sum of what each group adds by its curve. In docs/method.md's comparison it was
+    half to twice of that; the interval has this deviation and, independent of it, the groups' own intervals.
+    """
+    allocator = ThresholdAllocator(sensitivity, limits, costs, "interpolated")
+    before = sensitivity.baseline - sensitivity.start
+    found = []
+    for threshold in thresholds:
+        allocation = drop_useless_pruning(sensitivity, limits, costs, allocator.at(threshold))
+        going = [curve for curve in sensitivity.curves if allocation[curve.label] > curve.gone]
+        added = sum(float(added_loss(sensitivity, curve, [allocation[curve.label]])[0]) for curve in going)
+        noise = math.hypot(*(sensitivity.margin(curve, threshold) or 0.0 for curve in going))
+        low, high = before + added - math.hypot(added / 2, noise), before + added + math.hypot(added, noise)
+        found.append(TradeOff(threshold, removed_share(costs, allocation), before + added, (low, high)))
+    return tuple(found)
 
 
 def costs_of(job: Job, sensitivity: Sensitivity) -> AllocationCosts:

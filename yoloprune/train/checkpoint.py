@@ -57,6 +57,17 @@ def write(path: Path, state: State) -> None:
             raise InputError(f"cannot be written: {error}", file=path) from error
 
 
+def how_far(path: Path) -> tuple[int, int]:
+    """Updates done, and of the whole run. InputError if the file is no checkpoint of this version."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if content["version"] == _VERSION:
+            return int(content["iteration"]), len(content["history"])
+    except Exception as error:  # what readers of a damaged archive stumble over can be anything
+        raise InputError("is no checkpoint of a training run; --force starts anew", file=path) from error
+    raise InputError(f"expected a checkpoint of version {_VERSION}; --force starts anew", file=path)
+
+
 def read(path: Path, run: str) -> State:
     """The state of run `run`. InputError if the file is none, or another run's."""
     try:
