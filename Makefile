@@ -19,7 +19,7 @@ help: ## this list
 venv: $(INSTALLED) ## .venv with the project and the exact versions of constraints.txt (PIP_ARGS: more for pip)
 
 demo: $(INSTALLED) ## prune the built-in net: ana, prune, finetune, export, a table and pictures in demo/
-	@$(BIN)/python tools/demo.py
+	@$(BIN)/yoloprune demo -o demo --force
 
 docs: $(INSTALLED) ## the docs as a site: docs/_build/index.html
 	@$(BIN)/sphinx-build -q -W --keep-going docs docs/_build

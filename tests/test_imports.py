@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
 BOTTOM = {"errors", "artefacts", "choices", "option", "progress", "options", "shown"}
 STAGE = {*BOTTOM, "darknet", "detect"}
-BELOW_STEPS = {*STAGE, "compat", "formats", "readers", "drawing", "workspace", "prune", "train"}
+BELOW_STEPS = {*STAGE, "compat", "formats", "readers", "drawing", "shapes", "workspace", "prune", "train"}
 MAY_IMPORT = {
     "malloc": set(),
     "errors": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "options": {"choices", "option"},
     "artefacts": {"errors"},
     "drawing": BOTTOM,
+    "shapes": BOTTOM,
     "readers": BOTTOM,
     "darknet": BOTTOM,
     "compat": {*BOTTOM, "darknet"},

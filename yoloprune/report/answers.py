@@ -221,6 +221,16 @@ def bench(done: Bench) -> Answer:
     return Answer(asdict(done), (times.bench_table(done), *said))
 
 
+def demo(networks: Mapping[str, Figures], images: int, out: Path) -> Answer:
+    """Figures of the built-in network before, pruned and after."""
+    before, *_, after = networks.values()
+    payload = _figures(before, after, {"cfg": out / "slim" / "shapes-slim.cfg"})
+    said = f"\non {images} fresh pictures, which neither training nor choosing has seen:"
+    following = next_step.command("status", workspace=out / "workspace")
+    written = (out / "slim", out / "before", out / "after")
+    return Answer(payload, (said, *times.figures_tables(networks)), (), written, following)
+
+
 def emitted(done: Emitted) -> Answer:
     """A folder for the board."""
     said = [

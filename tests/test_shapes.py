@@ -6,13 +6,15 @@ import hashlib
 from pathlib import Path
 
 import cv2
-import make_shapes
 import numpy as np
 import pytest
 
+from yoloprune import shapes
+from yoloprune.errors import InputError
 
-def scene(seed: int, size: int = 160) -> make_shapes.Scene:
-    return make_shapes.scene(np.random.default_rng(seed), size)
+
+def scene(seed: int, size: int = 160) -> shapes.Scene:
+    return shapes.scene(np.random.default_rng(seed), size)
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -43,19 +45,19 @@ def test_labels_are_tight_boxes_inside_the_image(size: int) -> None:
             rows, columns = np.nonzero((mask >= 128).any(axis=1))[0], np.nonzero((mask >= 128).any(axis=0))[0]
             edges = np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) * size
             np.testing.assert_allclose(edges, [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1e-6)
-            assert max(w, h) * size <= make_shapes.LARGEST * size + 1  # a pixel that is half covered counts whole
-            assert max(w, h) * size >= make_shapes.SMALLEST * size * (1 - make_shapes.MOST_OUTSIDE) - 1
+            assert max(w, h) * size <= shapes.LARGEST * size + 1  # a pixel that is half covered counts whole
+            assert max(w, h) * size >= shapes.SMALLEST * size * (1 - shapes.MOST_OUTSIDE) - 1
 
 
 def test_an_object_stands_out_where_its_mask_says() -> None:
     """Without clutter and camera, what changes when an object is painted is its mask, and nothing farther off."""
     rng = np.random.default_rng(11)
-    for kind in make_shapes.CLASSES:
+    for kind in shapes.CLASSES:
         ground = np.full((121, 121, 3), 90, np.float32)
-        outline = make_shapes._placed(rng, make_shapes._outline(rng, kind), 121, 0.3, 0.5, 0.0)
-        mask = make_shapes.mask_of(outline, 121)
+        outline = shapes._placed(rng, shapes._outline(rng, kind), 121, 0.3, 0.5, 0.0)
+        mask = shapes.mask_of(outline, 121)
         painted = ground.copy()
-        make_shapes._paint(rng, painted, outline, mask)
+        shapes._paint(rng, painted, outline, mask)
         changed = np.abs(painted - ground).max(axis=2) > 1
         assert changed[mask > 250].mean() > 0.9
         nothing_near = cv2.dilate(mask, np.ones((25, 25), np.uint8)) == 0  # a shadow falls beside it
@@ -82,20 +84,20 @@ def test_classes_and_sizes_are_spread() -> None:
 
 def test_the_files_do_not_depend_on_counts_or_processes(tmp_path: Path) -> None:
     few, many = tmp_path / "few", tmp_path / "many"
-    make_shapes.write(few, {"train": 3, "valid": 2}, 96, 4, processes=1, force=False)
-    make_shapes.write(many, {"train": 5, "valid": 2}, 96, 4, processes=2, force=False)
+    shapes.write(few, {"train": 3, "valid": 2}, 96, 4, processes=1, force=False)
+    shapes.write(many, {"train": 5, "valid": 2}, 96, 4, processes=2, force=False)
     small, large = hashes(few), hashes(many)
     assert len(set(small.values())) == len(small) == 2 * 5 + 4
     lists = {"train.txt"}
     assert {path: small[path] for path in small.keys() - lists} == {path: large[path] for path in small.keys() - lists}
     other = tmp_path / "other"
-    make_shapes.write(other, {"train": 3, "valid": 2}, 96, 5, processes=1, force=False)
+    shapes.write(other, {"train": 3, "valid": 2}, 96, 5, processes=1, force=False)
     assert all(hashes(other)[path] != small[path] for path in small if path.endswith(".jpg"))
 
 
 def test_the_folder_is_a_darknet_set(tmp_path: Path) -> None:
     out = tmp_path / "set"
-    objects = make_shapes.write(out, {"train": 4, "valid": 2}, 96, 0, processes=1, force=False)
+    objects = shapes.write(out, {"train": 4, "valid": 2}, 96, 0, processes=1, force=False)
     data = dict(line.split("=") for line in (out / "shapes.data").read_text().splitlines())
     names = (out / data["names"]).read_text().split()
     assert int(data["classes"]) == len(names) == 6
@@ -114,17 +116,17 @@ def test_the_folder_is_a_darknet_set(tmp_path: Path) -> None:
 def test_an_earlier_set_is_replaced_only_on_request(tmp_path: Path) -> None:
     out = tmp_path / "set"
     counts = {"train": 1, "valid": 1}
-    make_shapes.write(out, counts, 96, 0, processes=1, force=False)
+    shapes.write(out, counts, 96, 0, processes=1, force=False)
     before = hashes(out)
-    with pytest.raises(FileExistsError):
-        make_shapes.write(out, counts, 96, 1, processes=1, force=False)
+    with pytest.raises(InputError):
+        shapes.write(out, counts, 96, 1, processes=1, force=False)
     assert hashes(out) == before
-    make_shapes.write(out, counts, 96, 1, processes=1, force=True)
+    shapes.write(out, counts, 96, 1, processes=1, force=True)
     assert hashes(out) != before
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError):
-        make_shapes.write(mine, counts, 96, 0, processes=1, force=True)
+    with pytest.raises(InputError):
+        shapes.write(mine, counts, 96, 0, processes=1, force=True)
     assert (mine / "thesis.txt").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "set"]
