@@ -30,10 +30,11 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import load, load_graph
-from yoloprune.darknet.network import Network, build
+from yoloprune.darknet.network import Network
 from yoloprune.detect.detection_measure import DetectionMeasure
 from yoloprune.detect.image import read_pixels
 from yoloprune.detect.load import load_measure
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.progress import Progress
 from yoloprune.prune.certainty import joint_cautions
 from yoloprune.steps import ana as ana_step
@@ -308,7 +309,7 @@ def test_map_is_the_measure(made: Bench) -> None:
     data = read_data(made.data)
     measure = load_measure(model.graph, data, letterbox=True, limit=3, points=11, nms_kind="greedynms")
     assert isinstance(measure, DetectionMeasure)
-    summary = measure.summary(measure.predictions(build(model)))
+    summary = measure.summary(measure.predictions(network_for_measuring(model)))
     assert found == json.loads(json.dumps(summary))
     assert found["images"] == 3
     assert set(found["ap"]) == {"box", "disc"}

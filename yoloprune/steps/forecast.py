@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from yoloprune.choices import NOTHING
-from yoloprune.darknet.network import build
+from yoloprune.detect.measure import network_for_measuring
 from yoloprune.options import AnalysisOptions, Settings
 from yoloprune.prune.granularities import units_of
 from yoloprune.prune.pruner import Pruner
@@ -45,7 +45,7 @@ def forecast(
     """What `ana` would measure from the start, and how long one measurement takes; nothing is written."""
     options = resolved(options)
     inputs = Inputs.opened(cfg, weights, data, settings, device)
-    measure, network = inputs.measure, build(inputs.original, device)
+    measure, network = inputs.measure, network_for_measuring(inputs.original, device)
     started = time.monotonic()
     measure.accuracy(network)
     once = time.monotonic() - started

@@ -14,10 +14,9 @@ from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import DataFile, list_images, read_data
 from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Graph, Model, load_graph
-from yoloprune.darknet.network import build
 from yoloprune.detect.intact import check_pictures
 from yoloprune.detect.load import fit_for, load_measure
-from yoloprune.detect.measure import Measure
+from yoloprune.detect.measure import Measure, network_for_measuring
 from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError
 from yoloprune.options import Settings
@@ -87,13 +86,13 @@ class Inputs:
             letterbox=settings.letterbox,
             limit=settings.images,
             device=self.device,
-            teacher=None if settings.labels else build(self.original, self.device),
+            teacher=None if settings.labels else network_for_measuring(self.original, self.device),
         )
 
     @cached_property
     def findings(self) -> Any:
         """What the original network predicts of the measure's images."""
-        return self.measure.predictions(build(self.original, self.device))
+        return self.measure.predictions(network_for_measuring(self.original, self.device))
 
     @cached_property
     def _train_images(self) -> dict[int, tuple[Path, ...]]:
