@@ -24,9 +24,11 @@ GRIDS: Final = ("uniform", "kmeans")
 """What values quantized weights take (prune/grids.py)."""
 REFIT: Final = "least squares"
 RECALIBRATE: Final = "batch norm"
+SCALE: Final = "scale"
 NOTHING: Final = "none"
-COMPENSATIONS: Final = (REFIT, RECALIBRATE, NOTHING)
-"""Consumers refitted (compensate.py), batch norm's statistics measured anew (recalibrate.py), or only masked."""
+COMPENSATIONS: Final = (REFIT, RECALIBRATE, SCALE, NOTHING)
+"""Consumers refitted (compensate.py), batch norm's statistics measured anew (recalibrate.py), consumers scaled by
+channel (scale.py), or only masked."""
 CALIBRATE: Final = 64
 """Pictures of the train list that consumers are refitted on."""
 GRID: Final = tuple(n / 10 for n in range(1, 10))

@@ -27,6 +27,7 @@ from yoloprune.choices import (
     RECALIBRATE,
     REFIT,
     RULES,
+    SCALE,
     WEIGHT_CRITERIA,
 )
 from yoloprune.option import Help
@@ -41,6 +42,7 @@ _FAST: Final = {"--fast": ("sparsegpt", "Of weights: choose by one sweep over th
 _COMPENSATE: Final = {
     "--no-compensate": (NOTHING, "Only mask what is pruned; --calibrate then only serves the criterion."),
     "--bn-recalibrate": (RECALIBRATE, "Instead of refitting: batch norm's statistics measured anew."),
+    "--scale": (SCALE, "Instead of refitting: one factor for each channel that stays, as ThiNet has it."),
 }
 
 
@@ -223,6 +225,10 @@ class _LearningOptions:
         Help("Share that an average of the weights keeps; left out, the cfg's.", metavar="A", least=0, most=0.99999),
     ] = None
     early_stop: Annotated[int, Help("End after N measurements without a better one; 0: don't.", least=0)] = 0
+    bn_l1: Annotated[
+        float,
+        Help("Sparsity training: L1 on batch norm's scales, like 1e-4, so that bn-scale tells which can go.", least=0),
+    ] = 0.0
     bf16: Annotated[bool, Help("Compute layers in bfloat16 on a CPU; a GPU that has it does anyway.")] = False
     seed: Annotated[int, Help("Of all that is random.", least=0)] = 0
     workers: Annotated[int, Help("Processes that prepare train pictures; 0: none.", least=0)] = 2
@@ -330,6 +336,34 @@ class DetectOptions(_ReadingOptions):
 
 
 @dataclass(frozen=True)
+class LayeredOptions:
+    """Group after group from front to back, each trained before the next (Luo, Wu and Lin 2017, ThiNet)."""
+
+    layer_by_layer: Annotated[
+        bool,
+        Help(
+            "A round for each group of channels, front to back, as ThiNet has it; groups that a shortcut adds stay. "
+            "With --keep or --ratio, of all together."
+        ),
+    ] = False
+    keep: Annotated[
+        float | None, Help("With --layer-by-layer: the share of each group's channels that stays.", metavar="K")
+    ] = None
+    group_epochs: Annotated[
+        float, Help("Likewise: epochs after each group; after the last, --epochs.", metavar="N", least=0)
+    ] = 1.0
+    class_images: Annotated[
+        int, Help("Likewise, of a classifier: train pictures of each class, in place of --calibrate.", least=1)
+    ] = 10
+    places: Annotated[
+        int, Help("Likewise, for thinet: outputs drawn of each picture; 0: all count, by second moments.", least=0)
+    ] = 10
+    refit: Annotated[
+        bool, Help("Likewise, for thinet: refit all weights, in place of one factor for each channel.")
+    ] = False
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """All four steps, round after round. One of the lists of goals, or `target_map`, is given."""
 
@@ -338,6 +372,7 @@ class RunOptions:
     """threshold, total_loss, ratio or sparsity: of the last round; it grows to that evenly."""
     finetune: FinetuneOptions
     """Of each round; where it doesn't say how long, EPOCHS."""
+    layered: LayeredOptions
     round_thresholds: Annotated[
         tuple[float, ...],
         Help(

@@ -143,6 +143,13 @@ def run_command(
     from yoloprune.steps.forecast import forecast
     from yoloprune.steps.run import check, run
 
+    if dry_run and options.layered.layer_by_layer:
+        from yoloprune.steps.layer_by_layer import layers_ahead
+
+        check(options)
+        listed = layers_ahead(cfg, weights, data, options, workspace, settings, device)
+        screen.show(answers.layers_ahead(listed))
+        return
     if dry_run:
         goals = check(options)
         ahead = forecast(cfg, weights, data, options.analysis, settings=settings, device=device)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yoloprune.choices import CHANNEL, CHANNEL_CRITERIA, NOTHING, REFIT
+from yoloprune.choices import CHANNEL, CHANNEL_CRITERIA, NOTHING, REFIT, SCALE
 from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.weights import Weights
@@ -26,6 +26,7 @@ from yoloprune.prune.criteria import CRITERIA, CalibrationStatistics, default_cr
 from yoloprune.prune.granularity import Allocation, Granularity, Group, Orders, Selection
 from yoloprune.prune.moments import affordable, consumers, summed
 from yoloprune.prune.recalibrate import recalibrate, restate
+from yoloprune.prune.scale import scale_alone, scaled
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,23 +139,27 @@ class ChannelUnits(Granularity):
     def compensated(
         self, model: Model, compensation: str, batches: Sequence[Tensor], device: str | torch.device
     ) -> Model:
-        """The model with the units that aren't left masked, and compensated for front to back: consumers refitted, or
-        batch norm recalibrated.
+        """The model with the units that aren't left masked, and compensated for front to back: consumers refitted or
+        scaled, or batch norm recalibrated.
         """
         if not batches or compensation == NOTHING or self.keep.all():
             return self.mask().apply(model)
         about = (self.channels, self.keep, batches)
+        if compensation == SCALE:
+            return compensate(model, *about, fit=scaled, device=device)
         if compensation != REFIT:
             return recalibrate(model, self.mask().apply(model), *about, device=device)
         return restate(model, compensate(model, *about, device=device), *about, device=device)
 
     def compensated_alone(self, model: Model, compensation: str, statistics: Any, device: str | torch.device) -> Model:
-        """Likewise where units of one group went: refitted from the moments of the network before; anything else front
-        to back.
+        """Likewise where units of one group went: refitted or scaled from the moments of the network before; anything
+        else front to back.
         """
         if compensation == REFIT and statistics.batches:
             about = (model, self.channels, self.keep)
             return compensate_alone(*about, statistics.consumers, statistics.moments)
+        if compensation == SCALE and statistics.batches:
+            return scale_alone(model, self.channels, self.keep, statistics.contributions)
         return self.compensated(model, compensation, statistics.batches, device)
 
     def slim(self, model: Model) -> Model:

@@ -17,7 +17,7 @@ A refit in which large weights of nearly constant or collinear inputs cancel wou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -196,12 +196,14 @@ def compensate(
     keep: KeepMask,
     batches: Iterable[Tensor],
     *,
+    fit: Callable[[Model, Consumer, Moments, KeepMask], Fit] = fitted,
     device: str | torch.device = "cpu",
     memory: int = MEMORY,
 ) -> Model:
     """Masked and refitted front to back: inputs as the network already pruned gives them, targets from `model`.
 
-    batches: calibration images as network input [B,C,H,W]. memory: bytes of activations that may be kept.
+    batches: calibration images as network input [B,C,H,W]. fit: how a consumer is refitted from its moments. memory:
+    bytes of activations that may be kept.
     """
     masked = mask(model, channels, keep)
     original, pruned = build(model, device), build(masked, device)
@@ -211,8 +213,8 @@ def compensate(
     for layer, exact in consumers(model.graph, channels).items():
         for consumer in affordable([exact]).values():
             if model.graph.layers[layer].sources[0] in touched:
-                fit = fitted(model, consumer, walk.moments(consumer), keep)
-                changed[layer] = with_fit(masked.weights.layers[layer], fit, channels.kept_outputs(layer, keep))
+                found = fit(model, consumer, walk.moments(consumer), keep)
+                changed[layer] = with_fit(masked.weights.layers[layer], found, channels.kept_outputs(layer, keep))
                 pruned.set_arrays(layer, changed[layer])
     return masked.with_arrays(changed)
 

@@ -20,7 +20,7 @@ from yoloprune.prune.activity import head_changes, zero_shares
 from yoloprune.prune.channels import Channels, Group, KeepMask
 from yoloprune.prune.elimination import elimination_order
 from yoloprune.prune.moments import Consumer, Moments, affordable, collect, consumers
-from yoloprune.prune.thinet import thinet_order
+from yoloprune.prune.thinet import Contributions, sampled, sampled_order, thinet_order
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class CalibrationStatistics:
     batches: Sequence[Tensor] = ()
     """Calibration images as network input [B,C,H,W]."""
     device: str | torch.device = "cpu"
+    layers: frozenset[int] | None = None
+    """Consumers that are looked at; None: all."""
+    places: int = 0
+    """For `thinet` and scaling: outputs that are drawn of each image; 0: all count, by second moments."""
+    seed: int = 0
+    """Of what is drawn."""
 
     @cached_property
     def consumers(self) -> Mapping[int, Consumer]:
@@ -43,7 +49,8 @@ class CalibrationStatistics:
     @cached_property
     def _wanted(self) -> Mapping[int, Consumer]:
         """In the exact form, whatever memory that takes."""
-        return consumers(self.model.graph, self.channels)
+        found = consumers(self.model.graph, self.channels)
+        return {index: found[index] for index in found if self.layers is None or index in self.layers}
 
     @cached_property
     def _affordable(self) -> Mapping[int, Consumer]:
@@ -57,6 +64,18 @@ class CalibrationStatistics:
             return {}
         images = sum(map(len, self.batches))
         return collect(build(self.model, self.device), self.batches, self._affordable.values(), images)
+
+    @cached_property
+    def contributions(self) -> Mapping[int, Contributions]:
+        """What channels add to the outputs of their consumers (thinet.py); only of those that it can be told of."""
+        if self.places:
+            network = build(self.model, self.device)
+            return sampled(network, self.batches, self._wanted.values(), self.places, self.seed)
+        return {
+            index: Contributions.of_moments(self.model, self.consumers[index], found)
+            for index, found in self.moments.items()
+            if not self.consumers[index].mixed
+        }
 
     @property
     def makers(self) -> list[int]:
@@ -90,8 +109,11 @@ def elimination(statistics: CalibrationStatistics, group: Group) -> tuple[int, .
 
 
 def thinet(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
-    """What the consumers miss least if nothing is refitted (thinet.py); l1 where no moments tell."""
+    """What the consumers miss least if nothing is refitted (thinet.py); l1 where nothing tells."""
     _need_images(statistics, "thinet")
+    if statistics.places:
+        reading = [each for each in statistics.contributions.values() if np.isin(group.units, each.units).any()]
+        return sampled_order(group, statistics.keep, reading) if reading else l1(statistics, group)
     if not _moments_tell(statistics, group):
         return l1(statistics, group)
     return thinet_order(statistics.model, group, statistics.keep, statistics.consumers, statistics.moments)

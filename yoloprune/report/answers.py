@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from yoloprune.steps.finetune import Finetuned
     from yoloprune.steps.forecast import Forecast
     from yoloprune.steps.goal import Goal
+    from yoloprune.steps.layer_by_layer import Ahead
     from yoloprune.steps.pack import Packed, Unpacked
     from yoloprune.steps.prune import Pruned
     from yoloprune.steps.run import RunResult
@@ -71,6 +72,12 @@ def run_forecast(ahead: Forecast, goals: Sequence[Goal], options: RunOptions) ->
         return Answer({"sparsities": values}, (pruned,))
     plural = {"threshold": "thresholds", "total_loss": "total_losses", "ratio": "ratios"}[name]
     return Answer({**asdict(ahead), plural: values}, (_forecast_line(ahead), f"after it, {pruned}"))
+
+
+def layers_ahead(ahead: Sequence[Ahead]) -> Answer:
+    """What `run --layer-by-layer` would do."""
+    lines = tuple(f"layer {each.group}: {each.kept} of {each.channels} channels stay" for each in ahead)
+    return Answer({"groups": [asdict(each) for each in ahead]}, lines)
 
 
 def analysed(done: Analysed, workspace: Path = DEFAULT) -> Answer:

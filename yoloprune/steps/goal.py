@@ -84,10 +84,13 @@ class Goal:
 
 
 def goals_of_rounds(options: RunOptions) -> list[Goal]:
-    """The goal of each round; with `target_map` none, for each is found by the one before.
+    """The goal of each round; none with `target_map`, as each is found by the one before, and layer by layer.
 
     InputError unless there is one list of goals, all in their ranges.
     """
+    if options.layered.layer_by_layer:
+        check_layered(options)
+        return []
     if options.rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {options.rounds}")
     one = options.prune
@@ -123,6 +126,37 @@ def _check_target(options: RunOptions, target: float) -> None:
         if getattr(options, name) not in (None, 1):
             raise InputError(f"--target-map: expected no --{name.replace('_', '-')}, for it decides that itself")
     Goal.of(replace(options.prune, ratio=target))
+
+
+def check_layered(options: RunOptions) -> None:
+    """InputError unless `--layer-by-layer` has one goal, and nothing that it can't do."""
+    layered, option = options.layered, "--layer-by-layer"
+    goals = {"--keep": layered.keep, "--ratio": layered_ratio(options)}
+    given = {name: share for name, share in goals.items() if share is not None}
+    if len(given) != 1 or len(options.round_ratios) > 1:
+        raise InputError(f"{option}: expected one of --keep and --ratio, and one share")
+    for name, share in given.items():
+        check_share(name, share)
+    contrary = {
+        "--threshold": options.round_thresholds,
+        "--total-loss": options.round_total_losses,
+        "--sparsity": options.round_sparsities,
+        "--target-map": options.target_map is not None,
+        "--rounds": options.rounds > 1,
+        "--final-loss": options.final_loss is not None,
+        "--drop-branches": options.prune.drop_branches,
+        "--schedule": options.finetune.schedule,
+        "--granularity": options.analysis.granularity not in (None, "channel"),
+        "--group-epochs 0": not layered.group_epochs > 0,
+    }
+    for said, asked in contrary.items():
+        if asked:
+            raise InputError(f"{said}: expected no such thing with {option}")
+
+
+def layered_ratio(options: RunOptions) -> float | None:
+    """The share of the objective that `--layer-by-layer` removes, where that is its goal."""
+    return options.round_ratios[0] if options.round_ratios else options.prune.ratio
 
 
 def check_loss(option: str, loss: float) -> None:

@@ -14,6 +14,7 @@ from yoloprune.choices import (
     POOLINGS,
     RECALIBRATE,
     REFIT,
+    SCALE,
     WITHOUT_IMAGES,
 )
 from yoloprune.errors import InputError
@@ -65,8 +66,11 @@ def resolved(options: AnalysisOptions, before: UnitOptions = _CHANNELS) -> Analy
     compensation, calibrate = options.compensation, options.calibrate
     if compensation not in COMPENSATIONS:
         raise InputError(f"compensation: expected one of {', '.join(COMPENSATIONS)}, found {compensation!r}")
-    if compensation == RECALIBRATE and not calibrate:
-        raise InputError("--bn-recalibrate: expected calibration images, found --calibrate 0")
+    if compensation in (RECALIBRATE, SCALE) and not calibrate:
+        flag = "bn-recalibrate" if compensation == RECALIBRATE else "scale"
+        raise InputError(f"--{flag}: expected calibration images, found --calibrate 0")
+    if compensation == SCALE and kind.name != CHANNEL:
+        raise InputError(f"--scale: expected --granularity channel, found {kind.name}")
     compensation = compensation if calibrate else NOTHING
     criterion = options.criterion or kind.default_criterion(compensation == REFIT)
     if criterion not in kind.criteria:

@@ -92,7 +92,7 @@ def prune(
     job = _before_the_round(known, device, force=force)
     method = as_before(job, options)
     job, options = job.in_units(method.units), replace(options, **vars(method.units))
-    _check_layers(job, options.exclude or ())
+    check_layers(job, options.exclude or ())
     goal = goal.scaled(job.original.accuracy) if options.relative else goal
     if goal.prescribed:
         check_prescribed(goal, method, options)
@@ -119,7 +119,7 @@ def prune(
         file = job.workspace.sensitivity_file(done.number)
         if goal.prescribed and not file.exists():
             sensitivity.save(file)  # orders, which a schedule goes by
-        _write(job, pruned, done)
+        write_round(job, pruned, done)
     progress(Progress("prune", 1, 1))
     said = cautions(sensitivity, [goal.loss] if goal.loss else [])
     if goal.threshold is not None:
@@ -163,7 +163,8 @@ def _before_the_round(workspace: Workspace, device: str, *, force: bool) -> Job:
     return job_of(workspace, device=device)
 
 
-def _check_layers(job: Job, exclude: Sequence[int]) -> None:
+def check_layers(job: Job, exclude: Sequence[int]) -> None:
+    """InputError for layers that lose nothing anyway."""
     makers = {producer for group in job.units.groups for producer in group.producers}
     for layer in exclude:
         if layer not in makers:
@@ -232,8 +233,8 @@ def _before(job: Job, sensitivity: Sensitivity) -> Figures:
     return (rounds[-1].finetuned or rounds[-1].pruned) if rounds else job.original
 
 
-def _write(job: Job, pruned: Joint, done: Round) -> None:
-    """The round in the workspace."""
+def write_round(job: Job, pruned: Joint, done: Round) -> None:
+    """A round in the workspace, in place of one of its number and all behind it."""
     workspace = job.workspace
     accuracies = {
         "original": job.original.accuracy, "before": done.before.accuracy, "after": done.pruned.accuracy

@@ -21,6 +21,7 @@ from yoloprune.steps.finetune import check_length, finetune
 from yoloprune.steps.goal import Goal, goals_of_rounds
 from yoloprune.steps.inputs import check_readable
 from yoloprune.steps.job import Job, start_job
+from yoloprune.steps.layer_by_layer import method_of, prune_layer_by_layer
 from yoloprune.steps.method import resolved, with_limits
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import prune
@@ -81,8 +82,13 @@ def run(
     check_readable(
         load_images(job.inputs.listed, "train", graph).images, graph, progress
     )  # now, not after the analysis
-    pruning = _alike(job.measured_originally(), options, progress)
-    refused, cautions = _rounds(options, goals, pruning, workspace, device, progress)
+    job = job.measured_originally()
+    if options.layered.layer_by_layer:
+        prune_layer_by_layer(job, options, workspace, device, progress)
+        refused, cautions = None, list[str]()
+    else:
+        pruning = _alike(job, options, progress)
+        refused, cautions = _rounds(options, goals, pruning, workspace, device, progress)
     if refused and not Workspace.load(workspace).rounds:
         raise refused
     exported = export(out, ExportOptions(options.export_for), workspace=workspace, force=force)
@@ -140,7 +146,7 @@ def check(options: RunOptions) -> list[Goal]:
     if options.export_for is not None:
         profile_named(options.export_for)
     check_objective(options.prune.objective, options.prune.reader, options.prune.timings)
-    resolved(options.analysis)
+    method_of(options) if options.layered.layer_by_layer else resolved(options.analysis)
     if world_size() > 1:
         raise InputError("run: expected one process, found several of torchrun, which is for ana, finetune and train")
     return goals

@@ -91,6 +91,7 @@ def with_options(recipe: Recipe, options: Options, device: str, measurements: in
         recipe,
         ema_alpha=recipe.ema_alpha if options.ema is None else options.ema,
         patience=options.early_stop,
+        bn_l1=options.bn_l1,
         bfloat16=mixed_precision(device, options.bf16),
         evaluate_every=math.ceil(recipe.iterations / measurements),
     )

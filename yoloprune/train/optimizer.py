@@ -7,6 +7,9 @@ A rate that changes acts the same in both, since neither buffer holds it.
 
 Adam. Darknet takes D - d*B*w for all arrays, biases too, and adds l*m/(sqrt(v) + e). The factor B between this and
 torch's Adam on -D/B + d*w goes out of m/sqrt(v), and so e becomes e/B.
+
+Sparsity training (Liu et al. 2017, "Network Slimming", eq. 1) adds l1 times the sum of |scale| to the loss: as in their
+code, the subgradient l1 * sign(scale) joins the gradient -D/B before the step, 0 where the scale is 0.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ class Optimizer:
         self._burn_in = recipe.schedule.burn_in
         self._updates = graph.updates
         self._parameters: list[list[nn.Parameter]] = [[] for _ in graph.layers]
+        self._l1, self._scales = recipe.bn_l1, list[nn.Parameter]()
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for layer, module, updates in zip(graph.layers, network.layers, graph.updates, strict=True):
             for spec in layer.tensors():
@@ -44,6 +48,8 @@ class Optimizer:
                 decay = recipe.decay if spec.decay or recipe.adam else 0.0
                 groups.setdefault((updates.rate, decay), []).append(parameter)
                 self._parameters[layer.index].append(parameter)
+                if recipe.bn_l1 and spec.name == "scale":
+                    self._scales.append(parameter)
         if not groups:
             raise InputError("no layer with weights is left to train", file=graph.cfg.file)
         listed = [
@@ -63,6 +69,9 @@ class Optimizer:
     @torch.no_grad()
     def step(self, iteration: int, rate: float) -> None:
         """Update number `iteration`, from 1, at a learning rate."""
+        for scale in self._scales:
+            if scale.grad is not None:
+                scale.grad.add_(scale.sign(), alpha=self._l1)
         stop = max((index for index, rule in enumerate(self._updates) if rule.stopped(iteration)), default=-1)
         for index, (rule, parameters) in enumerate(zip(self._updates, self._parameters, strict=True)):
             for parameter in parameters:

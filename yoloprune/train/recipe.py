@@ -37,6 +37,8 @@ class Recipe:
     epsilon: float = 1e-6
     ema_alpha: float = 0.0
     """See `Average`; 0: none."""
+    bn_l1: float = 0.0
+    """What the L1 norm of batch norm's scales weighs in the loss (`Optimizer`); 0: nothing."""
     frozen: frozenset[int] = frozenset()
     """Layers that stay as they are, running statistics too, by which they then normalize."""
     bfloat16: bool = False

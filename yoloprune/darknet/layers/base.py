@@ -180,6 +180,8 @@ class Layer(ABC):
     """A consumer: its outputs are weighted sums over channels; its module is an `Affine`."""
     is_output: ClassVar[bool] = False
     """The network's results are this layer's (a head)."""
+    adds: ClassVar[bool] = False
+    """A shortcut: it adds maps to each other, channel by channel."""
     keeps_all: ClassVar[bool] = False
     """None of the channels that it reads can go, since each of its values depends on all of them."""
     shown: ClassVar[Mapping[str, str]] = {}

@@ -45,6 +45,7 @@ class Shortcut(Layer):
     """How the weights of what is added together are made to add up to 1: relu or softmax; empty without weights."""
 
     names: ClassVar[tuple[str, ...]] = ("shortcut",)
+    adds: ClassVar[bool] = True
     key_notes: ClassVar[KeyNotes] = KeyNotes(unknown_classic="weights_type weights_normalization")
 
     @classmethod
