@@ -194,7 +194,11 @@ def test_only_some_layers(made: Bench, tmp_path: Path, only: tuple[str, ...], la
         ({"granularity": "weight"}, {"ratio": 0.5, "divide": "erk"}, "--divide erk: expected --sparsity"),
         ({"granularity": "weight"}, {"sparsity": 0.5, "criterion": "l1"}, "--criterion: expected of --granularity we"),
         ({"granularity": "weight"}, {"sparsity": 0.5, "exclude": (1,)}, "--exclude: layer 1 has no prunable weights"),
-        ({}, {"global_sparsity": 0.5}, "--global-sparsity: expected --granularity weight, block or n:m, found channel"),
+        (
+            {},
+            {"global_sparsity": 0.5},
+            "--global-sparsity: expected of channels --criterion bn-scale, found elimination",
+        ),
         ({}, {"sparsity": 0.5, "divide": "lamp"}, "--divide lamp: expected --granularity weight, block or n:m"),
         ({}, {"magnitude": "0.1"}, "--magnitude: expected --granularity weight, found channel"),
         ({}, {"sparsity": 0.5, "only": ("1x1",)}, "--only: expected --granularity weight, block or n:m, found channel"),

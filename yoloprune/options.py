@@ -150,7 +150,8 @@ class GoalOptions:
         float | None, Help("Instead, nothing measured: the share of each group's units that goes.", metavar="S")
     ] = None
     global_sparsity: Annotated[
-        float | None, Help("Instead: the share of all weights that goes, by one magnitude.", metavar="S")
+        float | None,
+        Help("Instead: the share of all weights that goes, by one magnitude; of channels, by bn-scale.", metavar="S"),
     ] = None
     magnitude: Annotated[
         str | None,

@@ -113,6 +113,35 @@ def test_frozen_layers_have_no_update_at_all() -> None:
         assert torch.equal(parameter, before[name]) == name.startswith("layers.0.")
 
 
+@pytest.mark.parametrize("adam", ["", "adam=1\nB1=.7\nB2=.95\neps=.001"])
+def test_sparsity_training_adds_the_sign_of_scales_to_their_gradient(adam: str) -> None:
+    """Liu et al.'s code: `grad += s * sign(scale)` before the step. All else, and a scale of 0, is as without."""
+    l1 = 0.25
+    results = []
+    for penalty in (0.0, l1):
+        network, _ = made(adam)
+        scale = network.layers[0].scale
+        with torch.no_grad():
+            scale.copy_(torch.tensor([0.8, -0.5, 0.0, 1.2, -0.1]))
+        optimizer = Optimizer(network, replace(Recipe.from_graph(network.graph), bn_l1=penalty))
+        start = scale.detach().double().numpy().copy()
+        given = [each["layers.0.scale"].astype(np.float64) for each in steps(network, optimizer, 1)]
+        results.append({name: each.detach().clone() for name, each in network.named_parameters()})
+    if not adam:  # the first step of momentum is the gradient times the rate, which `steps` makes 0.01
+        expected = start - 0.01 * (given[0] + l1 * np.sign(start))
+        np.testing.assert_allclose(results[1]["layers.0.scale"].numpy(), expected, rtol=1e-6)
+    else:  # decays, and has 2 of its own
+        gradient = given[0] + 0.02 * start + l1 * np.sign(start)
+        expected = start - 0.01 * gradient / (np.abs(gradient) + 0.001 / 6)
+        np.testing.assert_allclose(results[1]["layers.0.scale"].numpy(), expected, rtol=1e-5)
+    for name, plain in results[0].items():
+        same = torch.ones_like(plain, dtype=torch.bool)
+        if name == "layers.0.scale":
+            same = torch.tensor([False, False, True, False, False])
+        assert torch.equal(plain[same], results[1][name][same])
+        assert adam or torch.equal(plain == results[1][name], same)
+
+
 def test_something_must_be_left_to_train() -> None:
     network, _ = made()
     recipe = Recipe.from_graph(network.graph)

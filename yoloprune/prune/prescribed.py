@@ -1,7 +1,7 @@
 """Counts that a user prescribes: how sparse groups are to be, or below which magnitude weights go. Nothing is measured.
 
 The classics: the same sparsity everywhere (Li et al. 2017; PaddleSlim's `ratio`), one magnitude for all layers or one
-for each (Han et al. 2015), ERK and LAMP.
+for each (Han et al. 2015), ERK and LAMP; of channels one scale of batch norm for all (Liu et al. 2017).
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yoloprune.darknet.model import Model
 from yoloprune.errors import InputError
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.granularity import Allocation
 from yoloprune.prune.limits import Limits
 from yoloprune.prune.sensitivity import ROUNDING, Curve
@@ -40,6 +42,38 @@ def divided_sparsity(
     return {
         curve.label: limits.allowed(curve, max(curve.size - round(stay[index] * curve.size), curve.gone))
         for index, curve in layers.items()
+    }
+
+
+def globally_by_scale(
+    units: ChannelUnits, model: Model, curves: Sequence[Curve], limits: Limits, sparsity: float
+) -> Allocation:
+    """Of all channels of the groups a share, those of the least |scale| in batch norm, wherever they are.
+
+    Liu et al. 2017, "Network Slimming", section 3: one threshold over all layers. A unit of several filters counts with
+    the mean of their scales. Groups that a layer without batch norm makes stay. Channels that are gone count as the
+    least.
+    """
+    values: dict[str, NDArray[np.float64]] = {}
+    for curve in curves:
+        group = units.channels.group(curve.label)
+        sums, filters = np.zeros(units.channels.units), np.zeros(units.channels.units)
+        for producer in curve.producers:
+            scale = model.weights.layers[producer].get("scale")
+            made = units.channels.outputs[producer]
+            np.add.at(sums, made, np.nan if scale is None else np.abs(scale))
+            np.add.at(filters, made, 1)
+        mean = sums[group.units] / filters[group.units]
+        if not np.isnan(mean).any():
+            values[curve.label] = np.sort(np.where(units.keep[group.units], mean, -1.0))
+    listed = np.concatenate(list(values.values())) if values else np.empty(0)
+    least = np.sort(listed)[: math.floor(sparsity * sum(curve.size for curve in curves) + ROUNDING)]
+    threshold = least[-1] if len(least) else -1.0
+    return {
+        curve.label: limits.allowed(
+            curve, max(int((values.get(curve.label, np.empty(0)) <= threshold).sum()), curve.gone)
+        )
+        for curve in curves
     }
 
 

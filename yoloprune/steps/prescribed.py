@@ -6,8 +6,9 @@ from yoloprune.choices import CHANNEL, DIVISIONS
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.options import AnalysisOptions, PruneOptions
+from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.granularity import Allocation
-from yoloprune.prune.prescribed import Magnitudes, divided_sparsity, same_sparsity
+from yoloprune.prune.prescribed import Magnitudes, divided_sparsity, globally_by_scale, same_sparsity
 from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.prune.weight_units import WeightUnits
 from yoloprune.steps.analysis import resumable, setup_of
@@ -19,9 +20,10 @@ from yoloprune.steps.method import limits_of
 def check_prescribed(goal: Goal, method: AnalysisOptions, options: PruneOptions) -> None:
     """InputError for what can't be prescribed of these units."""
     name = method.granularity
-    if name == CHANNEL and (goal.global_sparsity is not None or options.divide != DIVISIONS[0]):
-        said = "--global-sparsity" if goal.global_sparsity is not None else f"--divide {options.divide}"
-        raise InputError(f"{said}: expected --granularity weight, block or n:m, found {name}")
+    if name == CHANNEL and goal.global_sparsity is not None and method.criterion != "bn-scale":
+        raise InputError(f"--global-sparsity: expected of channels --criterion bn-scale, found {method.criterion}")
+    if name == CHANNEL and options.divide != DIVISIONS[0]:
+        raise InputError(f"--divide {options.divide}: expected --granularity weight, block or n:m, found {name}")
     if goal.magnitude is not None:
         if name != "weight":
             raise InputError(f"--magnitude: expected --granularity weight, found {name}")
@@ -49,7 +51,10 @@ def prescribed(job: Job, sensitivity: Sensitivity, goal: Goal, options: PruneOpt
     limits, curves = limits_of(options), sensitivity.curves
     if goal.sparsity is not None and options.divide == DIVISIONS[0]:
         return same_sparsity(curves, limits, goal.sparsity)
-    assert isinstance(job.units, WeightUnits)  # as checked
+    if isinstance(job.units, ChannelUnits):
+        assert goal.global_sparsity is not None  # as checked
+        return globally_by_scale(job.units, job.model, curves, limits, goal.global_sparsity)
+    assert isinstance(job.units, WeightUnits)  # there are no others
     if goal.magnitude is not None:
         return Magnitudes.parse(goal.magnitude).counts(job.units, job.model, curves, limits)
     sparsity, division = (goal.global_sparsity, "global") if goal.sparsity is None else (goal.sparsity, options.divide)
