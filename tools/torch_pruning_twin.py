@@ -13,15 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from yoloprune.darknet.data import ClassSplit, Split
 from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.convolution import Convolutional
 from yoloprune.darknet.layers.norm import inverse_deviation
 from yoloprune.darknet.model import Model
 from yoloprune.darknet.network import build
 from yoloprune.prune.channels import Channels, KeepMask
+from yoloprune.train.batches import batches, network_input
 from yoloprune.train.losses import find_loss
+from yoloprune.train.recipe import Recipe
+from yoloprune.train.samples import Samples
 
 Labelled = Iterable[tuple[Tensor, Tensor]]
 """Network input [B,C,H,W] and truths [B,T,5] as `train.losses.base.Loss` takes them."""
@@ -52,6 +57,40 @@ def torch_pruning_mask(
             twin.loss(inputs, truths).backward()  # type: ignore[no-untyped-call]
     pruner.step()
     return twin.kept(channels)
+
+
+def sparse_learning(
+    model: Model, channels: Channels, images: Split | ClassSplit, recipe: Recipe, *, reg: float, seed: int = 0
+) -> Model:
+    """After Torch-Pruning's own sparsity training (GroupNormPruner.regularize, Fang et al. 2023), by a recipe's rate.
+
+    reg: its coefficient. The loss is Darknet's, the optimizer torch's SGD.
+    """
+    tool = importlib.import_module("torch_pruning")
+    twin = Twin(model)
+    prunable = {producer for group in channels.groups for producer in group.producers}
+    pruner = tool.pruner.GroupNormPruner(
+        twin,
+        torch.rand(1, *model.graph.net.input),
+        tool.importance.GroupMagnitudeImportance(),
+        reg=reg,
+        global_pruning=True,
+        ignored_layers=[twin.steps[index].conv for index in twin.convolutions if index not in prunable],
+    )
+    pruner.update_regularizer()
+    twin.train()
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.decay)
+    samples = Samples.of(images, model.graph, recipe, seed, 1 << 30)
+    starts = range(0, recipe.iterations * recipe.images, recipe.mini_batch)
+    for number, (pixels, truths) in enumerate(batches(samples, starts, recipe.mini_batch, 0), start=1):
+        loss = twin.loss(network_input(pixels, torch.device("cpu")), truths) / recipe.images
+        loss.backward()  # type: ignore[no-untyped-call]
+        if number % recipe.subdivisions == 0:
+            pruner.regularize(twin)
+            optimizer.param_groups[0]["lr"] = recipe.schedule.rate(number // recipe.subdivisions)
+            optimizer.step()
+            optimizer.zero_grad()
+    return model.with_arrays(twin.arrays())
 
 
 class _Conv(nn.Module):
@@ -136,6 +175,18 @@ class Twin(nn.Module):
             for head, x in zip(heads, self(inputs), strict=True)
         ]
         return torch.stack(losses).sum()
+
+    def arrays(self) -> dict[int, dict[str, NDArray[np.float32]]]:
+        """Of the convolutions, as our network has them, in a dialect that adds 1e-5 under the root."""
+        found = {}
+        for index in self.convolutions:
+            step = self._conv(index)
+            arrays: dict[str, Tensor | None] = {"weight": step.conv.weight, "bias": step.conv.bias}
+            if (norm := step.norm) is not None:
+                arrays |= {"bias": norm.bias, "scale": norm.weight}
+                arrays |= {"mean": norm.running_mean, "variance": norm.running_var}
+            found[index] = {name: each.detach().numpy().copy() for name, each in arrays.items() if each is not None}
+        return found
 
     def kept(self, channels: Channels) -> KeepMask:
         """The units whose filters are still there. ValueError if some filters of a unit are and others aren't."""
