@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
-BOTTOM = {"errors", "artefacts", "choices", "option", "progress", "options", "shown"}
+BOTTOM = {"errors", "artefacts", "choices", "option", "progress", "options", "run_options", "shown"}
 STAGE = {*BOTTOM, "darknet", "detect"}
 BELOW_STEPS = {*STAGE, "compat", "formats", "readers", "drawing", "shapes", "workspace", "prune", "train"}
 MAY_IMPORT = {
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "shown": set(),
     "option": set(),
     "options": {"choices", "option"},
+    "run_options": {"choices", "option", "options"},
     "artefacts": {"errors"},
     "drawing": BOTTOM,
     "shapes": BOTTOM,

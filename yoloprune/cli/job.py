@@ -9,8 +9,9 @@ from yoloprune.cli import params
 from yoloprune.cli.command import command
 from yoloprune.console import Screen
 from yoloprune.errors import InputError
-from yoloprune.options import AnalysisOptions, ExportOptions, FinetuneOptions, PruneOptions, RunOptions, Settings
+from yoloprune.options import AnalysisOptions, ExportOptions, FinetuneOptions, PruneOptions, Settings
 from yoloprune.report import answers
+from yoloprune.run_options import RunOptions
 from yoloprune.steps.goal import Goal, goals_of_rounds
 from yoloprune.workspace import DEFAULT
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import RenderableType
 
-from yoloprune.options import PruneOptions, RunOptions, TrainOptions
+from yoloprune.options import PruneOptions, TrainOptions
 from yoloprune.report import following as next_step
 from yoloprune.report import tables, times
+from yoloprune.run_options import RunOptions
 from yoloprune.workspace import DEFAULT, Figures, Workspace
 
 if TYPE_CHECKING:

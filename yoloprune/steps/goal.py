@@ -7,7 +7,8 @@ from typing import Any, Final, Self
 
 from yoloprune.choices import DIVISIONS
 from yoloprune.errors import InputError
-from yoloprune.options import GoalOptions, RunOptions
+from yoloprune.options import GoalOptions
+from yoloprune.run_options import RunOptions
 
 _OF_ROUNDS: Final = {
     "threshold": "round_thresholds",

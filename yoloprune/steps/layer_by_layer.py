@@ -21,11 +21,12 @@ from yoloprune.detect.load import fit_for, load_images
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError, NothingGoesError
-from yoloprune.options import AnalysisOptions, LayeredOptions, PruneOptions, RunOptions, Settings
+from yoloprune.options import AnalysisOptions, PruneOptions, Settings
 from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.channel_units import ChannelUnits
 from yoloprune.prune.granularity import Allocation, Selection
 from yoloprune.prune.layer_by_layer import counts_at, counts_for_ratio, inner_groups
+from yoloprune.run_options import LayeredOptions, RunOptions
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.goal import layered_ratio
 from yoloprune.steps.job import Job, job_of, start_job
@@ -62,7 +63,7 @@ def counts_of(job: Job, options: RunOptions, progress: OnProgress) -> Allocation
         assert ratio is not None  # one of the two is given
         # What a network costs depends on how many go, and only where a grouped route parts a group on which.
         costs = units.costs(
-            price_for(job, pruning.objective, pruning.reader, progress),
+            price_for(job, pruning, progress),
             {group.label: range(group.size) for group in units.groups},
         )
         counts = counts_for_ratio(groups, limits, costs, ratio)

@@ -11,10 +11,11 @@ from yoloprune.artefacts import ready
 from yoloprune.compat import profile_named
 from yoloprune.detect.load import load_images
 from yoloprune.errors import InputError, NothingGoesError
-from yoloprune.options import ExportOptions, PruneOptions, RunOptions, Settings, UnitOptions
+from yoloprune.options import ExportOptions, PruneOptions, Settings, UnitOptions
 from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.certainty import joint_cautions
 from yoloprune.prune.sensitivity import ROUNDING
+from yoloprune.run_options import RunOptions
 from yoloprune.shown import Shown
 from yoloprune.steps.export import export, targets
 from yoloprune.steps.finetune import check_length, finetune
