@@ -14,7 +14,7 @@ from tests.drawn import Bench, trained
 from yoloprune import cli
 from yoloprune.train.run_folder import RunFolder
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "methods.md").read_text()
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "methods.md").read_text().replace("\\\n", " ")
 SECTIONS = dict(re.findall(r"^### (.+?)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
 COMMANDS = {
     name: "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines() for name, text in SECTIONS.items()
