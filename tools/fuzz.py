@@ -1,6 +1,7 @@
 """Read files that were spoilt at random: each must be read, or refused with our own error.
 
     python tools/fuzz.py --count 200000 [--seed 0]        counts by kind and outcome; exit status 1 if one failed
+    python tools/fuzz.py --kind ypz --count 100000        of one kind alone
     python tools/fuzz.py --seed 0 --only 1234             that one again, with its traceback; its file is kept
 
 Everything else than a file read or an InputError is a failure: another exception, more than 5 seconds, more than 1 GiB
@@ -22,7 +23,7 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
@@ -39,7 +40,6 @@ from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import load_classes, load_split, read_data, read_labels, read_names
 from yoloprune.darknet.dialect import ALEXEYAB, DIALECTS
-from yoloprune.darknet.grid import Grid
 from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.errors import InputError, InputWarning
 from yoloprune.formats import Files, ypz
@@ -75,10 +75,10 @@ class Tally:
 
 
 class Bench:
-    """Good files to spoil, and how each kind is read."""
+    """Good files to spoil, and how each kind is read; of `kinds`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, kinds: Sequence[str] = KINDS) -> None:
+        self.folder, self.kinds = folder, kinds
         for name in ("images", "labels"):
             (folder / name).mkdir(exist_ok=True)
         for name in ("a.jpg", "b.png", "c.bmp"):
@@ -97,7 +97,7 @@ class Bench:
 
     def make(self, rng: random.Random) -> tuple[str, bytes]:
         """A kind and a spoilt file of it."""
-        kind = rng.choice(KINDS)
+        kind = rng.choice(self.kinds)
         texts = [each.encode() for each in (DATA, LISTED, LABELS, NAMES)]
         others = {"cfg": self.cfgs, "weights": self.weights, "ypz": self.packed}.get(kind, [*texts, *self.cfgs])
         good = {"data": texts[0], "list": texts[1], "label": texts[2], "names": texts[3]}
@@ -155,15 +155,10 @@ def _packed(graph: Graph, seed: int) -> bytes:
     rng = np.random.default_rng(seed)
     floats = rng.normal(size=graph.parameters).astype(np.float32)
     floats[rng.random(floats.size) < rng.choice((0, 0.5, 0.95))] = 0
-    grids: dict[int, Grid] = {}
     if seed % 2:
         floats = (rng.integers(-7, 8, floats.size) / 4).astype(np.float32)
-        weights = ((layer, spec) for layer in graph.layers for spec in layer.tensors() if spec.name == "weight")
-        grids = {
-            layer.index: Grid(4, np.full(spec.shape[0], 0.25, np.float32)) for layer, spec in weights if spec.decay
-        }
     header = weights_file.Header()
-    arrays = arrays_of(graph.layers, header, floats, grids)
+    arrays = arrays_of(graph.layers, header, floats)
     return ypz.dump(Files(cfg_file.dump(graph.cfg), b"box", header.dump(), arrays))
 
 
@@ -208,10 +203,14 @@ def _limited() -> None:
 
 
 def _work(
-    seed: int, numbers: range, at: Synchronized[int], answers: multiprocessing.SimpleQueue[tuple[int, str, str]]
+    seed: int,
+    kinds: Sequence[str],
+    numbers: range,
+    at: Synchronized[int],
+    answers: multiprocessing.SimpleQueue[tuple[int, str, str]],
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="yoloprune-fuzz-") as folder:
-        bench = Bench(Path(folder))
+        bench = Bench(Path(folder), kinds)
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", InputWarning)  # what is odd and read is read
         _limited()
@@ -221,7 +220,7 @@ def _work(
             answers.put((number, kind, outcome))
 
 
-def run(count: int, seed: int) -> Tally:
+def run(count: int, seed: int, kinds: Sequence[str] = KINDS) -> Tally:
     """Read `count` spoilt files in processes of their own."""
     tally = Tally(Counter(), [])
     context = multiprocessing.get_context("spawn")
@@ -230,7 +229,7 @@ def run(count: int, seed: int) -> Tally:
         numbers = range(start, min(start + CHUNK, count))
         at: Synchronized[int] = context.Value("q", start)
         answers: multiprocessing.SimpleQueue[tuple[int, str, str]] = context.SimpleQueue()
-        process = context.Process(target=_work, args=(seed, numbers, at, answers))
+        process = context.Process(target=_work, args=(seed, kinds, numbers, at, answers))
         process.start()
         start = numbers.stop
         for _ in numbers:
@@ -250,9 +249,9 @@ def run(count: int, seed: int) -> Tally:
     return tally
 
 
-def again(seed: int, number: int) -> None:
+def again(seed: int, number: int, kinds: Sequence[str] = KINDS) -> None:
     """Read one input once more; its file stays, its exception is shown."""
-    bench = Bench(Path(tempfile.mkdtemp(prefix="yoloprune-fuzz-")))
+    bench = Bench(Path(tempfile.mkdtemp(prefix="yoloprune-fuzz-")), kinds)
     rng = random.Random(f"{seed}/{number}")
     kind, data = bench.make(rng)
     print(f"{kind}: {bench.folder / f'spoilt.{kind}'}")
@@ -264,18 +263,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=sorted(set(KINDS)), help="left out, all")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="this one, with its traceback")
     args = parser.parse_args()
+    kinds = (args.kind,) if args.kind else KINDS
     if args.only is not None:
-        again(args.seed, args.only)
+        again(args.seed, args.only, kinds)
         return 0
-    tally = run(args.count, args.seed)
+    tally = run(args.count, args.seed, kinds)
     print(f"{'kind':10}{'read':>10}{'refused':>10}{'failed':>10}")
     for kind in sorted({kind for kind, _ in tally.counts}):
         print(f"{kind:10}" + "".join(f"{tally.counts[kind, each]:>10}" for each in ("read", "refused", "failed")))
     print(f"{sum(tally.counts.values())} inputs, {len(tally.failures)} failed")
     for failure in tally.failures[:50]:
-        print(f"--seed {args.seed} --only {failure.number}: {failure.kind}: {failure.what}")
+        of_kind = f" --kind {args.kind}" if args.kind else ""
+        print(f"--seed {args.seed}{of_kind} --only {failure.number}: {failure.kind}: {failure.what}")
     return 1 if tally.failures else 0
 
 

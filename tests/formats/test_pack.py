@@ -15,12 +15,12 @@ import yoloprune
 from tests.helpers import graph_of, random_model
 from yoloprune import cli
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.dialect import ALEXEYAB, PJREDDIE
+from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.grid import Grid
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.weights import Header, Weights
-from yoloprune.errors import InputError
 from yoloprune.formats import ypz
+from yoloprune.formats.arrays import CODEBOOK, UNIFORM, UNIFORM_BY_COLUMN
 from yoloprune.steps.pack import pack_files, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,15 +47,11 @@ output=7
 """
 
 
-def packed(
-    folder: Path, cfg: bytes, weights: bytes, grids: dict[int, Grid] | None = None, dialect: str = "alexeyab"
-) -> int:
+def packed(folder: Path, cfg: bytes, weights: bytes, dialect: str = "alexeyab") -> int:
     """Bytes of a packed network, which comes back."""
     (folder / "a.cfg").write_bytes(cfg)
     (folder / "a.weights").write_bytes(weights)
-    done = pack_files(
-        folder / "a.cfg", folder / "a.weights", folder / "b.ypz", grids=grids, dialect=dialect, force=True
-    )
+    done = pack_files(folder / "a.cfg", folder / "a.weights", folder / "b.ypz", dialect=dialect, force=True)
     back = unpack(folder / "b.ypz", folder / "out", force=True)
     assert back.cfg.read_bytes() == cfg
     assert back.weights.read_bytes() == weights
@@ -114,62 +110,45 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     packed(tmp_path, TEXT.format("").encode(), Header().dump() + drawn.tobytes())
 
 
-def quantized(seed: int, layout: str, header: Header, bits: int) -> tuple[Model, dict[int, Grid]]:
+def quantized(seed: int, layout: str, header: Header, bits: int) -> Model:
     """Weights on grids: of layers 0 and 2 uniform, of layer 1 with a codebook."""
     graph = graph_of(TEXT.format(layout))
     model = random_model(graph, seed)
     rng = np.random.default_rng(seed)
     book = rng.normal(0, 0.3, 2**bits).astype(np.float32)
     book[0] = 0
-    grids, layers = {}, []
+    layers = []
     for index, arrays in enumerate(model.weights.layers):
         weight = arrays["weight"]
         scales = rng.uniform(0.05, 0.1, len(weight)).astype(np.float32)
-        grids[index] = Grid(bits, codebook=book) if index == 1 else Grid(bits, scales)
-        layers.append({**arrays, "weight": grids[index].values(grids[index].nearest(weight))})
-    return Model(graph, Weights(header, tuple(layers))), grids
+        grid = Grid(bits, codebook=book) if index == 1 else Grid(bits, scales)
+        layers.append({**arrays, "weight": grid.values(grid.nearest(weight))})
+    return Model(graph, Weights(header, tuple(layers)))
 
 
 @pytest.mark.parametrize("header", [Header(), Header(2000, 0, 0)])
 @pytest.mark.parametrize("layout", ["", "flipped=1"])
 @pytest.mark.parametrize("bits", [2, 3, 5, 8])
 def test_weights_on_a_grid(tmp_path: Path, header: Header, layout: str, bits: int) -> None:
-    """Stored as codes, also where matrices are stored transposed."""
-    model, grids = quantized(bits, layout, header, bits)
-    data = weights_file.dump(model.weights, model.graph.layers)
-    with_codes = packed(tmp_path, TEXT.format(layout).encode(), data, grids)
-    assert [entry.bits for entry in ypz.read(tmp_path / "b.ypz").entries if entry.bits] == [bits] * 3
-    if bits < 5:  # of so few weights
-        assert with_codes < packed(tmp_path, TEXT.format(layout).encode(), data)
-
-
-def test_a_part_of_the_filters_on_a_grid(tmp_path: Path) -> None:
-    """`numload`: the file holds three of six."""
-    cfg = TEXT.format("").replace("size=3", "size=3\nnumload=3")
-    graph = graph_of(cfg, PJREDDIE)
-    scales = np.array([0.5, 0.25, 2, 1, 1, 1], np.float32)
-    floats = np.random.default_rng(3).normal(size=weights_file.count(graph.layers)).astype("<f4")
-    (place,) = (
-        place for layer, spec, place in weights_file.places(graph.layers) if (layer.index, spec.name) == (0, "weight")
-    )
-    floats[place] = (np.array([[1], [-1], [3]]) * scales[:3, None] * np.ones(27)).ravel()
-    packed(tmp_path, cfg.encode(), Header().dump() + floats.tobytes(), {0: Grid(3, scales)}, "pjreddie")
+    """Stored as codes, also where matrices are stored transposed; a large codebook is no gain for 30 weights."""
+    model = quantized(bits, layout, header, bits)
+    packed(tmp_path, TEXT.format(layout).encode(), weights_file.dump(model.weights, model.graph.layers))
+    coded = [entry for entry in ypz.read(tmp_path / "b.ypz").entries if entry.bits]
+    transposed = header.major > 1000
+    conv, connected = coded[0], coded[-1]
+    assert (conv.form, conv.filters, connected.filters) == (UNIFORM, 6, 7)
+    assert connected.form == (UNIFORM_BY_COLUMN if transposed else UNIFORM)
+    assert [entry.form for entry in coded[1:-1]] == [CODEBOOK] * (len(coded) - 2)
+    assert all(entry.bits <= bits for entry in coded)
 
 
 @pytest.mark.parametrize("value", [0.123, -0.0, np.inf, np.nan])
 def test_a_weight_beside_its_grid(tmp_path: Path, value: float) -> None:
-    model, grids = quantized(1, "", Header(), 4)
+    """The layer keeps its floats."""
+    model = quantized(1, "", Header(), 4)
     model.weights.layers[2]["weight"][3, 4] = value  # type: ignore[index]
-    data = weights_file.dump(model.weights, model.graph.layers)
-    with pytest.raises(InputError, match=r"layer 2 \[connected\], weight: expected .*grid.*, found"):
-        packed(tmp_path, TEXT.format("").encode(), data, grids)
-
-
-def test_a_grid_for_no_weights(tmp_path: Path) -> None:
-    graph = graph_of(cfg := "[net]\nwidth=8\nheight=8\nchannels=3\n[maxpool]\n")
-    assert not weights_file.count(graph.layers)
-    with pytest.raises(ValueError, match="no weights for a grid"):
-        packed(tmp_path, cfg.encode(), Header().dump(), {0: Grid(2, np.ones(1, np.float32))})
+    packed(tmp_path, TEXT.format("").encode(), weights_file.dump(model.weights, model.graph.layers))
+    assert 7 not in [entry.filters for entry in ypz.read(tmp_path / "b.ypz").entries]
 
 
 def run(*words: object, status: int = 0) -> str:

@@ -2,71 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.grid import Grid
 from yoloprune.darknet.layers.base import Layer, TensorSpec
 from yoloprune.darknet.weights import Header
-from yoloprune.errors import InputError
 from yoloprune.formats.base import Codes, Floats
+from yoloprune.formats.exact import exact_codes
 
 
-def arrays_of(
-    layers: Sequence[Layer], header: Header, floats: NDArray[np.float32], grids: Mapping[int, Grid]
-) -> tuple[Floats | Codes, ...]:
+def arrays_of(layers: Sequence[Layer], header: Header, floats: NDArray[np.float32]) -> tuple[Floats | Codes, ...]:
     """The payload of a .weights file, cut into arrays to pack; neighbours of a kind are one.
 
-    Parameters
-    ----------
-    floats
-        What is behind the header, just as many as the layers need.
-    grids
-        By a layer's index; each value of its `weight` is on the grid, bit by bit, else an InputError.
+    Weights of a layer that lie on a grid, bit by bit, are its codes.
+
+    floats: what is behind the header, just as many as the layers need.
     """
-    for layer in layers:
-        if layer.index in grids and not any(_gridded(spec) for spec in layer.tensors()):
-            raise ValueError(f"{layer} has no weights for a grid")
-    return tuple(_arrays_of(layers, header, floats, grids))
+    return tuple(_arrays_of(layers, header, floats))
 
 
-def _arrays_of(
-    layers: Sequence[Layer], header: Header, floats: NDArray[np.float32], grids: Mapping[int, Grid]
-) -> Iterator[Floats | Codes]:
-    def kind(place: tuple[Layer, TensorSpec, slice]) -> tuple[bool, int | None]:
-        layer, spec, _ = place
-        return spec.decay, layer.index if layer.index in grids and _gridded(spec) else None
-
-    stored = (place for place in weights_file.places(layers) if place[2].start < place[2].stop)
-    for (weights, gridded), places in groupby(stored, kind):
-        first, *rest = places
-        values = floats[first[2].start : (rest[-1] if rest else first)[2].stop]
-        if gridded is None:
-            yield Floats(values, weights)
+def _arrays_of(layers: Sequence[Layer], header: Header, floats: NDArray[np.float32]) -> Iterator[Floats | Codes]:
+    waiting: list[tuple[TensorSpec, slice]] = []
+    for layer, spec, place in weights_file.places(layers):
+        if place.start == place.stop:
+            continue
+        codes = _codes(layer, spec, header, floats[place]) if spec.name == "weight" and spec.decay else None
+        if waiting and (codes is not None or waiting[0][0].decay != spec.decay):
+            yield _floats(waiting, floats)
+            waiting = []
+        if codes is not None:
+            yield codes
         else:
-            yield _codes(first[0], first[1], header, values, grids[gridded])
+            waiting.append((spec, place))
+    if waiting:
+        yield _floats(waiting, floats)
 
 
-def _gridded(spec: TensorSpec) -> bool:
-    return spec.name == "weight" and spec.decay
+def _floats(places: Sequence[tuple[TensorSpec, slice]], floats: NDArray[np.float32]) -> Floats:
+    return Floats(floats[places[0][1].start : places[-1][1].stop], places[0][0].decay)
 
 
-def _codes(layer: Layer, spec: TensorSpec, header: Header, values: NDArray[np.float32], grid: Grid) -> Codes:
+def _codes(layer: Layer, spec: TensorSpec, header: Header, values: NDArray[np.float32]) -> Codes | None:
+    """None for weights that are on no grid."""
     rows = layer.storage.rows(spec)
     by_column = weights_file.transposed(layer, spec, header)
-    weight = values.reshape(-1, rows).T if by_column else values.reshape(rows, -1)
-    if grid.scales is not None:
-        grid = replace(grid, scales=grid.scales[:rows])
-    if not np.isfinite(weight).all():
-        raise InputError(f"{layer}, {spec.name}: expected finite values for a grid, found others")
-    codes = grid.nearest(weight)
-    off = grid.values(codes).view(np.uint32) != np.ascontiguousarray(weight).view(np.uint32)
-    if off.any():
-        expected = f"expected values on its grid of {grid.bits} bits"
-        raise InputError(f"{layer}, {spec.name}: {expected}, found {np.count_nonzero(off)} of {off.size} beside it")
+    found = exact_codes(values.reshape(-1, rows).T if by_column else values.reshape(rows, -1))
+    if found is None:
+        return None
+    grid, codes = found
     return Codes(np.ascontiguousarray(codes.T if by_column else codes).ravel(), grid, by_column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lzma
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,28 +45,31 @@ class Stream:
     data: bytes | memoryview
 
 
-def encode(parts: Callable[[], Iterable[Bytes]]) -> Stream:
-    """Compress what `parts` gives, the same at each call."""
+def encode(made: BinaryIO, parts: Callable[[], Iterable[Bytes]]) -> tuple[int, int]:
+    """Write what `parts` gives, the same at each call, compressed to the end of `made`: its coding, and bytes before.
+
+    Nothing is held: a stream can be a quarter of the network.
+    """
     size, entropy = 0, 0.0
     for part in parts():
         size += part.size
         entropy += sum(_entropy(part[at : at + _PART]) for at in range(0, part.size, _PART))
+    start = made.tell()
     if entropy <= _WORTH * size:
         trial = list(_first(parts(), _TRIAL))
-        settings = min(_SETTINGS, key=lambda each: len(_compressed(trial, each)))
-        data = _compressed(parts(), settings)
-        if len(data) < size:
-            return Stream(_coding(settings), size, data)
-    stored, at = np.empty(size, np.uint8), 0  # not joined: it can be a quarter of the network
-    for part in parts():
-        stored[at : at + part.size] = part
-        at += part.size
-    return Stream(STORED, size, stored.data)
+        settings = min(_SETTINGS, key=lambda each: sum(map(len, _compressed(trial, each))))
+        made.writelines(_compressed(parts(), settings))
+        if made.tell() - start < size:
+            return _coding(settings), size
+        made.seek(start)
+        made.truncate()
+    made.writelines(part.data for part in parts())
+    return STORED, size
 
 
 def compressed_size(part: Bytes) -> int:
     """Bytes that these take where patterns are looked for."""
-    return len(_compressed([part], _SETTINGS[1]))
+    return sum(map(len, _compressed([part], _SETTINGS[1])))
 
 
 class Decoder:
@@ -172,10 +175,11 @@ def _entropy(part: Bytes) -> float:
     return float(-(shares * np.log2(shares)).sum() * part.size / 8)
 
 
-def _compressed(parts: Iterable[Bytes], settings: dict[str, int]) -> bytes:
+def _compressed(parts: Iterable[Bytes], settings: dict[str, int]) -> Iterator[bytes]:
     compressor = lzma.LZMACompressor(lzma.FORMAT_RAW, filters=[_filter(settings)])
-    pieces = [compressor.compress(part.tobytes()) for part in parts]
-    return b"".join([*pieces, compressor.flush()])
+    for part in parts:
+        yield compressor.compress(part.data)
+    yield compressor.flush()
 
 
 def _coding(settings: dict[str, int]) -> int:

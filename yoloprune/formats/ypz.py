@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -33,6 +33,8 @@ _STREAM: Final = struct.Struct("<BBII")
 _ENTRY: Final = struct.Struct("<BBBII")
 """The fields of an `Entry`."""
 _U32: Final = struct.Struct("<I")
+_READ: Final = 1 << 20
+"""Bytes that are hashed at once."""
 _PLANES: Final = tuple(f"{what} {number}" for what in ("parameters", "weights") for number in range(4))
 _NAMES: Final = ("head", "mask", "gaps", "codes", *_PLANES)
 """Of the streams."""
@@ -98,7 +100,7 @@ def parse(data: bytes, file: str = "<ypz>") -> Packed:
 
 def write(path: str | Path, files: Files, *, force: bool = False) -> int:
     """Dump to the file at `path`, whole or not at all. Bytes written."""
-    with atomic_path(path, force=force) as temporary, temporary.open("wb") as made:
+    with atomic_path(path, force=force) as temporary, temporary.open("w+b") as made:
         return _dump_to(made, files)
 
 
@@ -114,22 +116,10 @@ def read(path: str | Path) -> Packed:
 
 
 def _dump_to(made: BinaryIO, files: Files) -> int:
-    """Bytes written; the head last, as it has the others' hash."""
-    made.write(bytes(_HEAD.size))
-    digest, size = hashlib.sha256(), _HEAD.size
-    for part in _body(files):
-        digest.update(part)
-        made.write(part)
-        size += len(part)
-    made.seek(0)
-    made.write(_HEAD.pack(MAGIC, VERSION, size, digest.digest()))
-    return size
-
-
-def _body(files: Files) -> Iterator[bytes | memoryview]:
-    """The streams that aren't empty, each behind what is said of it."""
+    """Bytes written. What is said of others, their sizes and their hash, is written behind them."""
     entries = [entry_of(array) for array in files.arrays]
     head = np.frombuffer(_head(files, entries), np.uint8)
+    made.write(bytes(_HEAD.size))
     for number in range(STREAMS):
 
         def parts(number: int = number) -> Iterator[Bytes]:
@@ -139,10 +129,27 @@ def _body(files: Files) -> Iterator[bytes | memoryview]:
             for array, entry in zip(files.arrays, entries, strict=True):
                 yield from coded(array, entry, number)
 
-        stream = encode(parts)
-        if stream.size:
-            yield _STREAM.pack(number, stream.coding, stream.size, len(stream.data))
-            yield stream.data
+        _write_stream(made, number, parts)
+    size = made.tell()
+    made.seek(_HEAD.size)
+    digest = hashlib.sha256()
+    while part := made.read(_READ):
+        digest.update(part)
+    made.seek(0)
+    made.write(_HEAD.pack(MAGIC, VERSION, size, digest.digest()))
+    return size
+
+
+def _write_stream(made: BinaryIO, number: int, parts: Callable[[], Iterator[Bytes]]) -> None:
+    """To the end of `made`; nothing for one that is empty."""
+    start = made.tell()
+    made.write(bytes(_STREAM.size))
+    coding, size = encode(made, parts)
+    end = made.tell() if size else start
+    made.seek(start)
+    made.write(_STREAM.pack(number, coding, size, end - start - _STREAM.size) if size else b"")
+    made.seek(end)
+    made.truncate()
 
 
 def _head(files: Files, entries: Sequence[Entry]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from yoloprune.artefacts import atomic_path, check_free, read_bytes
 from yoloprune.choices import GRIDS
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import dialect_named
-from yoloprune.darknet.grid import LEAST_BITS, MOST_BITS, Grid
+from yoloprune.darknet.grid import LEAST_BITS, MOST_BITS
 from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.model import Model, load_graph
 from yoloprune.detect.measure import network_for_measuring
@@ -69,10 +69,11 @@ def pack(
 ) -> Packed:
     """Write a network's files to the one file `out`, whose suffix names the format (docs/format.md).
 
-    Without bits, `unpack` gives the same bytes, also of values that are no numbers. With bits, weights take few values,
-    which calibration images of `data` choose so that outputs stay (else each takes the nearest), and accuracy is
-    measured before and after on its valid list. Zeros stay zeros, all other arrays float32. InputError for what can't
-    be read, or is no format.
+    Without bits, `unpack` gives the same bytes, also of values that are no numbers; weights that lie on a grid already,
+    as `finetune` leaves them with bits, are stored as its codes. With bits, weights take few values, which calibration
+    images of `data` choose so that outputs stay (else each takes the nearest), and accuracy is measured before and
+    after on its valid list. Zeros stay zeros, all other arrays float32. InputError for what can't be read, or is no
+    format.
     """
     codec = _format_of(out)
     check_free(out, force=force)
@@ -89,10 +90,11 @@ def pack(
         text, model = inputs.cfg.content or b"", inputs.original
     batches = [] if inputs is None else inputs.calibration_batches(options.calibrate)
     progress(Progress("pack", 0, 1, f"to {options.bits} bits on {sum(map(len, batches))} calibration images"))
-    fewer, grids = quantize(model, Quantization(options.bits, options.grid), batches, device=device)
+    fewer, _ = quantize(model, Quantization(options.bits, options.grid), batches, device=device)
     content = np.frombuffer(weights_file.dump(fewer.weights, model.graph.layers), np.uint8)
     files = Files(text, listed, b"", ())
-    done = _written(codec, out, files, content, model.graph.layers, grids, str(weights), force=force)
+    done = _written(codec, out, files, content, model.graph.layers, str(weights), force=force)
+    done = replace(done, bits=options.bits)
     if inputs is None:
         return done
     measured = [inputs.measure.accuracy(network_for_measuring(each, device)) for each in (model, fewer)]
@@ -106,22 +108,17 @@ def pack_files(
     out: Path,
     *,
     names: Path | None = None,
-    grids: Mapping[int, Grid] | None = None,
     dialect: str = "alexeyab",
     force: bool = False,
 ) -> Packed:
-    """Pack files as they are, bit by bit.
-
-    grids: for layers by index, the grid that each value of the weights is on; these are stored as codes. InputError
-    where one is not.
-    """
+    """Pack files as they are, bit by bit."""
     codec = _format_of(out)
     check_free(out, force=force)
     text = read_bytes(cfg)
     layers = load_graph(cfg, dialect_named(dialect), text).layers
     files = Files(text, None if names is None else read_bytes(names), b"", ())
     data = weights_file.mapped(weights)
-    return _written(codec, out, files, data, layers, grids or {}, str(weights), force=force)
+    return _written(codec, out, files, data, layers, str(weights), force=force)
 
 
 def _check(options: PackOptions) -> None:
@@ -138,18 +135,16 @@ def _written(
     texts: Files,
     weights: NDArray[np.uint8],
     layers: Sequence[Layer],
-    grids: Mapping[int, Grid],
     file: str,
     *,
     force: bool,
 ) -> Packed:
     """texts: cfg and names. weights: the bytes of a .weights file, named `file`."""
     header = weights_file.parse_header(weights[:20].tobytes(), layers, weights.size, file)
-    arrays = arrays_of(layers, header, weights[header.size :].view("<f4"), grids)
+    arrays = arrays_of(layers, header, weights[header.size :].view("<f4"))
     files = replace(texts, header=weights[: header.size].tobytes(), arrays=arrays)
     after = codec.write(out, files, force=force)
-    bits = max((grid.bits for grid in grids.values()), default=None)
-    return Packed(out, len(texts.cfg) + weights.size + len(texts.names or b""), after, bits)
+    return Packed(out, len(texts.cfg) + weights.size + len(texts.names or b""), after)
 
 
 def unpack(file: Path, out: Path, *, force: bool = False) -> Unpacked:
