@@ -8,20 +8,21 @@ CHANNEL_CRITERIA: Final = ("elimination", "l1", "bn-scale", "apoz", "taylor", "t
 """What ranks channels (prune/criteria.py)."""
 WEIGHT_CRITERIA: Final = ("alps", "sparsegpt", "wanda", "magnitude")
 """What chooses weights (prune/sparse_fit.py)."""
-CRITERIA_NAMES: Final = (*CHANNEL_CRITERIA, *WEIGHT_CRITERIA)
-WITHOUT_IMAGES: Final = ("l1", "bn-scale", "magnitude")
+GRIDS: Final = ("uniform", "kmeans")
+"""What values quantized weights take (prune/grids.py)."""
+CRITERIA_NAMES: Final = (*CHANNEL_CRITERIA, *WEIGHT_CRITERIA, *GRIDS)
+WITHOUT_IMAGES: Final = ("l1", "bn-scale", "magnitude", *GRIDS)
 """Criteria that look at weights alone."""
 CHANNEL: Final = "channel"
-GRANULARITIES: Final = (CHANNEL, "weight", "block", "n:m")
+BITS: Final = "bits"
+GRANULARITIES: Final = (CHANNEL, "weight", "block", "n:m", BITS)
 """What a unit can be (prune/granularities.py)."""
-UNIT_NAMES: Final = {CHANNEL: "channels", "weight": "weights", "block": "blocks", "n:m": "places"}
+UNIT_NAMES: Final = {CHANNEL: "channels", "weight": "weights", "block": "blocks", "n:m": "places", BITS: BITS}
 """What units are called where they are counted."""
 POOLINGS: Final = ("average", "max")
 """What a block is scored by, of its weights' scores."""
 DIVISIONS: Final = ("uniform", "global", "lamp", "erk")
 """How a share of all weights is divided among layers (prune/weight_allocations.py)."""
-GRIDS: Final = ("uniform", "kmeans")
-"""What values quantized weights take (prune/grids.py)."""
 REFIT: Final = "least squares"
 RECALIBRATE: Final = "batch norm"
 SCALE: Final = "scale"
@@ -37,8 +38,8 @@ RULES: Final = ("interpolated", "prefix")
 """How a curve is read between measurements (prune/plan.py)."""
 LATENCY: Final = "latency"
 NONZERO: Final = "nonzero"
-OBJECTIVES: Final = ("bflops", "parameters", LATENCY, NONZERO)
-"""What pruning can save: channels the first three, weights the last."""
+OBJECTIVES: Final = ("bflops", "parameters", LATENCY, NONZERO, BITS)
+"""What pruning can save: channels the first three, weights the fourth, bits the last."""
 MULTIPLE: Final = 8
 """Of kept channels. Readers compute four or eight at once: many take as long for the counts below."""
 REFERENCE_LOSS: Final = 0.01
@@ -52,4 +53,4 @@ differ by, with room."""
 
 def saved(granularity: str) -> str:
     """What pruning in these units saves in the first place."""
-    return "BFLOPs" if granularity == CHANNEL else "weights"
+    return {CHANNEL: "BFLOPs", BITS: BITS}.get(granularity, "weights")

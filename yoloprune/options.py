@@ -36,7 +36,9 @@ ALIASES: Final = {"losses": "tolerances"}
 """What options were called before."""
 _LAYERS: Final = "LAYERS"
 """Metavar of what is written like 3,5-8."""
-_CRITERIA: Final = f"of channels {', '.join(CHANNEL_CRITERIA)}; of weights {', '.join(WEIGHT_CRITERIA)}"
+_CRITERIA: Final = (
+    f"of channels {', '.join(CHANNEL_CRITERIA)}; of weights {', '.join(WEIGHT_CRITERIA)}; of bits {', '.join(GRIDS)}"
+)
 _FAST: Final = {"--fast": ("sparsegpt", "Of weights: choose by one sweep over the columns of each layer.")}
 _COMPENSATE: Final = {
     "--no-compensate": (NOTHING, "Only mask what is pruned; --calibrate then only serves the criterion."),
@@ -78,8 +80,8 @@ class UnitOptions:
     granularity: Annotated[
         str | None,
         Help(
-            "What a unit is: channel makes a slim network; weight, block or n:m make zeros in one of unchanged shape. "
-            "Left out, as before, at first channel.",
+            "What a unit is: channel makes a slim network; weight, block or n:m make zeros in one of unchanged shape, "
+            "bits few values of weights. Left out, as before, at first channel.",
             one_of=GRANULARITIES,
         ),
     ] = None
@@ -179,7 +181,8 @@ class PruneOptions(UnitOptions, GoalOptions):
     objective: Annotated[
         str | None,
         Help(
-            "What pruning is to save: bflops, parameters or latency; of weights nonzero. Left out, bflops or nonzero.",
+            "What pruning is to save: bflops, parameters or latency; of weights nonzero, of bits bits. Left out, the "
+            "first of these.",
             one_of=OBJECTIVES,
         ),
     ] = None
@@ -242,6 +245,14 @@ class FinetuneOptions(_LearningOptions):
     iterations: Annotated[int | None, Help("Instead: updates of the weights.", least=1)] = None
     learning_rate: Annotated[float | None, Help("Left out, a share of the cfg's.", least=0)] = None
     batch: Annotated[int | None, Help("Pictures of an update; left out, as the cfg says.", least=1)] = None
+    bits: Annotated[
+        int | None,
+        Help("Train with few values for each weight, as many as so many bits say.", metavar="B", least=2, most=8),
+    ] = None
+    bits_grid: Annotated[
+        str,
+        Help("Of --bits: uniform or kmeans, as pack has them.", one_of=GRIDS, flags=("--grid",)),
+    ] = "uniform"
     distill: Annotated[
         bool, Help("Let the unpruned network teach, too: its outputs, and the features of pruned layers.")
     ] = False

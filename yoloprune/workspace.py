@@ -142,6 +142,10 @@ class Workspace:
         chosen_in_training = of_round.finetuning is not None and of_round.finetuning.schedule is not None
         return self.trained_plan_file(number) if chosen_in_training else self.plan_file(number)
 
+    def grids_file(self, number: int) -> Path:
+        """What values weights take after round `number`, where it was one of bits."""
+        return self.round_folder(number) / "grids.json"
+
     def pruned_file(self, number: int) -> Path:
         """Masked weights of round `number`."""
         return self.round_folder(number) / "pruned.weights"
@@ -225,8 +229,9 @@ class Workspace:
     def take_back(self, number: int) -> None:
         """What round `number` made goes, once it is no longer named as done; the analysis that it chose by stays."""
         self.make_way(number)
-        for file_of in (self.plan_file, self.mask_file, self.pruned_file, self.finetuned_file, self.trained_plan_file):
+        for file_of in (self.plan_file, self.mask_file, self.grids_file, self.pruned_file, self.finetuned_file):
             file_of(number).unlink(missing_ok=True)
+        self.trained_plan_file(number).unlink(missing_ok=True)
         self.trained_plan_file(number).with_name("trained-mask.bits").unlink(missing_ok=True)
 
     def forget_behind(self, number: int) -> None:

@@ -5,6 +5,12 @@ Each loads its step, and PyTorch with it, when what was typed is right: help and
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from yoloprune.choices import BITS
 from yoloprune.cli import params
 from yoloprune.cli.command import command
 from yoloprune.console import Screen
@@ -28,6 +34,7 @@ def ana_command(
     device: params.Device = "cpu",
     force: params.Force = False,
     dry_run: params.DryRun = False,
+    bits: Annotated[bool, typer.Option("--bits", help="Short for --granularity bits.")] = False,
 ) -> None:
     """Measure how accuracy falls as each group of channels, or each layer's weights, is pruned alone.
 
@@ -35,6 +42,8 @@ def ana_command(
     """
     if options.tolerances and options.sparsities:
         raise InputError("expected at most one of --tolerances, --grid and --sparsities")
+    if bits:
+        options = replace(options, granularity=BITS)
     from yoloprune.report.plots import plot_sensitivity
     from yoloprune.steps.ana import ana
     from yoloprune.steps.forecast import forecast

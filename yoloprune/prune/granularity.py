@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from yoloprune.darknet.grid import Grid
 from yoloprune.darknet.mask import Mask
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.weights import Weights
@@ -171,6 +172,15 @@ class Granularity(ABC):
     def not_compensated(self) -> tuple[int, ...]:
         """Layers that are only masked, since what compensation needs to know of them doesn't fit in memory."""
         return ()
+
+    @property
+    def grids(self) -> Mapping[int, Grid]:
+        """What layers' weights are values of, by their index. Here: of any."""
+        return {}
+
+    def on(self, grids: Mapping[int, Grid]) -> Self:
+        """The same with layers' weights on these grids. Here there are none."""
+        return self
 
     @property
     def branches(self) -> tuple[int, ...]:

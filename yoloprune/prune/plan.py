@@ -8,16 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from yoloprune.artefacts import atomic_path, load_json, read_bytes, save_json, typed
+from yoloprune.artefacts import atomic_path, load_json, read_bytes, save_json, sha256, typed
 from yoloprune.darknet import mask as mask_file
 from yoloprune.darknet.model import Graph
 from yoloprune.errors import InputError
 from yoloprune.options import PruneOptions, UnitOptions
 from yoloprune.prune.granularities import units_of
 from yoloprune.prune.granularity import Granularity
+from yoloprune.prune.grid_file import load_grids, save_grids
 
 MASK: Final = "mask.bits"
-"""File beside `plan.json`."""
+GRIDS: Final = "grids.json"
+"""Files beside `plan.json`."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Plan:
     """By which the last round was pruned, for the reader."""
     accuracy: Mapping[str, float]
     """Measured: `original`, `before` this round's pruning and `after` it."""
+    grids: str = ""
+    """SHA-256 of `grids.json`, which says what values weights take; empty where it isn't there."""
     branches: tuple[int, ...] = ()
     """Residual branches that are gone, each by the layer that adds it."""
 
@@ -45,10 +49,14 @@ class Plan:
     ) -> Self:
         """Write `plan.json`, and the mask before it."""
         bits = mask_file.dump(units.mask(), units.graph.layers)
-        with atomic_path(_mask_of(path)) as temporary:
+        with atomic_path(_beside(path, MASK)) as temporary:
             temporary.write_bytes(bits)
         digest = hashlib.sha256(bits).hexdigest()
-        plan = cls(cfg, units.options, units.count(), digest, options, dict(accuracy), units.branches)
+        grids = _beside(path, GRIDS)
+        if units.grids:
+            save_grids(grids, units.grids)
+        known = sha256(grids) if units.grids else ""
+        plan = cls(cfg, units.options, units.count(), digest, options, dict(accuracy), known, units.branches)
         save_json(path, "plan", asdict(plan))
         return plan
 
@@ -59,13 +67,17 @@ class Plan:
 
     def units(self, graph: Graph, path: Path) -> Granularity:
         """What is left of a graph's units by the mask beside the plan's file. InputError unless all three fit."""
-        file = _mask_of(path)
+        file = _beside(path, MASK)
         bits = read_bytes(file)
         if hashlib.sha256(bits).hexdigest() != self.mask:
             raise InputError(f"expected the mask of {path.name} (sha256 {self.mask[:12]}), found another", file=file)
         mask = mask_file.parse(bits, graph.layers, str(file))
+        grids_file = _beside(path, GRIDS)
+        if self.grids and sha256(grids_file) != self.grids:
+            raise InputError(f"expected the grids of {path.name}, found others", file=grids_file)
+        grids = load_grids(grids_file, graph) if self.grids else {}
         try:
-            units = units_of(graph, self.unit, mask, self.branches)
+            units = units_of(graph, self.unit, mask, self.branches, grids)
         except InputError as error:
             raise InputError(str(error), file=path) from error
         if units.count() != self.pruned:
@@ -73,6 +85,6 @@ class Plan:
         return units
 
 
-def _mask_of(path: Path) -> Path:
+def _beside(path: Path, name: str) -> Path:
     """`mask.bits` beside `plan.json`, `trained-mask.bits` beside `trained-plan.json`."""
-    return path.with_name(path.name.replace("plan.json", MASK))
+    return path.with_name(path.name.replace("plan.json", name))

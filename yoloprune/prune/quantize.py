@@ -88,15 +88,15 @@ def quantize(
         problem = None
         if walk.images and consumer.bytes <= LARGEST and index not in model.graph.sharing:
             problem = LayerProblem.of(weight, walk.moments(consumer, PER_COLUMN), weight != 0)
-        grids[index], changed[index] = _quantized(arrays, weight, problem, bits[index], how.grid)
+        grids[index], changed[index] = quantized_layer(arrays, weight, problem, bits[index], how.grid)
         network.set_arrays(index, changed[index])
     return model.with_arrays(changed), grids
 
 
-def _quantized(
+def quantized_layer(
     arrays: Arrays, weight: Tensor, problem: LayerProblem | None, bits: int, grid: str
 ) -> tuple[Grid, Arrays]:
-    """Of one layer; weight: [groups, n, D]."""
+    """Grid and arrays of one layer; weight: [groups, n, D]. Without a problem, the nearest values."""
     if problem is None or not problem.tells:
         found = GRIDS[grid](weight.flatten(0, 1), torch.ones_like(weight.flatten(0, 1)), bits)
         return found, {**arrays, "weight": on_grid(found, arrays["weight"])}

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class WeightUnits(Granularity):
     def of(cls, graph: Graph, options: UnitOptions, mask: Mask | None = None, branches: Sequence[int] = ()) -> Self:
         channels = ChannelUnits.of(graph, mask=mask, branches=branches)
         consumers = all_consumers(graph, channels.channels)
-        chosen = _only(options.only or (), [graph.layers[index] for index in consumers])
+        chosen = named_layers(options.only or (), [graph.layers[index] for index in consumers])
         weights = {}
         for index in chosen:
             shape = next(spec.shape for spec in graph.layers[index].tensors() if spec.name == "weight")
@@ -244,15 +244,8 @@ class WeightStatistics:
     @cached_property
     def moments(self) -> Mapping[int, Moments]:
         """Of the layers in groups, smallest first as far as MEMORY goes; empty without images."""
-        if not self.batches:
-            return {}
-        wanted, memory = [], MEMORY
-        for each in sorted((self._consumer(group.layer) for group in self.units.groups), key=lambda each: each.bytes):
-            if each.bytes <= min(memory, LARGEST):
-                wanted.append(each)
-                memory -= each.bytes
-        seen = with_mirrored(self.model.graph, self.batches)
-        return collect(build(self.model, self.device), seen, wanted, sum(map(len, seen)))
+        wanted = [self._consumer(group.layer) for group in self.units.groups]
+        return moments_of(self.model, wanted, with_mirrored(self.model.graph, self.batches), self.device)
 
     def fit(self, index: int, left: int, how: Sparsification) -> SparseFit:
         """A layer's weights of which `left` units stay; without moments, the largest as they are."""
@@ -276,12 +269,32 @@ class WeightStatistics:
         return self.units.consumers[index]
 
 
+def moments_of(
+    model: Model, consumers: Iterable[Consumer], batches: Sequence[Tensor], device: str | torch.device
+) -> Mapping[int, Moments]:
+    """Of these layers, smallest first as far as MEMORY goes; empty without images [B,C,H,W]."""
+    wanted, memory = [], MEMORY
+    for each in sorted(consumers, key=lambda each: each.bytes):
+        if each.bytes <= min(memory, LARGEST):
+            wanted.append(each)
+            memory -= each.bytes
+    return collect(build(model, device), batches, wanted, sum(map(len, batches))) if batches else {}
+
+
+class _Costly(Group, Protocol):
+    """Units of weights."""
+
+    @property
+    def weights(self) -> int:
+        """How many weights there are."""
+
+
 class WeightCosts:
     """Weights that are left, of those in groups (an `AllocationCosts`)."""
 
     each_saves = True
 
-    def __init__(self, groups: Iterable[WeightGroup], gone: Allocation) -> None:
+    def __init__(self, groups: Iterable[_Costly], gone: Allocation) -> None:
         self._groups, self._gone = {group.label: group for group in groups}, gone
         self.whole = float(sum(group.weights for group in self._groups.values()))
 
@@ -309,7 +322,7 @@ def _pair(option: str, text: str | None, between: str, expected: str) -> tuple[i
     return int(found[1]), int(found[2])
 
 
-def _only(words: Sequence[str], layers: Sequence[Layer]) -> list[int]:
+def named_layers(words: Sequence[str], layers: Sequence[Layer]) -> list[int]:
     """Indexes of the layers that any of the words is for: a kernel, a kind of section or an index; all without words.
 
     InputError for a word that is for none.

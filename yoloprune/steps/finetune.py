@@ -20,6 +20,7 @@ from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.shown import Shown
 from yoloprune.steps.growing import GrowingMask
 from yoloprune.steps.job import Job, job_of, open_job
+from yoloprune.steps.quantized import check_bits, on_grids
 from yoloprune.steps.training import Training, warn_of_no_gain, with_options
 from yoloprune.train.loop import Trained
 from yoloprune.train.masks import Masks
@@ -65,6 +66,8 @@ def finetune(
 
     With a schedule: train the weights before the round, of which more and more is pruned, in the end as much of each
     group as the plan says. Of weights those go that are smallest then, and the mask at the end is the round's.
+    With bits, or after a round of bits: train with weights that take the values of their grids, and are exactly these
+    in the files, so accuracy is that of the packed network.
     Where training raises accuracy at no time, the pruned weights stay the best, and an InputWarning says what to try.
     An interrupted run goes on from its checkpoint; force starts it anew. InputError for options that contradict each
     other, a round that is finetuned already, and as `train`.
@@ -72,7 +75,9 @@ def finetune(
     check_length(options)
     if options.schedule is None and (options.scheduled or not options.regrow):
         raise InputError("--begin, --end, --every, --power, --initial-sparsity and --no-regrow: expected --schedule")
+    check_bits(options.bits, options.bits_grid)
     job = _open_round(workspace, device, force=force)
+    _check_grids(job, options)
     last = job.workspace.last
     training = _training(job, options, device)
     training.announce(device, f"taught {_taught_by(options)}", progress)
@@ -83,6 +88,7 @@ def finetune(
     training.check_pictures(measure, progress)
     if force and not rank_of():
         job.workspace.make_way(last.number)
+    training = on_grids(training, job.inputs, options, device, progress)
     trained = training.run(measure, device, progress)
     if trained is None:
         return unchanged
@@ -106,6 +112,13 @@ def check_length(options: FinetuneOptions) -> None:
         raise InputError(f"--epochs: expected more than 0, found {options.epochs:g}")
 
 
+def _check_grids(job: Job, options: FinetuneOptions) -> None:
+    """InputError for options that don't go with a round of bits, whose grids training holds."""
+    said = "--bits" if options.bits is not None else "--schedule" if options.schedule is not None else ""
+    if job.units.grids and said:
+        raise InputError(f"{said}: expected a round of channels or weights, found one of bits")
+
+
 def _open_round(workspace: Path, device: str, *, force: bool) -> Job:
     """The job, its last round not finetuned yet, or with `force` as it was before that."""
     job = open_job(workspace, device)
@@ -127,7 +140,7 @@ def _training(job: Job, options: FinetuneOptions, device: str) -> Training:
     folder = space.training_folder(last.number)
     files = (folder, space.finetuned_file(last.number), folder / "last.weights")
     if options.schedule is None:
-        held, start = Masks(job.units.mask()), last.pruned.accuracy
+        held, start = Masks(job.units.mask(), grids=job.units.grids), last.pruned.accuracy
         return Training("finetune", job.model, images, recipe, *files, options, held, supervision, start)
     before = job_of(space.without_last(), job.inputs)
     growing = Masks(before.units.mask(), _schedule(job, before, options, recipe, len(images.images)))

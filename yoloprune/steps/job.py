@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from yoloprune.artefacts import read_bytes
-from yoloprune.choices import CHANNEL
+from yoloprune.choices import BITS, CHANNEL
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.sparsity import effective_bflops, total_nonzero
@@ -55,10 +55,11 @@ class Job:
         """The same in other units. InputError once weights are pruned: what is left of them fits no other pattern."""
         if options == self.units.options:
             return self
-        if self.workspace.rounds and self.units.name != CHANNEL:
+        before = self.units.name
+        if self.workspace.rounds and before != CHANNEL and (before == BITS or options.granularity != BITS):
             raise InputError(
                 f"--granularity {options.granularity}: {_said(self.units.options)} is pruned already, and only "
-                "channels go before something else"
+                "channels go before something else, and weights before bits"
             )
         mask = self.units.mask() if self.workspace.rounds else None
         return replace(self, units=units_of(self.model.graph, options, mask, self.units.branches))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from yoloprune.choices import (
+    BITS,
     CALIBRATE,
     CHANNEL,
     COMPENSATIONS,
@@ -50,7 +51,7 @@ def resolved_units(options: UnitOptions, before: UnitOptions = _CHANNELS) -> Uni
     if found.get("block_pooling", POOLINGS[0]) not in POOLINGS:
         raise InputError(f"--block-pooling: expected one of {', '.join(POOLINGS)}, found {found['block_pooling']!r}")
     if name == CHANNEL and options.only:
-        raise InputError("--only: expected --granularity weight, block or n:m, found channel")
+        raise InputError("--only: expected --granularity weight, block, n:m or bits, found channel")
     only = known.only if options.only is None else options.only
     return UnitOptions(name, only=only or None, **found)
 
@@ -71,6 +72,8 @@ def resolved(options: AnalysisOptions, before: UnitOptions = _CHANNELS) -> Analy
         raise InputError(f"--{flag}: expected calibration images, found --calibrate 0")
     if compensation == SCALE and kind.name != CHANNEL:
         raise InputError(f"--scale: expected --granularity channel, found {kind.name}")
+    if compensation == RECALIBRATE and kind.name == BITS:
+        raise InputError("--bn-recalibrate: expected channels or weights, found --granularity bits")
     compensation = compensation if calibrate else NOTHING
     criterion = options.criterion or kind.default_criterion(compensation == REFIT)
     if criterion not in kind.criteria:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from yoloprune.choices import LATENCY, NONZERO, OBJECTIVES
+from yoloprune.choices import BITS, LATENCY, NONZERO, OBJECTIVES
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.model import Graph
@@ -47,8 +47,9 @@ def price_for(job: Job, options: PruneOptions, progress: OnProgress) -> Price:
         if objective not in (None, job.units.saves):
             raise InputError(f"--objective {objective}: expected --granularity channel, found {job.units.name}")
         return flops(graph)
-    if objective == NONZERO:
-        raise InputError(f"--objective {NONZERO}: expected --granularity weight, block or n:m, found {job.units.name}")
+    if objective in (NONZERO, BITS):
+        expected = "weight, block or n:m" if objective == NONZERO else BITS
+        raise InputError(f"--objective {objective}: expected --granularity {expected}, found {job.units.name}")
     if objective != LATENCY:
         return PRICES[objective or job.units.saves](graph)
     timings = _of_here(job, options.reader) if options.timings is None else _given(options.timings, options.reader)

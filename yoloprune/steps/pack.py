@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.artefacts import atomic_path, check_free, read_bytes
-from yoloprune.choices import GRIDS
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import dialect_named
-from yoloprune.darknet.grid import LEAST_BITS, MOST_BITS
 from yoloprune.darknet.layers.base import Layer
 from yoloprune.darknet.model import Model, load_graph
 from yoloprune.detect.measure import network_for_measuring
@@ -23,7 +21,8 @@ from yoloprune.formats.layout import arrays_of
 from yoloprune.options import PackOptions, Settings
 from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.prune.quantize import Quantization, quantize
-from yoloprune.steps.inputs import Inputs, expect_one_of
+from yoloprune.steps.inputs import Inputs
+from yoloprune.steps.quantized import check_bits
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def pack(
     """
     codec = _format_of(out)
     check_free(out, force=force)
-    _check(options)
+    check_bits(options.bits, options.grid)
     if options.bits is None:
         return pack_files(cfg, weights, out, names=names, dialect=settings.dialect, force=force)
     listed = None if names is None else read_bytes(names)
@@ -119,14 +118,6 @@ def pack_files(
     files = Files(text, None if names is None else read_bytes(names), b"", ())
     data = weights_file.mapped(weights)
     return _written(codec, out, files, data, layers, str(weights), force=force)
-
-
-def _check(options: PackOptions) -> None:
-    if options.bits is not None and not LEAST_BITS <= options.bits <= MOST_BITS:
-        raise InputError(f"--bits: expected {LEAST_BITS} to {MOST_BITS}, found {options.bits}")
-    expect_one_of("--grid", options.grid, GRIDS)
-    if options.bits is None and options.grid != GRIDS[0]:
-        raise InputError(f"--grid {options.grid}: expected --bits")
 
 
 def _written(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yoloprune.choices import CHANNEL, DIVISIONS
+from yoloprune.choices import BITS, CHANNEL, DIVISIONS
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.options import AnalysisOptions, PruneOptions
@@ -22,8 +22,11 @@ def check_prescribed(goal: Goal, method: AnalysisOptions, options: PruneOptions)
     name = method.granularity
     if name == CHANNEL and goal.global_sparsity is not None and method.criterion != "bn-scale":
         raise InputError(f"--global-sparsity: expected of channels --criterion bn-scale, found {method.criterion}")
-    if name == CHANNEL and options.divide != DIVISIONS[0]:
-        raise InputError(f"--divide {options.divide}: expected --granularity weight, block or n:m, found {name}")
+    divided = "" if options.divide == DIVISIONS[0] else f"--divide {options.divide}"
+    if name == BITS and goal.global_sparsity is not None:
+        divided = "--global-sparsity"
+    if name in (CHANNEL, BITS) and divided:
+        raise InputError(f"{divided}: expected --granularity weight, block or n:m, found {name}")
     if goal.magnitude is not None:
         if name != "weight":
             raise InputError(f"--magnitude: expected --granularity weight, found {name}")
@@ -54,7 +57,7 @@ def prescribed(job: Job, sensitivity: Sensitivity, goal: Goal, options: PruneOpt
     if isinstance(job.units, ChannelUnits):
         assert goal.global_sparsity is not None  # as checked
         return globally_by_scale(job.units, job.model, curves, limits, goal.global_sparsity)
-    assert isinstance(job.units, WeightUnits)  # there are no others
+    assert isinstance(job.units, WeightUnits)  # as checked
     if goal.magnitude is not None:
         return Magnitudes.parse(goal.magnitude).counts(job.units, job.model, curves, limits)
     sparsity, division = (goal.global_sparsity, "global") if goal.sparsity is None else (goal.sparsity, options.divide)

@@ -185,6 +185,8 @@ def _analysis(
             if earlier.options.units != unit:
                 raise InputError("--reuse-analysis: expected curves of the same units, found others", file=file)
             before = units_after(job.workspace, graph, number - 1) if number > 1 else units_of(graph, unit)
+            if before.options != unit:
+                before = units_of(graph, unit, before.mask(), before.branches)
             earlier.check_groups(before, file)
             if isinstance(before, ChannelUnits) and isinstance(job.units, ChannelUnits):
                 return replace(earlier, curves=carried_curves(earlier, before.channels, job.units.channels))
