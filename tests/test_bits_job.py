@@ -12,11 +12,11 @@ from tests.drawn import Bench, bench
 from tests.jobs import ana, export, prune
 from yoloprune.artefacts import sha256
 from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.exact import exact_codes
 from yoloprune.darknet.model import Model, load
 from yoloprune.detect.measure import network_for_measuring
 from yoloprune.errors import InputError
 from yoloprune.formats import ypz
-from yoloprune.formats.exact import exact_codes
 from yoloprune.options import FinetuneOptions
 from yoloprune.progress import Progress
 from yoloprune.prune.grid_file import load_grids, save_grids

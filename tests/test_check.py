@@ -75,7 +75,7 @@ def test_weights_and_a_cfg_that_yoloprune_refuses(cfg: Path, tmp_path: Path) -> 
 def test_zeros_are_a_note_and_no_break(cfg: Path, tmp_path: Path) -> None:
     """Two biases and 2 x 3 weights, three of them 0; readers that say the same share a line."""
     cfg.write_text(CFG.replace("mish", "linear"))
-    floats = np.array([0.1, 0.2, 0, 0.3, 0, 0.4, 0, 0.5], "<f4")
+    floats = np.array([0.1, 0.2, 0, 0.31, 0, 0.4, 0, 0.57], "<f4")
     (tmp_path / "a.weights").write_bytes(np.array([0, 2, 5, 0, 0], "<i4").tobytes() + floats.tobytes())
     answer = run(cfg, tmp_path / "a.weights")
     assert answer.exit_code == 0

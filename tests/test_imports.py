@@ -42,7 +42,7 @@ MAY_IMPORT = {
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""
 DARKNET_ORDER = (
-    ("cnumbers", "cfg", "dialect", "grid", "labels", "predictions", "rounder"),
+    ("cnumbers", "cfg", "dialect", "grid", "exact", "labels", "predictions", "rounder"),
     ("options", "data"),
     ("declared",),
     ("layers",),

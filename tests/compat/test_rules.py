@@ -236,7 +236,7 @@ def test_weights_where_a_reader_has_other_arrays() -> None:
     text = NET + conv(8, 1) + "[route]\nlayers=-1\ngroups=2\n" + conv(2, 1)
     found = findings(text, header(0, 2, 40 + 2 + 8))
     assert who(found, "differs", None, f"expected {20 + 4 * (40 + 2 + 16)} bytes") == {"pjreddie"}
-    assert {each.reader for each in found} == {"pjreddie"}
+    assert {each.reader for each in found if "bits" not in each.message} == {"pjreddie"}  # all weights are one value
     unknown = text + "[shortcut]\nfrom=-2\n[convolutional]\nfilters=2\ngroups=5\n"
     assert {each.reader for each in findings(unknown, header(0, 2, 3)) if each.line is None} == set()
 

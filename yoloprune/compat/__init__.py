@@ -1,7 +1,8 @@
 """Whether and where a network's files break or mean something else in other programs.
 
 `profiles`, `converters` and `keys` are what readers do, as data; `text`, `values`, `layers`, `sizes`, `heads` and
-`files` are the rules; `zeros` counts what one of them tells of.
+`files` are the rules; `zeros` and `bits` count what two of
+them tell of.
 """
 
 from __future__ import annotations

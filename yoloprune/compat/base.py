@@ -10,6 +10,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from yoloprune.compat.bits import Bits
 from yoloprune.compat.profiles import ReaderProfile, number
 from yoloprune.compat.zeros import Zeros
 from yoloprune.darknet import weights as weights_file
@@ -21,6 +22,7 @@ from yoloprune.darknet.layers.base import Layer, Shape
 from yoloprune.darknet.model import Graph, build_graph
 from yoloprune.darknet.net import Net
 from yoloprune.darknet.options import Options
+from yoloprune.darknet.weights import Arrays
 from yoloprune.errors import InputError
 
 Severity = Literal["break", "differs", "ignored", "note"]
@@ -111,15 +113,24 @@ class Subject:
         return [section.line for section in self.cfg.sections]
 
     @cached_property
-    def zeros(self) -> Zeros | None:
-        """Zeros among the weights; None where there is no file that fits all layers."""
+    def arrays(self) -> Sequence[Arrays] | None:
+        """Of each layer; None where there is no file that fits all layers."""
         if self.weights is None or not self.complete:
             return None
         try:
-            arrays = weights_file.parse(self.weights.data.tobytes(), self.layers).layers
+            return weights_file.parse(self.weights.data.tobytes(), self.layers).layers
         except InputError:
             return None
-        return Zeros.of(self.layers, arrays)
+
+    @cached_property
+    def zeros(self) -> Zeros | None:
+        """Zeros among the weights, if these are known."""
+        return None if self.arrays is None else Zeros.of(self.layers, self.arrays)
+
+    @cached_property
+    def bits(self) -> Bits | None:
+        """How few values weights take, if these are known."""
+        return None if self.arrays is None else Bits.of(self.layers, self.arrays)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

@@ -181,6 +181,17 @@ def weights_zeros(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     yield Remark("note", f"{found}: {what}; the file gets small only once it is packed or compressed")
 
 
+def weights_bits(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
+    """Weights of few bits, which no reader of these files computes with."""
+    bits = subject.bits
+    if bits is None or not bits.coded:
+        return
+    found = f"weights of {bits.coded} of {bits.layers} layers take values of {bits.most} bits or fewer"
+    what = "bits are storage, small once packed: all are computed as floats, and nothing runs faster"
+    own = f" ({reader.own_int8})" if reader.own_int8 else ""
+    yield Remark("note", f"{found}: {what}{own}; int8 runs through ONNX")
+
+
 def _lost(
     reader: ReaderProfile, weights: WeightsFile, spec: TensorSpec, start: int, end: int
 ) -> dict[str, NDArray[np.int64]]:
@@ -221,5 +232,11 @@ def _as_read(reader: ReaderProfile, subject: Subject) -> Graph | None:
 
 
 RULES: Final[tuple[FileRule, ...]] = (input_size, batches, policy, maps, batch_norm)
-WEIGHTS_RULES: Final[tuple[FileRule, ...]] = (weights_header, weights_length, weights_values, weights_zeros)
+WEIGHTS_RULES: Final[tuple[FileRule, ...]] = (
+    weights_header,
+    weights_length,
+    weights_values,
+    weights_zeros,
+    weights_bits,
+)
 """Their remarks are of no line of the cfg."""

@@ -175,6 +175,8 @@ class ReaderProfile:
     """Bytes that it takes for the header of a weights file, whatever its version says."""
     skips_zeros: bool = False
     """What it converts to can skip zeros in the pattern 2:4 on some GPUs; elsewhere all weights are computed."""
+    own_int8: str = ""
+    """What is known of a quantization of its own, if it has one."""
     heads: Heads = Heads()
 
     def keys(self, kind: str) -> frozenset[str] | None:
@@ -330,6 +332,7 @@ OPENCV: Final = ReaderProfile(
     bn_formula="(x - mean) / sqrt(variance + 1e-6)",
     connected_norm_first=True,
     transposed="refused",
+    own_int8="its own int8 was off by up to 0.98 at the heads of two networks, and slower",
 )
 PROFILES: Final = {reader.name: reader for reader in (PJREDDIE, ALEXEYAB, HANK_AI, OPENCV)}
 """By the name that `--for` takes: those that `check` looks through where none is named."""

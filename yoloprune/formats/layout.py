@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.exact import exact_codes
 from yoloprune.darknet.layers.base import Layer, TensorSpec
 from yoloprune.darknet.weights import Header
 from yoloprune.formats.base import Codes, Floats
-from yoloprune.formats.exact import exact_codes
 
 
 def arrays_of(layers: Sequence[Layer], header: Header, floats: NDArray[np.float32]) -> tuple[Floats | Codes, ...]:

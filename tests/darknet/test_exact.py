@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from yoloprune.darknet.exact import exact_codes
 from yoloprune.darknet.grid import Grid
-from yoloprune.formats.exact import exact_codes
 
 
 def found(weight: NDArray[np.float32]) -> Grid:
