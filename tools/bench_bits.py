@@ -4,8 +4,7 @@
 
 The first images of the valid list choose and calibrate, the others measure. Shares are of the weights that go, of all
 layers but depthwise ones, divided by LAMP and refitted. `error` is that of the head inputs on images that chose
-nothing, as a share of their variance. KB are estimated: the order-0 entropy of each layer's codes (of floats: of which
-are 0, and 4 bytes for each other), 4 bytes for each scale, entry of a codebook, bias and value of batch norm.
+nothing, as a share of their variance. KB are those of the packed network (.ypz).
 
 With --float16 each is also measured with biases and batch norm rounded to float16, at 2 bytes each. --layers also gives
 each layer alone few bits, in turn, and prints those that lose most.
@@ -15,25 +14,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from bench_oneshot import arguments, divided
 from bench_weights import left_units, weights_of
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
-from yoloprune.darknet.grid import Grid
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.network import build
 from yoloprune.detect.measure import Measure, network_for_measuring
+from yoloprune.formats import Files, ypz
+from yoloprune.formats.layout import arrays_of
 from yoloprune.prune.grids import GRIDS
 from yoloprune.prune.patterns import Single
 from yoloprune.prune.quantize import Quantization, quantizable_layers, quantize
@@ -64,18 +65,18 @@ def main() -> None:
         for heading in HEADINGS:
             table.add_column(heading, justify="right")
         sparse = bench.sparse(share)
-        add(table, f"{share:.0%}", "32", "-", "-", *bench.measured(sparse, {}), "")
+        add(table, f"{share:.0%}", "32", "-", "-", *bench.measured(sparse), "")
         for bits in map(int, args.bits.split(",")):
             for grid in args.grids.split(","):
                 for rounding in args.rounding.split(","):
                     started = time.perf_counter()
                     how = Quantization(bits, grid, feedback=rounding == "feedback")
-                    done, grids = quantize(sparse, how, bench.batches)
+                    done, _ = quantize(sparse, how, bench.batches)
                     seconds = f"{time.perf_counter() - started:.0f}"
-                    add(table, f"{share:.0%}", str(bits), grid, rounding, *bench.measured(done, grids), seconds)
+                    add(table, f"{share:.0%}", str(bits), grid, rounding, *bench.measured(done), seconds)
                     if args.float16:
                         half = with_half_floats(done)
-                        add(table, "", "", "", "and float16", *bench.measured(half, grids, 2), "")
+                        add(table, "", "", "", "and float16", *bench.measured(half, halved=True), "")
         Console().print(table)
     if args.layers:
         Console().print(bench.layers([int(bits) for bits in args.bits.split(",")]))
@@ -103,10 +104,10 @@ class Bench:
         whole = {index: np.ones(array.shape, np.bool_) for index, array in weights_of(self.model).items()}
         return sparsify(self.model, left, whole, Sparsification(Single()), self.batches)[0]
 
-    def measured(self, done: Model, grids: Mapping[int, Grid], floats: int = 4) -> list[str]:
+    def measured(self, done: Model, *, halved: bool = False) -> list[str]:
         """Accuracy, error and size."""
         accuracy = self.fresh.accuracy(network_for_measuring(done))
-        return [f"{accuracy:.3f}", f"{self.error(done):.5f}", f"{size(done, grids, floats) / 1000:.0f}"]
+        return [f"{accuracy:.3f}", f"{self.error(done):.5f}", f"{size(done, halved) / 1000:.0f}"]
 
     def error(self, done: Model) -> float:
         """Mean over the heads of the squared change of their inputs over their variance, on the measure's images."""
@@ -152,26 +153,16 @@ def with_half_floats(model: Model) -> Model:
     return model.with_arrays(changed)
 
 
-def size(model: Model, grids: Mapping[int, Grid], floats: int) -> float:
-    """Estimated bytes."""
-    total = 0.0
-    for index, arrays in enumerate(model.weights.layers):
-        for name, array in arrays.items():
-            if name != "weight":
-                total += array.size * floats
-            elif index in grids:
-                grid = grids[index]
-                entries = len(array) if grid.codebook is None else len(grid.codebook)
-                total += entropy(grid.nearest(array)) / 8 + 4 * entries
-            else:
-                total += entropy(array != 0) / 8 + 4 * np.count_nonzero(array)
-    return total
-
-
-def entropy(symbols: NDArray[np.generic]) -> float:
-    """Bits of all symbols at order 0."""
-    counts = np.unique(symbols, return_counts=True)[1]
-    return float(-(counts * np.log2(counts / counts.sum())).sum())
+def size(model: Model, halved: bool) -> int:
+    """Bytes of the packed network; halved: if all but weights took two bytes instead of four."""
+    layers, content = model.graph.layers, weights_file.dump(model.weights, model.graph.layers)
+    header = model.weights.header
+    floats = np.frombuffer(content[header.size :], "<f4")
+    packed = len(
+        ypz.dump(Files(cfg_file.dump(model.graph.cfg), None, header.dump(), arrays_of(layers, header, floats)))
+    )
+    others = (array for arrays in model.weights.layers for name, array in arrays.items() if name != "weight")
+    return packed - (2 * sum(array.size for array in others) if halved else 0)
 
 
 if __name__ == "__main__":
