@@ -127,6 +127,22 @@ def test_changes_are_against_the_first() -> None:
     assert second == ["slim", "0.7000", "1.500", "-25.0%", "400", "-60.0%", "0.00162", "-59.7%"]
 
 
+def test_packed_bytes_where_they_are_known() -> None:
+    """A network that is too large has none."""
+    small = Figures("map50_present", 0.75, 2.0, 2.0, 1000, 1000, 4020, 3600)
+    large = replace(small, packed=None)
+    head, first, second = cells(report.figures_table({"original": small, "slim": replace(small, packed=900)}))[-3:]
+    assert " ".join(head) == "network map50_present BFLOPs parameters MB MB packed"
+    assert (first[-1], second[-2:]) == ("0.0036", ["0.0009", "-75.0%"])
+    assert cells(report.figures_table({"original": small, "other": large}))[-1][-1] == "-"
+    assert "packed" not in shown(report.figures_table({"original": large}))
+    nothing = Input("", "")
+    done = Round(1, PruneOptions(0.02), 0.02, small, replace(small, packed=900))
+    rows = cells(report.round_table(Workspace(Path("w"), nothing, nothing, nothing, Settings(), small, (done,))))
+    assert [row[-1] for row in rows[-2:]] == ["0.0036", "0.0%"]
+    assert rows[-1][-2] == "0.0009"
+
+
 def test_zeros_are_shown_where_there_are_many() -> None:
     """Over 1 % in a row, of either kind."""
     original = Figures("map50_present", 0.75, 2.0, 2.0, 1000, 1000, 4020)
@@ -206,7 +222,7 @@ def test_rounds() -> None:
     assert two[5:] == ["1.000", "1.000", "1,000", "1,000", "50.0%"]
     assert report.round_dict(sparse)["rounds"][0]["finetuned"] == {
         "map50_present": 0.69, "bflops": 1.5, "effective_bflops": 0.5,
-        "parameters": 1000, "nonzero": 250, "bytes": 4020,
+        "parameters": 1000, "nonzero": 250, "bytes": 4020, "packed": None,
     }  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def test_what_is_loaded_later_is_seen(tmp_path: Path) -> None:
         (choices.WEIGHT_CRITERIA, WEIGHT_CRITERIA),
         (choices.DIVISIONS, WEIGHT_ALLOCATIONS),
         (choices.POOLINGS, get_args(Pooling)),
-        (choices.OBJECTIVES, [*cost.PRICES, choices.LATENCY, choices.NONZERO]),
+        (choices.OBJECTIVES, [*cost.PRICES, choices.LATENCY, choices.NONZERO, choices.BITS]),
     ],
 )
 def test_what_options_name_is_what_there_is(named: tuple[str, ...], known: object) -> None:

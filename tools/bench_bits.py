@@ -26,15 +26,13 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import load_split, read_data
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
 from yoloprune.darknet.network import build
 from yoloprune.detect.measure import Measure, network_for_measuring
-from yoloprune.formats import Files, ypz
-from yoloprune.formats.layout import arrays_of
+from yoloprune.formats import ypz
+from yoloprune.formats.layout import files_of
 from yoloprune.prune.grids import GRIDS
 from yoloprune.prune.patterns import Single
 from yoloprune.prune.quantize import Quantization, quantizable_layers, quantize
@@ -155,14 +153,8 @@ def with_half_floats(model: Model) -> Model:
 
 def size(model: Model, halved: bool) -> int:
     """Bytes of the packed network; halved: if all but weights took two bytes instead of four."""
-    layers, content = model.graph.layers, weights_file.dump(model.weights, model.graph.layers)
-    header = model.weights.header
-    floats = np.frombuffer(content[header.size :], "<f4")
-    packed = len(
-        ypz.dump(Files(cfg_file.dump(model.graph.cfg), None, header.dump(), arrays_of(layers, header, floats)))
-    )
     others = (array for arrays in model.weights.layers for name, array in arrays.items() if name != "weight")
-    return packed - (2 * sum(array.size for array in others) if halved else 0)
+    return len(ypz.dump(files_of(model))) - (2 * sum(array.size for array in others) if halved else 0)
 
 
 if __name__ == "__main__":

@@ -246,12 +246,10 @@ class FinetuneOptions(_LearningOptions):
     learning_rate: Annotated[float | None, Help("Left out, a share of the cfg's.", least=0)] = None
     batch: Annotated[int | None, Help("Pictures of an update; left out, as the cfg says.", least=1)] = None
     bits: Annotated[
-        int | None,
-        Help("Train with few values for each weight, as many as so many bits say.", metavar="B", least=2, most=8),
+        int | None, Help("Train with weights of so few bits, as pack has them.", metavar="B", least=2, most=8)
     ] = None
     bits_grid: Annotated[
-        str,
-        Help("Of --bits: uniform or kmeans, as pack has them.", one_of=GRIDS, flags=("--grid",)),
+        str, Help("Of --bits: uniform or kmeans, as pack has them.", one_of=GRIDS, flags=("--grid",))
     ] = "uniform"
     distill: Annotated[
         bool, Help("Let the unpruned network teach, too: its outputs, and the features of pruned layers.")

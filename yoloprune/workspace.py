@@ -58,6 +58,8 @@ class Figures:
     nonzero: int
     """Those that are not 0."""
     bytes: int
+    packed: int | None = None
+    """Bytes of cfg and weights packed without loss (formats/); None where that would take too long."""
     ms: Mapping[str, float] = field(default_factory=dict, compare=False)
     """Median milliseconds of an image on one thread, by reader, where that was asked for; not stored."""
 
@@ -70,6 +72,7 @@ class Figures:
             "parameters": self.parameters,
             "nonzero": self.nonzero,
             "bytes": self.bytes,
+            "packed": self.packed,
             **({"ms": dict(self.ms)} if self.ms else {}),
         }
 

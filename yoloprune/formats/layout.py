@@ -7,11 +7,20 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.exact import exact_codes
 from yoloprune.darknet.layers.base import Layer, TensorSpec
+from yoloprune.darknet.model import Model
 from yoloprune.darknet.weights import Header
-from yoloprune.formats.base import Codes, Floats
+from yoloprune.formats.base import Codes, Files, Floats
+
+
+def files_of(model: Model) -> Files:
+    """A model's .cfg and .weights, to be packed."""
+    layers, header = model.graph.layers, model.weights.header
+    floats = np.frombuffer(weights_file.dump(model.weights, layers), "<f4", offset=header.size)
+    return Files(cfg_file.dump(model.graph.cfg), None, header.dump(), arrays_of(layers, header, floats))
 
 
 def arrays_of(layers: Sequence[Layer], header: Header, floats: NDArray[np.float32]) -> tuple[Floats | Codes, ...]:

@@ -190,7 +190,9 @@ def figures_table(rows: Mapping[str, Figures]) -> Table:
     first = next(iter(rows.values()))
     sparse = any(map(_sparse, rows.values()))
     effective, nonzero = only_if(sparse, "effective BFLOPs", ""), only_if(sparse, "nonzero", "")
-    table = table_of("network", first.metric, "BFLOPs", "", *effective, "parameters", "", *nonzero, "MB", "")
+    small = any(each.packed is not None for each in rows.values())
+    packed = only_if(small, "MB packed", "")
+    table = table_of("network", first.metric, "BFLOPs", "", *effective, "parameters", "", *nonzero, "MB", "", *packed)
     for name, each in rows.items():
         table.add_row(
             name,
@@ -203,6 +205,7 @@ def figures_table(rows: Mapping[str, Figures]) -> Table:
             *only_if(sparse, f"{each.nonzero:,}", _change(each.nonzero, first.nonzero)),
             short(each.bytes / 1e6),
             _change(each.bytes, first.bytes),
+            *only_if(small, _megabytes(each.packed), _change(each.packed or first.packed or 0, first.packed or 0)),
         )
     return table
 
@@ -213,12 +216,14 @@ def round_table(workspace: Workspace) -> Table:
     What is not 0 is shown where that is much less.
     """
     original, newest = workspace.original, [each.finetuned or each.pruned for each in workspace.rounds]
-    sparse = any(map(_sparse, newest if original is None else (original, *newest)))
+    every = newest if original is None else [original, *newest]
+    sparse, small = any(map(_sparse, every)), any(each.packed is not None for each in every)
     sizes = ("BFLOPs", *only_if(sparse, "effective BFLOPs"), "parameters", *only_if(sparse, "nonzero"))
+    sizes += only_if(small, "MB packed")
     table = table_of("round", "threshold", "before", "pruned", "finetuned", *sizes, "BFLOPs off")
     if original is not None:
         table.title = original.metric
-        table.add_row("original", "", f"{original.accuracy:.4f}", "", "", *_sizes(original, sparse), "")
+        table.add_row("original", "", f"{original.accuracy:.4f}", "", "", *_sizes(original, sparse, small), "")
     for each, now in zip(workspace.rounds, newest, strict=True):
         table.add_row(
             str(each.number),
@@ -226,7 +231,7 @@ def round_table(workspace: Workspace) -> Table:
             f"{each.before.accuracy:.4f}",
             f"{each.pruned.accuracy:.4f}",
             _number(each.finetuned.accuracy if each.finetuned else None),
-            *_sizes(now, sparse),
+            *_sizes(now, sparse, small),
             f"{1 - now.bflops / original.bflops:.1%}" if original else NONE,
         )
     return table
@@ -309,10 +314,15 @@ def _sparse(figures: Figures) -> bool:
     return any(left < (1 - _STRAY) * whole for left, whole in pairs)
 
 
-def _sizes(figures: Figures, sparse: bool) -> tuple[str, ...]:
-    """Operations and floats, each beside what is left of it without zeros."""
-    effective, nonzero = short(figures.effective_bflops), f"{figures.nonzero:,}"
-    return (short(figures.bflops), *only_if(sparse, effective), f"{figures.parameters:,}", *only_if(sparse, nonzero))
+def _sizes(figures: Figures, sparse: bool, small: bool) -> tuple[str, ...]:
+    """Operations and floats, each beside what is left of it without zeros; and what packing makes of them."""
+    effective, nonzero = only_if(sparse, short(figures.effective_bflops)), only_if(sparse, f"{figures.nonzero:,}")
+    packed = only_if(small, _megabytes(figures.packed))
+    return (short(figures.bflops), *effective, f"{figures.parameters:,}", *nonzero, *packed)
+
+
+def _megabytes(count: int | None) -> str:
+    return NONE if count is None else short(count / 1e6)
 
 
 def _change(value: float, first: float) -> str:
