@@ -10,7 +10,22 @@ from typing import TYPE_CHECKING, Any
 from yoloprune.errors import InputError
 
 if TYPE_CHECKING:
-    from yoloprune.api import ana, check, detect, export, finetune, load, map, pack, prune, run, train, unpack, verify
+    from yoloprune.api import (
+        ana,
+        check,
+        detect,
+        export,
+        finetune,
+        load,
+        map,
+        pack,
+        prune,
+        report,
+        run,
+        train,
+        unpack,
+        verify,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,6 +39,7 @@ __all__ = [
     "map",
     "pack",
     "prune",
+    "report",
     "run",
     "train",
     "unpack",

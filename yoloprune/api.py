@@ -21,6 +21,8 @@ from yoloprune.darknet.model import load as load_model
 from yoloprune.option import made, options_of
 from yoloprune.options import ALIASES
 from yoloprune.progress import silent
+from yoloprune.report.rewrite import report as _report
+from yoloprune.report.rewrite import rewriting
 from yoloprune.steps.accuracy import accuracy
 from yoloprune.steps.ana import ana as _ana
 from yoloprune.steps.check import check as _check
@@ -99,11 +101,12 @@ def _load(cfg: Path, weights: Path, *, dialect: str = "alexeyab", allow_partial:
     return load_model(cfg, weights, dialect_named(dialect), allow_partial=allow_partial)
 
 
-ana = public(_ana)
-prune = public(_prune, "threshold")
-finetune = public(_finetune)
-export = public(_export)
-run = public(_run)
+ana = public(rewriting(_ana))
+prune = public(rewriting(_prune), "threshold")
+finetune = public(rewriting(_finetune))
+export = public(rewriting(_export))
+run = public(rewriting(_run))
+report = public(_report)
 train = public(train_network)
 map = public(accuracy)
 detect = public(_detect)

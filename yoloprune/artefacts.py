@@ -90,9 +90,9 @@ def read_bytes(path: str | Path) -> bytes:
         raise unreadable(error, path) from error
 
 
-def save_json(path: str | Path, kind: str, payload: Mapping[str, Any]) -> None:
-    """Write a stage's result, whole or not at all."""
-    text = json.dumps({"yoloprune": kind, "version": VERSION, **payload}, indent=1, allow_nan=False)
+def save_json(path: str | Path, kind: str, payload: Mapping[str, Any], indent: int | None = 1) -> None:
+    """Write a stage's result, whole or not at all. indent: None writes one line."""
+    text = json.dumps({"yoloprune": kind, "version": VERSION, **payload}, indent=indent, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

@@ -119,6 +119,11 @@ class Workspace:
         """What `run --target-map` has tried."""
         return self.folder / "search.json"
 
+    @property
+    def report_file(self) -> Path:
+        """What people look at."""
+        return self.folder / "report.html"
+
     def round_folder(self, number: int) -> Path:
         """Files of a round, counted from 1."""
         return self.folder / f"round-{number}"
@@ -156,6 +161,17 @@ class Workspace:
     def finetuned_file(self, number: int) -> Path:
         """Trained masked weights of round `number`."""
         return self.round_folder(number) / "finetuned.weights"
+
+    def details_file(self, number: int, *, trained: bool = False) -> Path:
+        """What was measured of round `number` in detail, after its pruning or its training; 0: of the original."""
+        if number == 0:
+            return self.folder / "original-details.json"
+        return self.round_folder(number) / ("finetuned-details.json" if trained else "pruned-details.json")
+
+    def newest_details_file(self) -> Path:
+        """Of the newest weights."""
+        number = self.rounds[-1].number if self.rounds else 0
+        return self.details_file(number, trained=bool(number) and self.rounds[-1].finetuned is not None)
 
     def training_folder(self, number: int) -> Path:
         """Checkpoints and log of round `number`."""
@@ -227,6 +243,7 @@ class Workspace:
         """
         self.save()
         shutil.rmtree(self.training_folder(number), ignore_errors=True)
+        self.details_file(number, trained=True).unlink(missing_ok=True)
         self.forget_behind(number)
 
     def take_back(self, number: int) -> None:
@@ -236,6 +253,7 @@ class Workspace:
             file_of(number).unlink(missing_ok=True)
         self.trained_plan_file(number).unlink(missing_ok=True)
         self.trained_plan_file(number).with_name("trained-mask.bits").unlink(missing_ok=True)
+        self.details_file(number).unlink(missing_ok=True)
 
     def forget_behind(self, number: int) -> None:
         """What was measured on weights of round `number` goes: there will be others."""
@@ -249,6 +267,7 @@ class Workspace:
             self.search_file.unlink(missing_ok=True)
         for role in ROLES:
             self.copy_of(role).unlink(missing_ok=True)
+        self.details_file(0).unlink(missing_ok=True)
         self.save()
 
     def save(self) -> None:

@@ -5,6 +5,7 @@ Each loads its step, and PyTorch with it, when what was typed is right: help and
 
 from __future__ import annotations
 
+import webbrowser
 from dataclasses import replace
 from typing import Annotated
 
@@ -45,6 +46,7 @@ def ana_command(
     if bits:
         options = replace(options, granularity=BITS)
     from yoloprune.report.plots import plot_sensitivity
+    from yoloprune.report.rewrite import rewrite
     from yoloprune.steps.ana import ana
     from yoloprune.steps.forecast import forecast
 
@@ -56,6 +58,7 @@ def ana_command(
         progress=screen.progress,
     )  # fmt: skip
     plot_sensitivity(done, done.file.with_suffix(".png"))
+    rewrite(workspace)
     screen.show(answers.analysed(done, workspace))
 
 
@@ -75,9 +78,10 @@ def prune_command(
     --total-loss, --sparsity, --global-sparsity and --magnitude.
     """
     Goal.of(options)
+    from yoloprune.report.rewrite import rewriting
     from yoloprune.steps.prune import prune
 
-    done = prune(
+    done = rewriting(prune)(
         options, workspace=workspace, device=device, force=force, dry_run=dry_run, ms=ms, progress=screen.progress
     )
     screen.show(answers.pruned(done, options, workspace))
@@ -96,9 +100,12 @@ def finetune_command(
 
     Keeps the best weights and the last. Give one of --epochs and --iterations.
     """
+    from yoloprune.report.rewrite import rewriting
     from yoloprune.steps.finetune import finetune
 
-    done = finetune(options, workspace=workspace, device=device, force=force, dry_run=dry_run, progress=screen.progress)
+    done = rewriting(finetune)(
+        options, workspace=workspace, device=device, force=force, dry_run=dry_run, progress=screen.progress
+    )
     screen.show(answers.finetuned(done, workspace))
 
 
@@ -116,9 +123,12 @@ def export_command(
 
     With --for, in the words of that reader; refuses what it would compute otherwise.
     """
+    from yoloprune.report.rewrite import rewriting
     from yoloprune.steps.export import export
 
-    done = export(out, options, workspace=workspace, force=force, dry_run=dry_run, ms=ms, progress=screen.progress)
+    done = rewriting(export)(
+        out, options, workspace=workspace, force=force, dry_run=dry_run, ms=ms, progress=screen.progress
+    )
     screen.show(answers.exported(done))
 
 
@@ -150,6 +160,7 @@ def run_command(
     neither --epochs nor --iterations is given.
     """
     goals_of_rounds(options)
+    from yoloprune.report.rewrite import in_rounds, rewriting
     from yoloprune.steps.forecast import forecast
     from yoloprune.steps.run import check, run
 
@@ -165,9 +176,9 @@ def run_command(
         ahead = forecast(cfg, weights, data, options.analysis, settings=settings, device=device)
         screen.show(answers.run_forecast(ahead, goals, options))
         return
-    done = run(
+    done = rewriting(run)(
         cfg, weights, data, out, options, settings=settings, workspace=workspace, device=device, force=force,
-        progress=screen.progress,
+        progress=in_rounds(workspace, screen.progress),
     )  # fmt: skip
     screen.show(answers.ran(done))
 
@@ -180,9 +191,29 @@ def status_command(screen: Screen, workspace: params.WorkspaceDir = DEFAULT, ms:
     screen.show(answers.status(status(workspace, ms=ms, progress=screen.progress)))
 
 
+@command("report", "-w my-workspace --open")
+def report_command(
+    screen: Screen,
+    workspace: params.WorkspaceDir = DEFAULT,
+    device: params.Device = "cpu",
+    browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Write report.html: figures, charts and pictures of the job in one file that can be mailed.
+
+    Every step rewrites it, too. What no step has measured in detail is measured now.
+    """
+    from yoloprune.report.rewrite import report
+
+    done = report(workspace, device=device, progress=screen.progress)
+    screen.show(answers.reported(done))
+    if browser:
+        webbrowser.open(done.file.resolve().as_uri())
+
+
 @command("undo", "-w my-workspace")
 def undo_command(screen: Screen, workspace: params.WorkspaceDir = DEFAULT, dry_run: params.DryRun = False) -> None:
     """Take the last round back: its pruning and what was trained in it go, the analysis that it chose by stays."""
+    from yoloprune.report.rewrite import rewriting
     from yoloprune.steps.undo import undo
 
-    screen.show(answers.undone(*undo(workspace, dry_run=dry_run), dry_run=dry_run))
+    screen.show(answers.undone(*rewriting(undo)(workspace, dry_run=dry_run), dry_run=dry_run))

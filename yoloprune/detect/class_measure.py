@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from yoloprune.darknet.data import ClassSplit
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.predictions import Predictions
 from yoloprune.detect.classify import METRICS, ClassOutcome, hits
+from yoloprune.detect.details import ClassDetails, Details, by_picture, resampled
 from yoloprune.detect.measure import Measure, digest_of
 from yoloprune.detect.pictures import Batch
 
@@ -46,6 +48,29 @@ class ClassMeasure(Measure):
     def summary(self, predictions: ClassScores) -> Mapping[str, Any]:
         figures = {metric: self._outcome(predictions, metric).accuracy for metric in METRICS}
         return {**figures, "metric": self.metric, "images": len(self.split.images)}
+
+    def details(self, predictions: ClassScores) -> Details:
+        outcome, images = self.outcome(predictions), len(self.split.images)
+        scores, true = _in_order(predictions), np.array(self.split.classes, np.int64)
+        classes = scores.shape[1]
+        answers = scores.argmax(1)
+        pairs = Counter(zip(np.where(true < 0, classes, true).tolist(), answers.tolist(), strict=True))
+        counts, right = np.bincount(true[true >= 0], minlength=classes), outcome.right
+        found = np.bincount(true[right], minlength=classes)
+        rows = torch.from_numpy(np.stack([answers, scores[np.arange(images), answers]], 1))
+        return Details(
+            metric=self.steering,
+            accuracy=outcome.accuracy,
+            images=images,
+            resampled=resampled(outcome, images),
+            classes=tuple(
+                ClassDetails(name, count, own / count if count else None)
+                for name, count, own in zip(self.split.names, counts.tolist(), found.tolist(), strict=True)
+            ),
+            confusion=tuple((*pair, count) for pair, count in sorted(pairs.items())),
+            pictures=by_picture(self.split.images, list(true.reshape(-1, 1, 1)), rows, torch.arange(images)),
+            data=self.digest(),
+        )
 
     def digest(self) -> str:
         classes = self.split.classes if self.labels else ()

@@ -13,6 +13,8 @@ from torch import Tensor
 from yoloprune.darknet.data import Split
 from yoloprune.darknet.network import Network
 from yoloprune.darknet.predictions import Detections, join
+from yoloprune.detect.confusion import confusion
+from yoloprune.detect.details import RECALLS, ClassDetails, Details, by_picture, resampled, rounded
 from yoloprune.detect.evaluate import DISPLAY_THRESH, MAP_THRESH, DetectionOutcome, Points
 from yoloprune.detect.match import Matches, Objects, match
 from yoloprune.detect.measure import Measure, digest_of
@@ -66,6 +68,25 @@ class DetectionMeasure(Measure):
             **{name: getattr(result, name) for name in ("images", "precision", "recall", "f1", "average_iou")},
             "ap": _by_name(self.split.names, result.ap),
         }
+
+    def details(self, predictions: Matches) -> Details:
+        outcome, images = self.outcome(predictions), len(self.split.images)
+        shown = outcome.found.over(DISPLAY_THRESH)
+        rows = torch.cat([shown.classes[:, None].float(), shown.probs[:, None], shown.boxes], 1)
+        classes = [
+            ClassDetails(name, count, accuracy, rounded(precision.tolist()))
+            for name, (count, accuracy, precision) in zip(self.split.names, outcome.by_class(RECALLS), strict=True)
+        ]
+        return Details(
+            metric=self.steering,
+            accuracy=outcome.accuracy,
+            images=images,
+            resampled=resampled(outcome, images),
+            classes=tuple(classes),
+            confusion=confusion(shown, self.split.truths, self.graph.classes),
+            pictures=by_picture(self.split.images, self.split.truths, rows, shown.image),
+            data=self.digest(),
+        )
 
     def digest(self) -> str:
         truths = (*self.split.truths, *self.split.difficult) if self.labels else ()

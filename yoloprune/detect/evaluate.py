@@ -153,6 +153,23 @@ class DetectionOutcome:
             objects=objects,
         )
 
+    def by_class(self, recalls: int) -> list[tuple[int, float | None, _Floats]]:
+        """Of each class its objects, its average precision by the metric, and the precision at so many recalls 0..1.
+
+        None, and zeros, without objects. The precision is at the least IoU of the metric, the best at this recall or
+        a higher one, which is what is averaged.
+        """
+        thresholds = METRICS[self.metric]
+        means = np.mean([self._average_precisions(thresh) for thresh in thresholds], 0)
+        curves = np.zeros((len(means), recalls))
+        for number, (_, true) in self._by_class(thresholds[0]).items():
+            curves[number] = _precision_at(true, int(self._of_class[number]), recalls)
+        counts = self._of_class.tolist()
+        return [
+            (count, mean if count else None, curve)
+            for count, mean, curve in zip(counts, means.tolist(), curves, strict=True)
+        ]
+
     @property
     def _of_class(self) -> _Indices:
         """[K]: objects in all images."""
@@ -242,12 +259,19 @@ def _resampled_areas(ranked: Mapping[int, tuple[_Indices, _Flags]], counts: Tens
 
 def _average_precision(true: _Flags, objects: int, points: Points) -> float:
     """Of one class: whether each of its detections is true, at least one, and how many objects there are."""
+    if points:
+        return float(_precision_at(true, objects, points).sum() / points)
     hits = np.cumsum(true)
-    envelope, recall = _envelope(hits / np.arange(1, len(true) + 1)), hits / objects
-    if points == 0:
-        return float(np.diff(recall, prepend=0.0) @ envelope)
-    reached = np.searchsorted(recall, np.arange(points) / (points - 1))
-    return float(np.append(envelope, 0.0)[reached].sum() / points)
+    return float(np.diff(hits / objects, prepend=0.0) @ _envelope(hits / np.arange(1, len(true) + 1)))
+
+
+def _precision_at(true: _Flags, objects: int, recalls: int) -> _Floats:
+    """The best precision at each of so many recalls from 0 to 1 or beyond; 0 where none is as high."""
+    hits = np.cumsum(true)
+    envelope = _envelope(hits / np.arange(1, len(true) + 1))
+    reached = np.searchsorted(hits / objects, np.arange(recalls) / (recalls - 1))
+    precision: _Floats = np.append(envelope, 0.0)[reached]
+    return precision
 
 
 def _envelope(precision: _Floats) -> _Floats:

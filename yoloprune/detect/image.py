@@ -23,6 +23,8 @@ _WRITTEN: Final = frozenset(
 ENDINGS: Final = _WRITTEN | {".avif", ".exr", ".gif", ".hdr", ".jp2", ".pbm", ".pfm", ".pgm", ".pic", ".pxm"}
 """Of files that can be pictures, in small letters."""
 _JPEG: Final = b"\xff\xd8"
+_QUALITY: Final = 78
+"""Of thumbnails, in percent."""
 _ENDS: Final = np.frombuffer(b"\xff\xd9" * (1 << 16), np.uint8)
 """End markers of a JPEG, more bytes than a segment holds."""
 
@@ -71,3 +73,12 @@ def encoded(pixels: Pixels, path: Path) -> bytes:
     if not done:
         raise InputError(f"a picture of this size can't be written as {path.suffix}", file=path)
     return content.tobytes()
+
+
+def thumbnail(pixels: Pixels, side: int) -> bytes:
+    """A picture as a small JPEG whose longer side has at most so many pixels."""
+    scale = side / max(pixels.shape[:2])
+    if scale < 1:
+        size = (max(round(pixels.shape[1] * scale), 1), max(round(pixels.shape[0] * scale), 1))
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1])

@@ -17,6 +17,7 @@ from yoloprune.darknet.model import Graph, Model
 from yoloprune.darknet.network import Network, build
 from yoloprune.darknet.predictions import join
 from yoloprune.detect import classify
+from yoloprune.detect.details import Details
 from yoloprune.detect.outcome import Outcome
 from yoloprune.detect.pictures import Batch, Pictures
 
@@ -52,6 +53,10 @@ class Measure(ABC):
     @abstractmethod
     def summary(self, predictions: Any) -> Mapping[str, Any]:
         """All figures, as `map` reports them, likewise."""
+
+    @abstractmethod
+    def details(self, predictions: Any) -> Details:
+        """What a report shows of a measurement, likewise."""
 
     @abstractmethod
     def supervised_by(self, teacher: Network) -> Measure:

@@ -16,6 +16,7 @@ from yoloprune.run_options import RunOptions
 from yoloprune.workspace import DEFAULT, Figures, Workspace
 
 if TYPE_CHECKING:
+    from yoloprune.report.rewrite import Reported
     from yoloprune.steps.ana import Analysed
     from yoloprune.steps.bench import Bench
     from yoloprune.steps.board import Emitted
@@ -185,6 +186,11 @@ def status(found: Status) -> Answer:
     tables_of_times = (times.ms_table(found.timed),) if found.timed else ()
     parts = (*said, *found.changes, tables.round_table(found.workspace), *tables_of_times, *tables.round_files(found))
     return Answer(payload, parts, following=following)
+
+
+def reported(done: Reported) -> Answer:
+    """Where the report is."""
+    return Answer({"files": {"report": done.file}}, (), written=(done.file,))
 
 
 def undone(number: int, left: Workspace, *, dry_run: bool) -> Answer:

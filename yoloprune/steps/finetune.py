@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from yoloprune.darknet.network import Network
+from yoloprune.detect.details import Details
 from yoloprune.detect.load import load_images
+from yoloprune.detect.measure import Measure
 from yoloprune.errors import InputError
 from yoloprune.options import FinetuneOptions
 from yoloprune.progress import OnProgress, silent
@@ -27,7 +30,7 @@ from yoloprune.train.masks import Masks
 from yoloprune.train.ranks import rank_of
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.supervision import Supervision
-from yoloprune.workspace import DEFAULT, Figures
+from yoloprune.workspace import DEFAULT, Figures, Workspace
 
 MEASUREMENTS = 10
 """Times that accuracy is measured in a run, the end included."""
@@ -89,7 +92,8 @@ def finetune(
     if force and not rank_of():
         job.workspace.make_way(last.number)
     training = on_grids(training, job.inputs, options, device, progress)
-    trained = training.run(measure, device, progress)
+    details = _Details(measure)
+    trained = training.run(measure, device, progress, details.evaluate)
     if trained is None:
         return unchanged
     assert trained.best_metric is not None  # measured at the end at the least
@@ -97,11 +101,37 @@ def finetune(
     if options.schedule is not None:
         job = _with_chosen_mask(job, trained)
     training.write(trained)
+    details.save(trained, job.workspace)
     after = job.figures(trained.best_metric, job.model.with_weights(trained.best), job.units)
     job.workspace.with_round(replace(last, finetuned=after, finetuning=options)).save()
     if options.schedule is None:  # else it began with another network
         warn_of_no_gain(trained, after.metric, _remedy(training.recipe, options))
     return replace(unchanged, after=after, iteration=trained.best_iteration, written=True)
+
+
+class _Details:
+    """Measures networks in training, and keeps what a report shows of each."""
+
+    def __init__(self, measure: Measure) -> None:
+        self._measure = measure
+        self._known: dict[float, Details] = {}
+
+    def evaluate(self, network: Network) -> float:
+        """Accuracy."""
+        details = self._measure.details(self._measure.predictions(network))
+        self._known[details.accuracy] = details  # of equals the later is the best of a run, too
+        return details.accuracy
+
+    def save(self, trained: Trained, workspace: Workspace) -> None:
+        """Write those of the best; none where an earlier process measured it."""
+        number = workspace.last.number
+        file, before = workspace.details_file(number, trained=True), workspace.details_file(number)
+        file.unlink(missing_ok=True)
+        assert trained.best_metric is not None  # measured at the end at the least
+        if trained.best_metric in self._known:
+            self._known[trained.best_metric].save(file)
+        elif trained.best_metric == workspace.last.pruned.accuracy and before.exists():
+            Details.load(before).save(file)
 
 
 def check_length(options: FinetuneOptions) -> None:

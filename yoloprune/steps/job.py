@@ -80,10 +80,11 @@ class Job:
         if self.workspace.original is not None:
             return self
         measure, original = self.inputs.measure, self.inputs.original
-        accuracy = measure.outcome(self.inputs.findings).accuracy
-        figures = figures_of(original, measure.steering, accuracy)
+        details = measure.details(self.inputs.findings)
+        figures = figures_of(original, measure.steering, details.accuracy)
         workspace = self.workspace.with_original(figures)
         workspace.begin()
+        details.save(workspace.details_file(0))
         return replace(self, workspace=workspace)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from yoloprune.darknet.model import Model
 from yoloprune.detect.measure import network_for_measuring
@@ -27,6 +28,8 @@ class Joint:
     """What is left."""
     model: Model
     accuracy: float
+    predictions: Any
+    """Of the measured images."""
 
 
 class JointPruning:
@@ -45,8 +48,9 @@ class JointPruning:
         key = tuple(useful.items())
         if key not in self._measured:
             units, model = self._pruner.together(useful, self.candidate.sensitivity.orders)
-            accuracy = self._measure.accuracy(network_for_measuring(model, self._device))
-            self._measured[key] = Joint(units, model, accuracy)
+            predictions = self._measure.predictions(network_for_measuring(model, self._device))
+            accuracy = self._measure.outcome(predictions).accuracy
+            self._measured[key] = Joint(units, model, accuracy, predictions)
         return self._measured[key]
 
 

@@ -245,6 +245,7 @@ def write_round(job: Job, pruned: Joint, done: Round) -> None:
     Plan.save(workspace.plan_file(done.number), workspace.cfg.sha256, pruned.units, done.options, accuracies)
     weights = pruned.model.weights.with_seen(0)
     weights_file.write(workspace.pruned_file(done.number), weights, job.model.graph.layers, force=True)
+    job.inputs.measure.details(pruned.predictions).save(workspace.details_file(done.number))
     workspace.with_round(done).save()
 
 

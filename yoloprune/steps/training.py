@@ -12,6 +12,7 @@ import torch
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.data import ClassSplit, Split
 from yoloprune.darknet.model import Graph, Model
+from yoloprune.darknet.network import Network
 from yoloprune.detect.measure import Measure
 from yoloprune.errors import warn
 from yoloprune.options import FinetuneOptions, TrainOptions
@@ -60,8 +61,17 @@ class Training:
         """InputError that names every picture, to train or measure on, that can't be decoded."""
         check_readable([*self.images.images, *measure.pictures.paths], self.model.graph, progress)
 
-    def run(self, measure: Measure, device: str, progress: OnProgress) -> Trained | None:
-        """Train, together with torchrun's other processes; None in all of them but the first. Errors as `train`."""
+    def run(
+        self,
+        measure: Measure,
+        device: str,
+        progress: OnProgress,
+        evaluate: Callable[[Network], float] | None = None,
+    ) -> Trained | None:
+        """Train, together with torchrun's other processes; None in all of them but the first. Errors as `train`.
+
+        evaluate: gives the measure's accuracy, if another than the measure itself is to.
+        """
         # What figures of a run are figures of: the metric, how pictures are fitted, the pictures and their truth.
         measured = f"{measure.steering} {measure.pictures.fit} {measure.digest()}"
         with process_group(device) as own:
@@ -73,7 +83,7 @@ class Training:
                 seed=self.options.seed,
                 masks=self.masks,
                 supervision=self.supervision,
-                evaluation=Evaluation(measure.accuracy, measured, self.start),
+                evaluation=Evaluation(evaluate or measure.accuracy, measured, self.start),
                 resources=Resources(own, self.options.workers),
                 progress=follower(progress, self.stage),
             )

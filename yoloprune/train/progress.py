@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from yoloprune.artefacts import atomic_path
+from yoloprune.artefacts import atomic_path, read_bytes
 from yoloprune.errors import InputError
 
 
@@ -59,3 +59,16 @@ def write_log(path: Path, records: Sequence[Record], *, more: bool) -> None:
             stream.writelines(lines)
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", file=path) from error
+
+
+def read_log(path: Path) -> list[Record]:
+    """What `write_log` wrote, up to the first line that is none of it. InputError if the file can't be read."""
+    records = []
+    for line in read_bytes(path).decode("utf-8", "replace").splitlines()[1:]:
+        try:
+            iteration, loss, average, rate, metric = line.split(",")
+            numbers = (float(loss), float(average), float(rate))
+            records.append(Record(int(iteration), *numbers, float(metric) if metric else None))
+        except ValueError:
+            break
+    return records
