@@ -132,6 +132,7 @@ def test_undo_takes_the_last_round_back(space: Path) -> None:
     number, left = undo(space)
     assert (number, len(left.rounds)) == (2, 1)
     found = fingerprint(space)
+    del once["report.html"], found["report.html"]  # which commands rewrite, not the step
     assert {name: found[name] for name in once} == once
     assert {str(analysis), "round-2"} <= found.keys() - once.keys() <= {str(analysis), "round-2", "round-2/training"}
     done = prune(ratio=0.3, calibrate=0, workspace=space)

@@ -186,7 +186,13 @@ def _steps(points: Points) -> Points:
 def metric_title(metric: str) -> str:
     """What a metric is called where people read it; the key stands beside it once."""
     base, _, over = metric.partition("_")
-    words = {"map50": "mAP@0.50", "map75": "mAP@0.75", "map50-95": "mAP@0.50:0.95", "top1": "top-1", "top5": "top-5"}
+    words = {
+        "map50": "mAP@0.50",
+        "map75": "mAP@0.75",
+        "map50-95": "mAP@0.50:0.95",
+        "top1": "top-1 accuracy",
+        "top5": "top-5 accuracy",
+    }
     named = words.get(base, base)
     return f"agreement, {named}" if over == "agreement" else named
 

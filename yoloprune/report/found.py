@@ -33,8 +33,10 @@ def classes(job: JobSummary) -> Markup | None:
         return None
     detector = any(each.precision for each in before.classes)
     figure = "AP" if detector else "right"
-    columns: list[Content] = ["class", "objects" if detector else "images", f"{figure} before"]
-    columns += [f"{figure} after", "", "change"] if after is not None else [""]
+    columns: list[Content] = ["class", "objects" if detector else "images", figure]
+    if after is not None:
+        columns[-1:] = [f"{figure} before", f"{figure} after"]
+    columns += ["change", ""] if after is not None else [""]
     rows: list[list[Content]] = []
     for at, each in enumerate(before.classes):
         row: list[Content] = [each.name, f"{each.objects:,}", numbers.accuracy(each.accuracy)]
@@ -44,7 +46,7 @@ def classes(job: JobSummary) -> Markup | None:
             now = after.classes[at].accuracy
             change = None if now is None or each.accuracy is None else now - each.accuracy
             drawn = tag("div", bar(each.accuracy or 0.0, "before"), bar(now or 0.0, "after"), class_="twice")
-            row += [numbers.accuracy(now), drawn, numbers.NONE if change is None else f"{change:+.4f}"]
+            row += [numbers.accuracy(now), numbers.NONE if change is None else f"{change:+.4f}", drawn]
         rows.append(row)
     kind = "Average precision" if detector else "Share of the images that is right"
     lead = f"{kind} of each class ({metric_title(before.metric)}, {before.images} images)."
@@ -151,7 +153,11 @@ def pictures(job: JobSummary) -> Markup | None:
         return None
     if not job.pictures:
         looked = min(len(job.before.pictures), len(job.after.pictures))
-        lead = f"On the first {looked} images, the two networks find the same, or the images can't be read any more."
+        lead = (
+            f"The two networks find the same on {'the first ' if looked < job.after.images else 'all '}{looked} images."
+        )
+        if job.pictures is None:
+            lead = "The images that were measured on can't be read any more."
         return section("pictures", "Pictures", tag("p", lead, class_="lead"))
     boxes = any(any(mark.box) for each in job.pictures for mark in (*each.before, *each.after))
     entries = [swatch("right", "found, right"), swatch("wrong", "found, wrong")]

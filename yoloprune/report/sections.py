@@ -98,12 +98,17 @@ def _accuracy_card(job: JobSummary, original: Figures, newest: Figures | None) -
     note = "" if now is None else f"90 % interval {now.interval[0]:.4f} to {now.interval[1]:.4f}, {now.images} images"
     change = ""
     if newest is not None:
-        change = f"{100 * (newest.accuracy - original.accuracy):+.2f} points"
+        change = f"{_points(newest.accuracy - original.accuracy)} points"
         if job.before is not None and job.after is not None:
             low, high = job.before.loss_interval(job.after)
-            change += f" ({-100 * high:+.2f} to {-100 * low:+.2f})"
+            change += f" ({_points(-high)} to {_points(-low)})"
     after = None if newest is None else numbers.accuracy(newest.accuracy)
     return _card(title, numbers.accuracy(original.accuracy), after, change, note)
+
+
+def _points(change: float) -> str:
+    """A change of accuracy; none is no negative one."""
+    return f"{round(100 * change, 2) + 0.0:+.2f}"
 
 
 def _card(title: str, before: str, after: str | None, change: str = "", note: str = "") -> Markup:
@@ -262,7 +267,7 @@ def _panel(analysis: Analysis, curve: Curve, at: int, expected: Expectation) -> 
     values = table(["pruned", "accuracy", "loss", "90 % interval"], rows, words=0) if rows else None
     return tag(
         "figure",
-        tag("figcaption", tag("b", curve.label), tag("br"), f"{prunable:.0%} prunable, saves {gain:.1%}"),
+        tag("figcaption", tag("b", "group ", curve.label), tag("br"), f"{prunable:.0%} prunable, saves {gain:.1%}"),
         charts.sensitivity(known, curve, expected),
         tag("button", "enlarge", type="button", class_="enlarge", aria_label=f"enlarge group {curve.label}"),
         tag("div", values, class_="values", hidden="") if values else None,
@@ -297,7 +302,7 @@ def trainings(job: JobSummary) -> Markup | None:
 
 def repeat(job: JobSummary) -> Markup:
     """Commands, files and versions."""
-    lines = tag("pre", tag("code", "\n".join(job.commands)))
+    lines = tag("pre", *(tag("code", each, "\n") for each in job.commands))
     files = [[role, name, tag("code", digest)] for role, (name, digest) in file_names(job.workspace).items()]
     programs = [[name, version] for name, version in job.versions.items()]
     where = "Run in the folder that the workspace lies in."

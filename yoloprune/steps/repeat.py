@@ -86,8 +86,13 @@ def _said(option: Option, value: Any) -> list[str]:
         on, _, off = flags[0].partition("/")
         return [on.strip() if value else off.strip() or plain.replace("--", "--no-", 1)]
     if isinstance(value, tuple):
-        return [flags[0], ",".join(map(str, value)) or "none"]
-    return [flags[0], str(value)]
+        return [flags[0], ",".join(map(_text, value)) or "none"]
+    return [flags[0], _text(value)]
+
+
+def _text(value: object) -> str:
+    """Numbers with all of their digits."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _of_analysis(analysis: Sensitivity) -> list[str]:

@@ -83,8 +83,8 @@ class JobSummary:
     """Of the original."""
     after: Details | None
     """Of the newest weights; None before the first round."""
-    pictures: tuple[Picture, ...]
-    """Those on which the two differ most."""
+    pictures: tuple[Picture, ...] | None
+    """Those on which the two differ most; None where images can't be read."""
     commands: tuple[str, ...]
     versions: Mapping[str, str]
 
@@ -131,7 +131,7 @@ def summary(workspace: Path = DEFAULT) -> JobSummary:
         trainings=tuple(_trainings(known)),
         before=before,
         after=after,
-        pictures=pictures or (),
+        pictures=pictures,
         commands=commands(known, measured),
         versions=versions(),
     )
@@ -200,7 +200,7 @@ def _trainings(workspace: Workspace) -> list[TrainingCurve]:
 def _details(workspace: Workspace, file: Path) -> Details | None:
     """A measurement on what the workspace measures on."""
     found = _or_none(Details.load, file)
-    return found if found is not None and found.data == workspace.pictures else None
+    return found if found is not None and workspace.pictures in ("", found.data) else None
 
 
 def _pictures(workspace: Workspace, before: Details | None, after: Details | None) -> tuple[Picture, ...]:
