@@ -29,6 +29,7 @@ from yoloprune.report.markup import Markup, join, tag
 from yoloprune.report.svg import Axis, thinned
 from yoloprune.steps.repeat import words_of
 from yoloprune.steps.summary import Analysis, JobSummary, summary
+from yoloprune.steps.tradeoff import TradeOff
 from yoloprune.workspace import Figures, Input, Round, Workspace
 
 HOSTILE = "<script>alert(1)</script>\"'&\udc80\x01"
@@ -47,7 +48,9 @@ def job() -> JobSummary:
     second = Round(2, PruneOptions(0.04), 0.04, figures(0.59, 1.5), figures(0.55, 1.0))
     nothing = Input("net.cfg", "")
     workspace = Workspace(Path("w"), nothing, nothing, nothing, Settings(), figures(0.6, 2), (first, second))
-    analysis = Analysis(1, known, 0.01, {"3": 0.1}, ((0.0, 0.1, 0.6), (0.01, 0.3, 0.58)))
+    analysis = Analysis(
+        1, known, 0.01, {"3": 0.1}, (TradeOff(0.0, 0.1, 0.0, (0.0, 0.01)), TradeOff(0.01, 0.3, 0.02, (0.01, 0.03)))
+    )
     return JobSummary(workspace, "channel", (), (analysis,), (), None, None, (), (), {})
 
 
@@ -104,7 +107,7 @@ def test_rounds_stand_at_what_they_save_and_reach(job: JobSummary, size: tuple[i
     close(dots(chart, "after"), [(0.25, 0.59)], 1e-3)
     assert [each.text for each in elements(chart, "text", "mark")] == ["round 1", "round 2"]
     x, y = scales(chart)
-    (promise,) = elements(chart, "path", "promise")
+    (promise,) = elements(chart, "path", "line promise")
     pairs = [tuple(map(float, each.split())) for each in promise.get("d", "")[1:].split("L")]
     close([(beyond(x, a), beyond(y, b)) for a, b in pairs], [(0.1, 0.6), (0.3, 0.58)], 1e-3)
 

@@ -124,6 +124,11 @@ class Workspace:
         """What people look at."""
         return self.folder / "report.html"
 
+    @property
+    def milliseconds_file(self) -> Path:
+        """How long its networks take, as they were when they were timed last."""
+        return self.folder / "milliseconds.json"
+
     def round_folder(self, number: int) -> Path:
         """Files of a round, counted from 1."""
         return self.folder / f"round-{number}"
@@ -244,6 +249,7 @@ class Workspace:
         self.save()
         shutil.rmtree(self.training_folder(number), ignore_errors=True)
         self.details_file(number, trained=True).unlink(missing_ok=True)
+        self.milliseconds_file.unlink(missing_ok=True)
         self.forget_behind(number)
 
     def take_back(self, number: int) -> None:
@@ -267,7 +273,8 @@ class Workspace:
             self.search_file.unlink(missing_ok=True)
         for role in ROLES:
             self.copy_of(role).unlink(missing_ok=True)
-        self.details_file(0).unlink(missing_ok=True)
+        for file in (self.details_file(0), self.milliseconds_file):
+            file.unlink(missing_ok=True)
         self.save()
 
     def save(self) -> None:

@@ -196,6 +196,7 @@ def report_command(
     screen: Screen,
     workspace: params.WorkspaceDir = DEFAULT,
     device: params.Device = "cpu",
+    ms: params.Ms = False,
     browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Write report.html: figures, charts and pictures of the job in one file that can be mailed.
@@ -204,7 +205,7 @@ def report_command(
     """
     from yoloprune.report.rewrite import report
 
-    done = report(workspace, device=device, progress=screen.progress)
+    done = report(workspace, ms=ms, device=device, progress=screen.progress)
     screen.show(answers.reported(done))
     if browser:
         webbrowser.open(done.file.resolve().as_uri())

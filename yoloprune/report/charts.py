@@ -8,10 +8,10 @@ from typing import Final
 from yoloprune.detect.details import Details
 from yoloprune.prune.search import Expectation, output_error_at
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity
-from yoloprune.report import numbers
+from yoloprune.report import cells
 from yoloprune.report.markup import Markup, join, tag
 from yoloprune.report.svg import Frame, Points, drawing, text, thinned
-from yoloprune.steps.summary import JobSummary, TrainingCurve
+from yoloprune.steps.summary import Analysis, JobSummary, TrainingCurve
 from yoloprune.workspace import Round
 
 WIDE: Final = (960, 430)
@@ -32,7 +32,7 @@ def tradeoff(job: JobSummary, size: tuple[int, int]) -> Markup:
     original = job.workspace.original
     assert original is not None
     rounds = job.workspace.rounds
-    promises = [[(share, accuracy) for _, share, accuracy in each.promise] for each in job.analyses]
+    promises = [[(at.removed, original.accuracy - at.joint_loss) for at in each.promise] for each in job.analyses]
     reached = [figures.accuracy for each in rounds for figures in (each.pruned, each.finetuned) if figures]
     shares = [job.share_off(each.pruned) for each in rounds]
     bottom = min([*reached, max(original.accuracy - MOST_LOST, 0.0)])
@@ -44,7 +44,7 @@ def tradeoff(job: JobSummary, size: tuple[int, int]) -> Markup:
     wide = size[0] > 600
     parts = [
         frame.grid(
-            (10 if wide else 5, numbers.percent),
+            (10 if wide else 5, cells.percent),
             (6, lambda value: f"{value:.3g}"),
             (f"{job.saves} off", metric_title(original.metric)),
         ),
@@ -52,6 +52,7 @@ def tradeoff(job: JobSummary, size: tuple[int, int]) -> Markup:
         if job.before
         else None,
         frame.level(original.accuracy, "before dashed"),
+        _expected(frame, original.accuracy, job.analyses),
         *(frame.line([at for at in each if frame.y.low <= at[1]], "promise dashed") for each in promises),
     ]
     path = [(0.0, original.accuracy)]
@@ -67,6 +68,15 @@ def tradeoff(job: JobSummary, size: tuple[int, int]) -> Markup:
     parts += _labels(frame, path[1:])
     title = f"Accuracy over the share of {job.saves} that is off"
     return drawing(size, title, *parts, class_="wide" if wide else "narrow")
+
+
+def _expected(frame: Frame, accuracy: float, analyses: Sequence[Analysis]) -> Markup | None:
+    """Where what the newest analysis expects lies, likely."""
+    if not analyses:
+        return None
+    promise = [at for at in analyses[-1].promise if accuracy - at.joint_loss >= frame.y.low]
+    low, high = ([(at.removed, accuracy - at.interval[end]) for at in promise] for end in (1, 0))
+    return frame.band(low, high, "promise")
 
 
 def _round_dots(frame: Frame, done: Round, share: float) -> list[Markup]:
@@ -112,7 +122,7 @@ def sensitivity(known: Sensitivity, curve: Curve, expected: Expectation) -> Mark
     return drawing(
         _SMALL,
         f"Accuracy that group {curve.label} loses over its sparsity",
-        frame.grid((2, numbers.percent), (4, lambda value: f"{value:g}")),
+        frame.grid((2, cells.percent), (4, lambda value: f"{value:g}")),
         frame.band(low, high, "after") if sure else None,
         *(frame.upright(known.prunable_within(curve, loss) / curve.size, "good thin") for loss in known.tolerances),
         frame.level(0.0, "before dashed"),
@@ -171,7 +181,7 @@ def precision_recall(name: str, number: int, nets: Sequence[tuple[str, Details]]
         ends = next((index for index, (_, value) in enumerate(points) if value == 0), len(points))
         curves.append(frame.line(_steps(points[:ends]), class_))
     shape = f"Precision over recall of {name}"
-    return drawing(_SMALL, shape, frame.grid((2, numbers.percent), (2, numbers.percent)), *curves)
+    return drawing(_SMALL, shape, frame.grid((2, cells.percent), (2, cells.percent)), *curves)
 
 
 def _steps(points: Points) -> Points:

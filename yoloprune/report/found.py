@@ -6,7 +6,7 @@ import base64
 from typing import Final
 
 from yoloprune.detect.details import Details
-from yoloprune.report import charts, numbers
+from yoloprune.report import cells, charts
 from yoloprune.report.charts import legend, metric_title, swatch
 from yoloprune.report.markup import Content, Markup, tag
 from yoloprune.report.sections import section, table
@@ -39,14 +39,14 @@ def classes(job: JobSummary) -> Markup | None:
     columns += ["change", ""] if after is not None else [""]
     rows: list[list[Content]] = []
     for at, each in enumerate(before.classes):
-        row: list[Content] = [each.name, f"{each.objects:,}", numbers.accuracy(each.accuracy)]
+        row: list[Content] = [each.name, f"{each.objects:,}", cells.accuracy(each.accuracy)]
         if after is None:
             row.append(bar(each.accuracy or 0.0, "before"))
         else:
             now = after.classes[at].accuracy
             change = None if now is None or each.accuracy is None else now - each.accuracy
             drawn = tag("div", bar(each.accuracy or 0.0, "before"), bar(now or 0.0, "after"), class_="twice")
-            row += [numbers.accuracy(now), numbers.NONE if change is None else f"{change:+.4f}", drawn]
+            row += [cells.accuracy(now), cells.NONE if change is None else f"{change:+.4f}", drawn]
         rows.append(row)
     kind = "Average precision" if detector else "Share of the images that is right"
     lead = f"{kind} of each class ({metric_title(before.metric)}, {before.images} images)."

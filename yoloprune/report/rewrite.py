@@ -39,12 +39,15 @@ class Reported(Shown, os.PathLike[str]):
         return {name: each.as_dict() for name, each in networks.items() if each} | {"file": {"": self.file}}
 
 
-def report(workspace: Path = DEFAULT, *, device: str = "cpu", progress: OnProgress = silent) -> Reported:
+def report(
+    workspace: Path = DEFAULT, *, ms: bool = False, device: str = "cpu", progress: OnProgress = silent
+) -> Reported:
     """Write `report.html` into the workspace: figures, charts and pictures of the job in one file.
 
     It needs no other file and no network, so it can be mailed. What no step has measured in detail is measured now.
+    ms: time the original and the newest network, too, in every reader on this machine.
     """
-    job = measured_summary(workspace, device=device, progress=progress)
+    job = measured_summary(workspace, ms=ms, device=device, progress=progress)
     return Reported(write_report(job), job)
 
 

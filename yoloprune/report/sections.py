@@ -9,7 +9,7 @@ from typing import Final
 from yoloprune.choices import UNIT_NAMES
 from yoloprune.prune.search import Expectation
 from yoloprune.prune.sensitivity import Curve
-from yoloprune.report import charts, numbers
+from yoloprune.report import cells, charts
 from yoloprune.report.charts import legend, metric_title, swatch
 from yoloprune.report.markup import Content, Markup, tag
 from yoloprune.report.svg import bar
@@ -31,7 +31,7 @@ def section(anchor: str, title: str, *content: Content) -> Markup:
 def table(
     columns: Sequence[Content], rows: Sequence[Sequence[Content]], *, words: int = 1, sortable: bool = False
 ) -> Markup:
-    """A table that scrolls where it is too wide. words: so many columns, from the left, are no numbers."""
+    """A table that scrolls where it is too wide. words: so many columns, from the left, are no cells."""
     head = [
         tag(
             "th",
@@ -63,18 +63,22 @@ def headline(job: JobSummary) -> Markup:
             for title, note, write, of in _sizes_of(newest)
         ),
     ]
+    before, after = (job.ms.get(name, {}) for name in ("original", f"round {len(job.workspace.rounds)}"))
+    for reader, ms in before.items():
+        if newest is None or reader in after:
+            cards.append(_size_card(f"Milliseconds, {reader}", "one thread", "{:.2f}".format, ms, after.get(reader)))
     return tag("section", tag("h2", "Figures", class_="hidden"), tag("div", *cards, class_="cards"), id="figures")
 
 
 def _sizes_of(newest: Figures | None) -> list[_Size]:
     """What is counted of a network; what isn't zero where much is."""
-    sparse = newest is not None and _sparse(newest)
+    sparse = newest is not None and cells.is_sparse(newest)
     effective: list[_Size] = [
-        ("Effective BFLOPs", "without operations on zeros", numbers.short, lambda each: each.effective_bflops)
+        ("Effective BFLOPs", "without operations on zeros", cells.short, lambda each: each.effective_bflops)
     ]
     nonzero: list[_Size] = [("Not zero", "of the parameters", "{:,}".format, lambda each: each.nonzero)]
     return [
-        ("BFLOPs", "", numbers.short, lambda each: each.bflops),
+        ("BFLOPs", "", cells.short, lambda each: each.bflops),
         *(effective if sparse else []),
         ("Parameters", "", "{:,}".format, lambda each: each.parameters),
         *(nonzero if sparse else []),
@@ -85,11 +89,11 @@ def _sizes_of(newest: Figures | None) -> list[_Size]:
 def _size_card(title: str, note: str, write: Callable[[float], str], first: float, now: float | None) -> Markup:
     if now is None:
         return _card(title, write(first), None, note=note)
-    return _card(title, write(first), write(now), numbers.change(now, first) or "unchanged", note)
+    return _card(title, write(first), write(now), cells.change(now, first) or "unchanged", note)
 
 
 def _megabytes(count: float) -> str:
-    return f"{numbers.short(count / 1e6)} MB"
+    return f"{cells.short(count / 1e6)} MB"
 
 
 def _accuracy_card(job: JobSummary, original: Figures, newest: Figures | None) -> Markup:
@@ -102,8 +106,8 @@ def _accuracy_card(job: JobSummary, original: Figures, newest: Figures | None) -
         if job.before is not None and job.after is not None:
             low, high = job.before.loss_interval(job.after)
             change += f" ({_points(-high)} to {_points(-low)})"
-    after = None if newest is None else numbers.accuracy(newest.accuracy)
-    return _card(title, numbers.accuracy(original.accuracy), after, change, note)
+    after = None if newest is None else cells.accuracy(newest.accuracy)
+    return _card(title, cells.accuracy(original.accuracy), after, change, note)
 
 
 def _points(change: float) -> str:
@@ -123,23 +127,18 @@ def _card(title: str, before: str, after: str | None, change: str = "", note: st
     )
 
 
-def _sparse(figures: Figures) -> bool:
-    """Whether much of it is zeros."""
-    return figures.nonzero < 0.99 * figures.parameters
-
-
 def rounds(job: JobSummary) -> Markup | None:
     """Every round, as `status` has them."""
     original, done = job.workspace.original, job.workspace.rounds
     if original is None or not done:
         return None
-    sparse = any(map(_sparse, (each.finetuned or each.pruned for each in done)))
-    first = ["original", "", "", numbers.accuracy(original.accuracy), *_sizes(original, sparse), ""]
+    sparse = any(map(cells.is_sparse, (each.finetuned or each.pruned for each in done)))
+    first = ["original", "", "", cells.accuracy(original.accuracy), *_sizes(original, sparse), ""]
     rows: list[list[str]] = [first]
     for each in done:
         now = each.finetuned or each.pruned
-        trained = numbers.accuracy(each.finetuned.accuracy if each.finetuned else None)
-        before = [numbers.accuracy(each.threshold), numbers.accuracy(each.pruned.accuracy), trained]
+        trained = cells.accuracy(each.finetuned.accuracy if each.finetuned else None)
+        before = [cells.accuracy(each.threshold), cells.accuracy(each.pruned.accuracy), trained]
         rows.append([f"round {each.number}", *before, *_sizes(now, sparse), f"{job.share_off(now):.1%}"])
     sizes = ["BFLOPs", "parameters", *(["not zero"] if sparse else [])]
     columns = ["", "threshold", "pruned", "trained", *sizes, f"{job.saves} off"]
@@ -148,7 +147,7 @@ def rounds(job: JobSummary) -> Markup | None:
 
 
 def _sizes(figures: Figures, sparse: bool) -> list[str]:
-    sizes = [numbers.short(figures.bflops), f"{figures.parameters:,}"]
+    sizes = [cells.short(figures.bflops), f"{figures.parameters:,}"]
     return [*sizes, f"{figures.nonzero:,}"] if sparse else sizes
 
 
@@ -167,7 +166,7 @@ def tradeoff(job: JobSummary) -> Markup | None:
     if any(each.finetuned for each in job.workspace.rounds):
         entries.append(swatch("after", "after training", dot=True))
     drawn = [charts.tradeoff(job, size) for size in (charts.WIDE, charts.NARROW)]
-    how = "Expected: what each group alone was measured to lose, added up."
+    how = "Expected: what each group alone was measured to lose, added up; shaded: where that likely lies."
     lead = f"How much accuracy is left as more {job.saves} go. {how}"
     return section("tradeoff", "Trade-off", tag("p", lead, class_="lead"), legend(*entries), tag("figure", *drawn))
 
@@ -258,7 +257,7 @@ def _panel(analysis: Analysis, curve: Curve, at: int, expected: Expectation) -> 
     rows = [
         [
             f"{point.dropped / curve.size:.0%}",
-            numbers.accuracy(point.accuracy),
+            cells.accuracy(point.accuracy),
             f"{known.loss(point):.4f}",
             _interval(point.interval),
         ]
@@ -280,7 +279,7 @@ def _panel(analysis: Analysis, curve: Curve, at: int, expected: Expectation) -> 
 
 
 def _interval(interval: tuple[float, float] | None) -> str:
-    return numbers.NONE if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+    return cells.NONE if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def trainings(job: JobSummary) -> Markup | None:

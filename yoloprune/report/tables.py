@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from yoloprune.choices import REFERENCE_LOSS, UNIT_NAMES, saved
-from yoloprune.report.cells import NONE, only_if, short, table_of
+from yoloprune.report.cells import NONE, STRAY, accuracy, change, is_sparse, only_if, short, table_of
 from yoloprune.workspace import Figures, Workspace
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _COLOURS: Final = ((REFERENCE_LOSS, "green"), (5 * REFERENCE_LOSS, "yellow"))
 """Colour of a loss of accuracy up to here; red above."""
 _SEVERITIES: Final = {"break": "red", "differs": "yellow"}
-_STRAY: Final = 0.01
-"""Share of zeros up to which they are chance, and not shown."""
 
 
 def accuracy_tables(report: Mapping[str, Any]) -> list[Table]:
@@ -42,14 +40,14 @@ def accuracy_tables(report: Mapping[str, Any]) -> list[Table]:
         return [figures]
     classes = table_of("class", "AP")
     for name, value in report["ap"].items():
-        classes.add_row(name, _number(value))
+        classes.add_row(name, accuracy(value))
     return [classes, figures]
 
 
 def layer_table(stat: Stat) -> Table:
     """The layers as Darknet's own table shows them, and the totals; how much of each is zeros, where much is."""
     layers = stat.as_dict()["layers"]
-    sparse = any((shown.get("sparsity") or 0.0) > _STRAY for shown in layers)
+    sparse = any((shown.get("sparsity") or 0.0) > STRAY for shown in layers)
     columns = ("layer", "type", "filters", "size/strd", "from", "input", "output", "BFLOPs", "parameters")
     table = table_of(*columns, *only_if(sparse, "sparsity"))
     for layer, shown in zip(stat.graph.layers, layers, strict=True):
@@ -188,7 +186,7 @@ def round_files(found: Status) -> tuple[str, ...]:
 def figures_table(rows: Mapping[str, Figures]) -> Table:
     """Networks one below the other; shares are of the first. What is not 0 is shown where that is much less."""
     first = next(iter(rows.values()))
-    sparse = any(map(_sparse, rows.values()))
+    sparse = any(map(is_sparse, rows.values()))
     effective, nonzero = only_if(sparse, "effective BFLOPs", ""), only_if(sparse, "nonzero", "")
     small = any(each.packed is not None for each in rows.values())
     packed = only_if(small, "MB packed", "")
@@ -198,14 +196,14 @@ def figures_table(rows: Mapping[str, Figures]) -> Table:
             name,
             f"{each.accuracy:.4f}",
             short(each.bflops),
-            _change(each.bflops, first.bflops),
-            *only_if(sparse, short(each.effective_bflops), _change(each.effective_bflops, first.effective_bflops)),
+            change(each.bflops, first.bflops),
+            *only_if(sparse, short(each.effective_bflops), change(each.effective_bflops, first.effective_bflops)),
             f"{each.parameters:,}",
-            _change(each.parameters, first.parameters),
-            *only_if(sparse, f"{each.nonzero:,}", _change(each.nonzero, first.nonzero)),
+            change(each.parameters, first.parameters),
+            *only_if(sparse, f"{each.nonzero:,}", change(each.nonzero, first.nonzero)),
             short(each.bytes / 1e6),
-            _change(each.bytes, first.bytes),
-            *only_if(small, _megabytes(each.packed), _change(each.packed or first.packed or 0, first.packed or 0)),
+            change(each.bytes, first.bytes),
+            *only_if(small, _megabytes(each.packed), change(each.packed or first.packed or 0, first.packed or 0)),
         )
     return table
 
@@ -217,7 +215,7 @@ def round_table(workspace: Workspace) -> Table:
     """
     original, newest = workspace.original, [each.finetuned or each.pruned for each in workspace.rounds]
     every = newest if original is None else [original, *newest]
-    sparse, small = any(map(_sparse, every)), any(each.packed is not None for each in every)
+    sparse, small = any(map(is_sparse, every)), any(each.packed is not None for each in every)
     sizes = ("BFLOPs", *only_if(sparse, "effective BFLOPs"), "parameters", *only_if(sparse, "nonzero"))
     sizes += only_if(small, "MB packed")
     table = table_of("round", "threshold", "before", "pruned", "finetuned", *sizes, "BFLOPs off")
@@ -227,10 +225,10 @@ def round_table(workspace: Workspace) -> Table:
     for each, now in zip(workspace.rounds, newest, strict=True):
         table.add_row(
             str(each.number),
-            _number(each.threshold),
+            accuracy(each.threshold),
             f"{each.before.accuracy:.4f}",
             f"{each.pruned.accuracy:.4f}",
-            _number(each.finetuned.accuracy if each.finetuned else None),
+            accuracy(each.finetuned.accuracy if each.finetuned else None),
             *_sizes(now, sparse, small),
             f"{1 - now.bflops / original.bflops:.1%}" if original else NONE,
         )
@@ -308,12 +306,6 @@ def _accuracy(sensitivity: Sensitivity, curve: Curve, sparsity: float) -> Text:
     return Text(f"{point.accuracy:.4f}", colour)
 
 
-def _sparse(figures: Figures) -> bool:
-    """Whether more of a network is 0 than chance brings."""
-    pairs = ((figures.nonzero, figures.parameters), (figures.effective_bflops, figures.bflops))
-    return any(left < (1 - _STRAY) * whole for left, whole in pairs)
-
-
 def _sizes(figures: Figures, sparse: bool, small: bool) -> tuple[str, ...]:
     """Operations and floats, each beside what is left of it without zeros; and what packing makes of them."""
     effective, nonzero = only_if(sparse, short(figures.effective_bflops)), only_if(sparse, f"{figures.nonzero:,}")
@@ -323,14 +315,6 @@ def _sizes(figures: Figures, sparse: bool, small: bool) -> tuple[str, ...]:
 
 def _megabytes(count: int | None) -> str:
     return NONE if count is None else short(count / 1e6)
-
-
-def _change(value: float, first: float) -> str:
-    return "" if value == first or not first else f"{value / first - 1:+.1%}"
-
-
-def _number(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4f}"
 
 
 def _text(value: object) -> str:

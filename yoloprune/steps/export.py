@@ -22,7 +22,7 @@ from yoloprune.options import ExportOptions
 from yoloprune.progress import OnProgress, silent
 from yoloprune.shown import Shown
 from yoloprune.steps.job import Job, figures_of, open_job
-from yoloprune.steps.milliseconds import timed
+from yoloprune.steps.milliseconds import Times, timed
 from yoloprune.workspace import DEFAULT, Figures
 
 
@@ -81,6 +81,8 @@ def export(
     after = figures_of(written, measured.metric, measured.accuracy)
     if ms:
         original, after = timed((original, after), (job.inputs.original, written), progress)
+        if not dry_run:
+            Times.keep(job.workspace.milliseconds_file, {"original": original, f"round {last.number}": after})
     masked = job.workspace.current_weights() or Path(job.workspace.weights.path)
     made_of = (Path(job.workspace.cfg.path), masked)
     return Exported(original, after, cfg, weights, names, written=not dry_run, made_of=made_of)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from yoloprune.artefacts import load_json, save_json, typed
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB, Dialect, dialect_named
@@ -147,6 +148,24 @@ def _race_in(
             return {}, dict.fromkeys(files, str(error))
     left = [name for name in files if name not in reasons]
     return times(left) if left else {}, reasons
+
+
+@dataclass(frozen=True)
+class Times:
+    """Median milliseconds of a workspace's networks, timed in turns: `milliseconds.json`."""
+
+    networks: Mapping[str, Mapping[str, float]]
+    """Of `original` and `round K`, by reader."""
+
+    @classmethod
+    def keep(cls, file: Path, figures: Mapping[str, Figures]) -> None:
+        """Write those of figures that are timed."""
+        save_json(file, "milliseconds", asdict(cls({name: each.ms for name, each in figures.items()})))
+
+    @classmethod
+    def load(cls, file: Path) -> Times:
+        """Read them. InputError if the file is not what `keep` writes."""
+        return typed(cls, load_json(file, "milliseconds", "without it, networks are timed anew"), file)
 
 
 def timed(figures: Sequence[Figures], models: Sequence[Model], progress: OnProgress) -> tuple[Figures, ...]:

@@ -28,7 +28,7 @@ from yoloprune.steps.goal import Goal
 from yoloprune.steps.job import Job, job_of, units_after
 from yoloprune.steps.joint import Joint, JointPruning, chosen
 from yoloprune.steps.method import as_before, limits_of, with_limits
-from yoloprune.steps.milliseconds import timed
+from yoloprune.steps.milliseconds import Times, timed
 from yoloprune.steps.objective import check_objective, price_for
 from yoloprune.steps.prescribed import check_prescribed, prescribed, without_points
 from yoloprune.workspace import DEFAULT, Figures, Round, Workspace
@@ -132,6 +132,9 @@ def _timed(done: Pruned, job: Job, pruned: Joint, progress: OnProgress) -> Prune
     """With milliseconds of all three networks."""
     models = (job.inputs.original, job.units.slim(job.model), pruned.units.slim(pruned.model))
     original, before, after = timed((done.original, done.before, done.after), models, progress)
+    if done.written:
+        figures = {"original": original, f"round {job.next_round}": after}
+        Times.keep(job.workspace.milliseconds_file, figures)
     return replace(done, original=original, before=before, after=after)
 
 

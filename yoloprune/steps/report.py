@@ -8,26 +8,41 @@ from yoloprune.detect.measure import network_for_measuring
 from yoloprune.errors import InputError, warn
 from yoloprune.progress import OnProgress, Progress, silent
 from yoloprune.steps.inputs import check_readable
-from yoloprune.steps.job import Job, open_job
+from yoloprune.steps.job import Job, open_job, slim_models
+from yoloprune.steps.milliseconds import Times, timed
 from yoloprune.steps.summary import JobSummary, summary
 from yoloprune.workspace import DEFAULT
 
 
-def measured_summary(workspace: Path = DEFAULT, *, device: str = "cpu", progress: OnProgress = silent) -> JobSummary:
+def measured_summary(
+    workspace: Path = DEFAULT, *, ms: bool = False, device: str = "cpu", progress: OnProgress = silent
+) -> JobSummary:
     """The job, its original and newest network measured in detail where no step did.
 
-    Where that can't be done, as the images are gone, an InputWarning says why. InputError where `workspace.json` can't
-    be read.
+    ms: and timed, in every reader on this machine. Where measuring can't be done, as the images are gone, an
+    InputWarning says why. InputError where `workspace.json` can't be read.
     """
     known = summary(workspace)
-    missing = known.before is None or (known.after is None and bool(known.workspace.rounds))
-    if not missing or known.workspace.original is None:
+    if known.workspace.original is None:
         return known
-    try:
-        _measure(workspace, known, device, progress)
-    except InputError as error:
-        warn(f"the report is without what can't be measured: {error}")
+    if known.before is None or (known.after is None and known.workspace.rounds):
+        try:
+            _measure(workspace, known, device, progress)
+        except InputError as error:
+            warn(f"the report is without what can't be measured: {error}")
+    if ms:
+        _time(open_job(workspace), progress)
     return summary(workspace)
+
+
+def _time(job: Job, progress: OnProgress) -> None:
+    """The original and the newest network, in turns."""
+    figures, models, rounds = {"original": job.original}, slim_models(job), job.workspace.rounds
+    if rounds:
+        figures[f"round {rounds[-1].number}"] = rounds[-1].finetuned or rounds[-1].pruned
+    ends = models[:1] + models[1:][-1:]
+    known = timed(list(figures.values()), ends, progress)
+    Times.keep(job.workspace.milliseconds_file, dict(zip(figures, known, strict=True)))
 
 
 def _measure(folder: Path, known: JobSummary, device: str, progress: OnProgress) -> None:

@@ -13,7 +13,7 @@ from yoloprune.progress import OnProgress, silent
 from yoloprune.prune.search import is_whole
 from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.steps.job import open_job, slim_models
-from yoloprune.steps.milliseconds import timed
+from yoloprune.steps.milliseconds import Times, timed
 from yoloprune.train import checkpoint
 from yoloprune.train.run_folder import CHECKPOINT
 from yoloprune.workspace import DEFAULT, ROLES, Figures, Role, Workspace
@@ -70,6 +70,7 @@ def _with_times(found: Status, progress: OnProgress) -> Status:
     names = ["original", *(f"round {each.number}" for each in workspace.rounds)]
     figures = [job.original, *(each.finetuned or each.pruned for each in workspace.rounds)]
     known = dict(zip(names, timed(figures, slim_models(job), progress), strict=True))
+    Times.keep(workspace.milliseconds_file, known)
     return Status(**{**vars(found), "timed": known})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -13,16 +13,18 @@ from yoloprune.darknet.dialect import dialect_named
 from yoloprune.darknet.model import Graph, load_graph
 from yoloprune.detect.details import PICTURES, Details
 from yoloprune.errors import InputError
-from yoloprune.options import UnitOptions
-from yoloprune.prune.allocate import added_loss
+from yoloprune.options import PruneOptions, UnitOptions
+from yoloprune.progress import silent
 from yoloprune.prune.cost import flops
 from yoloprune.prune.granularities import units_of
 from yoloprune.prune.granularity import AllocationCosts, Granularity
 from yoloprune.prune.sensitivity import Sensitivity
 from yoloprune.steps.differing import Picture, differing
 from yoloprune.steps.job import units_after
+from yoloprune.steps.method import limits_of, with_limits
+from yoloprune.steps.milliseconds import Times
 from yoloprune.steps.repeat import commands, versions
-from yoloprune.steps.tradeoff import frontier, gains
+from yoloprune.steps.tradeoff import TradeOff, frontier, gains, trade_offs
 from yoloprune.train.progress import Record, read_log
 from yoloprune.train.run_folder import LOG
 from yoloprune.workspace import DEFAULT, Figures, Workspace
@@ -52,9 +54,8 @@ class Analysis:
     """At which groups are compared: the round's threshold, else a point more than what is lost already."""
     gains: Mapping[str, float]
     """As `tradeoff.gains` has them, at that loss."""
-    promise: tuple[tuple[float, float, float], ...]
-    """For growing losses that each group alone may have: that loss, the share of the original's cost that is gone
-    then, and the accuracy if the losses of all groups add up."""
+    promise: tuple[TradeOff, ...]
+    """What growing thresholds are expected to do."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class JobSummary:
     """Those on which the two differ most; None where images can't be read."""
     commands: tuple[str, ...]
     versions: Mapping[str, str]
+    ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Milliseconds as `Times` has them, where networks were timed."""
 
     @property
     def newest(self) -> Figures | None:
@@ -134,6 +137,7 @@ def summary(workspace: Path = DEFAULT) -> JobSummary:
         pictures=pictures,
         commands=commands(known, measured),
         versions=versions(),
+        ms={} if (times := _or_none(Times.load, known.milliseconds_file)) is None else times.networks,
     )
 
 
@@ -163,7 +167,7 @@ def _analyses(workspace: Workspace, graph: Graph, measured: Mapping[int, Sensiti
         if costs is not None:
             threshold = workspace.rounds[number - 1].threshold if number <= len(workspace.rounds) else None
             loss = threshold or max(known.baseline - known.start, 0.0) + REFERENCE_LOSS
-            yield Analysis(number, known, loss, gains(costs, known, loss), tuple(_promise(costs, known)))
+            yield Analysis(number, known, loss, gains(costs, known, loss), _promise(workspace, costs, known))
 
 
 def _costs_before(workspace: Workspace, graph: Graph, number: int, known: Sensitivity) -> AllocationCosts:
@@ -177,12 +181,11 @@ def _costs_before(workspace: Workspace, graph: Graph, number: int, known: Sensit
     return units.costs(flops(graph), known.orders)
 
 
-def _promise(costs: AllocationCosts, known: Sensitivity) -> list[tuple[float, float, float]]:
-    promised = []
-    for loss, share in frontier(costs, known):
-        added = sum(float(added_loss(known, each, [known.prunable_within(each, loss)])[0]) for each in known.curves)
-        promised.append((loss, share, known.start - added))
-    return promised
+def _promise(workspace: Workspace, costs: AllocationCosts, known: Sensitivity) -> tuple[TradeOff, ...]:
+    """At each loss that was measured, by the limits of the last round."""
+    pruning = with_limits(PruneOptions(granularity=known.options.granularity), workspace, silent)
+    losses = [loss for loss, _ in frontier(costs, known)]
+    return trade_offs(costs, known, limits_of(pruning), losses)
 
 
 def _trainings(workspace: Workspace) -> list[TrainingCurve]:
