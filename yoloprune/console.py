@@ -30,12 +30,23 @@ _UNSEEN_WIDTH: Final = 200
 """Columns of tables that go to a file or a pipe."""
 LINES: Final = "yoloprune.lines"
 """Of a context's meta: for each option that the config file sets, the line that does, as `options:3: images=two`."""
+HEADING: Final = "round"
+"""Stage whose text is a heading."""
 _SLOW: Final = 10.0
 """Seconds between two lines of progress that go to a file or a pipe."""
 
 
+WORDS: Final = "yoloprune.words"
+"""Of a context's meta: the command line."""
+
+
 class Commands(TyperGroup):
     """The commands; every foreseen ending of one becomes a line on stderr and an exit status."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # as below
+        """Remember the words, in case that several processes are to run them."""
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # Typer's own name for its context
         """Run the command that is asked for."""
@@ -85,6 +96,10 @@ class ProgressBar:
     def __call__(self, step: Progress) -> None:
         """Show how far a step is; a stage's first text gets a line of its own."""
         if self._quiet:
+            return
+        if step.stage == HEADING:
+            self.close()
+            print(f"\n--- {step.text} ---", file=sys.stderr)
             return
         if self._stage != (step.stage, step.total):
             self.close()

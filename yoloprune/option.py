@@ -49,6 +49,26 @@ def options_of(kind: Any) -> dict[str, Option]:
     return found
 
 
+def words_of(options: Any) -> list[str]:
+    """A class of options as the command line says them: what isn't as when it is left out."""
+    found: list[str] = []
+    for each in options_of(type(options)).values():
+        value = getattr(options, each.name)
+        if value == each.default:
+            continue
+        said = [flag for flag, (meant, _) in each.help.switches.items() if meant == value]
+        yes, _, no = (each.help.flags[0] if each.help.flags else f"--{each.name.replace('_', '-')}").partition("/")
+        if said:
+            found += said
+        elif isinstance(value, bool):
+            found.append((yes if value else no).strip())
+        elif isinstance(value, tuple):
+            found += [yes, ",".join(map(str, value)) or "none"]
+        else:
+            found += [yes, str(value)]
+    return found
+
+
 def made(kind: Any, values: Mapping[str, Any]) -> Any:
     """A class of options out of values by name; what is left out has its default."""
     hints = get_type_hints(kind)

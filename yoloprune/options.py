@@ -299,6 +299,24 @@ class TrainOptions(_LearningOptions):
 
 
 @dataclass(frozen=True)
+class ProcessOptions:
+    """In how many processes, and on which GPUs."""
+
+    processes: Annotated[
+        int | None, Help("Share the work among N processes, as torchrun starts them; left out, one.", least=1)
+    ] = None
+    devices: Annotated[
+        tuple[int, ...] | None,
+        Help("Share the work among these GPUs, a process each, like 0,1,2,3 or 0-3.", metavar="LIST"),
+    ] = None
+
+    @property
+    def count(self) -> int:
+        """How many processes."""
+        return len(self.devices) if self.devices else self.processes or 1
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """For whom the slim network is written, and what of it."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from yoloprune.choices import EPOCHS
 from yoloprune.option import Help
-from yoloprune.options import AnalysisOptions, FinetuneOptions, PruneOptions
+from yoloprune.options import AnalysisOptions, FinetuneOptions, ProcessOptions, PruneOptions
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class RunOptions:
     finetune: FinetuneOptions
     """Of each round; where it doesn't say how long, EPOCHS."""
     layered: LayeredOptions
+    where: ProcessOptions = ProcessOptions()
+    """Of analyses and trainings."""
     round_thresholds: Annotated[
         tuple[float, ...],
         Help(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import is_dataclass
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Final, get_type_hints
@@ -12,11 +12,13 @@ import typer
 
 from yoloprune.cli import params
 from yoloprune.cli.app import app
-from yoloprune.console import Screen, screen_of
+from yoloprune.cli.device import usable
+from yoloprune.console import WORDS, Screen, screen_of
 from yoloprune.errors import InputError
 from yoloprune.option import Help, made, options_of
-from yoloprune.options import ALIASES
+from yoloprune.options import ALIASES, ProcessOptions
 from yoloprune.steps.goal import meant
+from yoloprune.train.ranks import world_size
 
 _OUTPUT: Final[Mapping[str, tuple[Any, Any]]] = {
     "force": (params.Force, False),
@@ -50,10 +52,16 @@ def command(
         for key, (annotation, default) in _OUTPUT.items():
             taken.setdefault(key, _parameter(key, annotation, default))
 
-        def run(**values: Any) -> None:
+        taken["ctx"] = Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+        def run(ctx: typer.Context, **values: Any) -> None:
             with screen_of(values["json"], values["quiet"], values["force"]) as screen:
+                if values.get("devices"):
+                    values["device"] = usable("cuda")
                 own = {key: _value(groups[key], values) if key in groups else values[key] for key in given}
-                function(screen, **own)
+                shared = [each for each in own.values() if isinstance(each, ProcessOptions)]
+                if not (shared and _launched(shared[0], ctx.meta[WORDS])):
+                    function(screen, **own)
 
         ordered = sorted(taken.values(), key=lambda each: each.default is not Parameter.empty)
         run.__signature__ = Signature(ordered)  # type: ignore[attr-defined]  # what inspect asks for first
@@ -62,6 +70,21 @@ def command(
         app.command(name, epilog=f"Example: yoloprune {name} {example}".rstrip(), context_settings=aliases)(run)
 
     return enter
+
+
+def _launched(where: ProcessOptions, words: Sequence[str]) -> bool:
+    """Run the command in several processes, where that is asked for and this is none of them; whether that was so."""
+    if where.processes and where.devices and where.processes != len(where.devices):
+        raise InputError(f"expected one of --processes and --devices, found {where.processes} and {where.devices}")
+    if world_size() > 1 and where.count not in (1, world_size()):
+        raise InputError(f"--processes: expected none, or torchrun's {world_size()}, found {where.count}")
+    if world_size() > 1 or where.count == 1:
+        return False
+    from yoloprune.train.launch import launch
+
+    if status := launch(words, where.count, where.devices or ()):
+        raise typer.Exit(status)
+    return True
 
 
 def layers_of(text: str, option: str) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from yoloprune.cli import params
 from yoloprune.cli.command import command
 from yoloprune.console import Screen
 from yoloprune.errors import InputError
-from yoloprune.options import AnalysisOptions, ExportOptions, FinetuneOptions, PruneOptions, Settings
+from yoloprune.options import AnalysisOptions, ExportOptions, FinetuneOptions, ProcessOptions, PruneOptions, Settings
 from yoloprune.report import answers
 from yoloprune.run_options import RunOptions
 from yoloprune.steps.goal import Goal, goals_of_rounds
@@ -30,6 +30,7 @@ def ana_command(
     weights: params.WeightsArg,
     settings: Settings,
     options: AnalysisOptions,
+    where: ProcessOptions,  # the decorator sees to it
     data: params.Data = None,
     workspace: params.WorkspaceDir = DEFAULT,
     device: params.Device = "cpu",
@@ -91,6 +92,7 @@ def prune_command(
 def finetune_command(
     screen: Screen,
     options: FinetuneOptions,
+    where: ProcessOptions,  # the decorator sees to it
     workspace: params.WorkspaceDir = DEFAULT,
     device: params.Device = "cpu",
     force: params.Force = False,

@@ -11,7 +11,7 @@ from yoloprune.choices import TOLERANCE
 from yoloprune.cli import params
 from yoloprune.cli.command import command, words_of
 from yoloprune.console import Screen
-from yoloprune.options import DetectOptions, ExportOptions, Settings, TrainOptions
+from yoloprune.options import DetectOptions, ExportOptions, ProcessOptions, Settings, TrainOptions
 from yoloprune.report import answers
 
 _OF_MEASURING = ("labels", "allow_partial")
@@ -22,6 +22,7 @@ def train_command(
     screen: Screen,
     cfg: params.CfgArg,
     options: TrainOptions,
+    where: ProcessOptions,  # the decorator sees to it
     settings: Settings,
     data: params.Data = None,
     out: params.OutOrBackup = None,

@@ -26,6 +26,7 @@ from yoloprune.steps.layer_by_layer import method_of, prune_layer_by_layer
 from yoloprune.steps.method import resolved, with_limits
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import prune
+from yoloprune.steps.shared import SharedSteps
 from yoloprune.steps.smallest import smallest
 from yoloprune.steps.undo import undo
 from yoloprune.train.ranks import world_size
@@ -116,18 +117,25 @@ def _rounds(
     """All rounds that can be done: why there are fewer than goals, if there are, and what prune warns of."""
     refused: NothingGoesError | None = None
     cautions: list[str] = []
+    several = options.where.count > 1
+    shared = SharedSteps(options, workspace, device, quiet=progress is silent) if several else None
 
     def one(number: int, goal: Goal, of: int) -> None:
         """A round, or what is missing of it."""
-        progress(Progress("round", number, of))
+        progress(Progress("round", number, of, _heading(number, goal, of)))
         wanted = replace(pruning, **vars(goal))
         if not _reached(Workspace.load(workspace), number, wanted):
+            if shared:
+                shared.ana(goal)
             cautions.extend(prune(wanted, workspace=workspace, device=device, progress=progress).cautions)
         if not Workspace.load(workspace).last.finetuned:
-            finetune(options.training, workspace=workspace, device=device, progress=progress)
+            if shared:
+                shared.finetune()
+            else:
+                finetune(options.training, workspace=workspace, device=device, progress=progress)
 
     if options.target_map is not None:
-        smallest(workspace, options.target_map, lambda number, ratio: one(number, Goal(ratio=ratio), number))
+        smallest(workspace, options.target_map, lambda number, ratio: one(number, Goal(ratio=ratio), 0))
     for number, goal in enumerate(goals, start=1):
         try:
             one(number, goal, len(goals))
@@ -140,6 +148,12 @@ def _rounds(
     return refused, cautions
 
 
+def _heading(number: int, goal: Goal, of: int) -> str:
+    """What a round is about; of 0: nobody knows yet how many there will be."""
+    counted = f"round {number} of {of}" if of else f"round {number}"
+    return f"{counted}: {goal.name.replace('_', ' ')} {getattr(goal, goal.name):.4g}"
+
+
 def check(options: RunOptions) -> list[Goal]:
     """The goal of each round. InputError for what can't be done, before anything is."""
     goals = goals_of_rounds(options)
@@ -149,7 +163,7 @@ def check(options: RunOptions) -> list[Goal]:
     check_objective(options.prune.objective, options.prune.reader, options.prune.timings)
     method_of(options) if options.layered.layer_by_layer else resolved(options.analysis)
     if world_size() > 1:
-        raise InputError("run: expected one process, found several of torchrun, which is for ana, finetune and train")
+        raise InputError("run: expected one process, found several of torchrun; --processes shares its work among some")
     return goals
 
 
