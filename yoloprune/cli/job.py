@@ -175,7 +175,9 @@ def run_command(
         return
     if dry_run:
         goals = check(options)
-        ahead = forecast(cfg, weights, data, options.analysis, settings=settings, device=device)
+        ahead = forecast(
+            cfg, weights, data, options.analysis, settings=settings, training=options.training, device=device
+        )
         screen.show(answers.run_forecast(ahead, goals, options))
         return
     done = rewriting(run)(

@@ -66,14 +66,16 @@ def run_forecast(ahead: Forecast, goals: Sequence[Goal], options: RunOptions) ->
     trained = f"each time trained for {length}"
     if not goals:
         searched = f"pruned and {trained}, until no smaller network keeps {options.target_map:g}"
-        return Answer({**asdict(ahead), "target_map": options.target_map}, (_forecast_line(ahead), searched))
+        parts = (_forecast_line(ahead), searched, _total_line(ahead, 1, analysed=True) + " a round")
+        return Answer({**asdict(ahead), "target_map": options.target_map}, parts)
     name = goals[0].name
     values = [getattr(goal, name) for goal in goals]
     pruned = f"pruned at {name.replace('_', ' ')} {', '.join(f'{each:g}' for each in values)}, {trained}"
+    total = _total_line(ahead, len(goals), analysed=not goals[0].prescribed)
     if goals[0].prescribed:
-        return Answer({"sparsities": values}, (pruned,))
+        return Answer({"sparsities": values, "training_seconds": ahead.training_seconds}, (pruned, total))
     plural = {"threshold": "thresholds", "total_loss": "total_losses", "ratio": "ratios"}[name]
-    return Answer({**asdict(ahead), plural: values}, (_forecast_line(ahead), f"after it, {pruned}"))
+    return Answer({**asdict(ahead), plural: values}, (_forecast_line(ahead), f"after it, {pruned}", total))
 
 
 def layers_ahead(ahead: Sequence[Ahead]) -> Answer:
@@ -88,7 +90,7 @@ def analysed(done: Analysed, workspace: Path = DEFAULT) -> Answer:
     payload = tables.sensitivity_dict(done.sensitivity, done.gains)
     payload |= {"trade_off": [asdict(each) for each in done.trade_offs], "warnings": done.cautions, "files": files}
     parts = (tables.sensitivity_table(done.sensitivity, done.gains), tables.trade_off_table(done))
-    following = next_step.after_ana(done.trade_offs, workspace)
+    following = next_step.after_ana(done, workspace)
     return Answer(payload, parts, done.cautions, tuple(files.values()), following)
 
 
@@ -289,5 +291,17 @@ def _with_data(data: Path | None) -> tuple[object, ...]:
 def _forecast_line(ahead: Forecast) -> str:
     return (
         f"{ahead.groups} groups, {ahead.points} points of {ahead.images} pictures, "
-        f"about {ahead.seconds / 60:.1f} min and refitting"
+        f"about {_duration(ahead.seconds)} and refitting"
     )
+
+
+def _total_line(ahead: Forecast, rounds: int, analysed: bool) -> str:
+    """How long all rounds take, trained."""
+    each = (ahead.seconds if analysed else 0.0) + (ahead.training_seconds or 0.0)
+    training, everything = _duration(ahead.training_seconds or 0.0), _duration(rounds * each)
+    counted = f"all {rounds} rounds" if rounds > 1 else "with the analysis"
+    return f"training takes about {training} a round, {counted} about {everything}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

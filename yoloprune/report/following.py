@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,8 +10,8 @@ from yoloprune.choices import REFERENCE_LOSS
 from yoloprune.workspace import DEFAULT
 
 if TYPE_CHECKING:
+    from yoloprune.steps.ana import Analysed
     from yoloprune.steps.status import Status
-    from yoloprune.steps.tradeoff import TradeOff
 
 _EPOCHS: Final = 20
 """Of a training that is proposed."""
@@ -25,11 +24,14 @@ def command(*words: object, workspace: Path = DEFAULT) -> str:
     return shlex.join(["yoloprune", *map(str, words), *where])
 
 
-def after_ana(trade_offs: Sequence[TradeOff], workspace: Path) -> str:
-    """Prune at one mAP point, or at the first loss at which anything goes."""
-    going = [each.threshold for each in trade_offs if each.removed > 0]
-    threshold = next((each for each in going if each >= REFERENCE_LOSS), going[-1] if going else REFERENCE_LOSS)
-    return command("prune", "--threshold", f"{threshold:g}", workspace=workspace)
+def after_ana(done: Analysed, workspace: Path) -> str:
+    """Prune at one mAP point, or at the first loss beyond at which more goes than is gone."""
+    gone = done.gone
+    going = [each.threshold for each in done.trade_offs if each.removed > gone]
+    known = done.sensitivity
+    beyond = known.baseline - known.start + REFERENCE_LOSS
+    threshold = next((each for each in going if each >= REFERENCE_LOSS), going[-1] if going else beyond)
+    return command("prune", "--threshold", f"{threshold:.4g}", workspace=workspace)
 
 
 def after_prune(workspace: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from yoloprune.choices import REFERENCE_LOSS, saved
 from yoloprune.options import AnalysisOptions, PruneOptions, Settings
 from yoloprune.progress import OnProgress, silent
+from yoloprune.prune.allocate import removed_share
 from yoloprune.prune.certainty import cautions
 from yoloprune.prune.sensitivity import TOLERANCES, Sensitivity
 from yoloprune.shown import Shown
@@ -34,6 +35,8 @@ class Analysed(Shown):
     """`sensitivity.json`."""
     trade_offs: tuple[TradeOff, ...] = ()
     """What `prune --threshold` is expected to do."""
+    gone: float = 0.0
+    """Share of the original's cost that earlier rounds removed."""
 
     def rows(self) -> Mapping[str, Mapping[str, object]]:
         """For each group what its pruning saves, and the largest sparsity within each tolerance; the most first."""
@@ -77,4 +80,5 @@ def ana(
         cautions(sensitivity, options.tolerances or [REFERENCE_LOSS]),
         job.workspace.sensitivity_file(job.next_round),
         trade_offs(costs, sensitivity, limits_of(pruning), thresholds),
+        removed_share(costs, {}),
     )

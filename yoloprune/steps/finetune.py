@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from yoloprune.darknet.model import Graph
 from yoloprune.darknet.network import Network
 from yoloprune.detect.details import Details
 from yoloprune.detect.load import load_images
@@ -166,7 +167,7 @@ def _training(job: Job, options: FinetuneOptions, device: str) -> Training:
         raise InputError(f"--freeze: expected layers of 0..{len(graph.layers) - 1}, and not all of them")
     images = load_images(job.inputs.listed, "train", graph, labels=options.labels)
     supervision = Supervision(job.inputs.original if options.distill else None, options.labels)
-    recipe = _recipe(job, options, len(images.images), device)
+    recipe = recipe_of(graph, options, len(images.images), device, space.settings.letterbox)
     folder = space.training_folder(last.number)
     files = (folder, space.finetuned_file(last.number), folder / "last.weights")
     if options.schedule is None:
@@ -203,10 +204,11 @@ def _with_chosen_mask(job: Job, trained: Trained) -> Job:
     return replace(job, units=units)
 
 
-def _recipe(job: Job, options: FinetuneOptions, images: int, device: str) -> Recipe:
-    """images: of an epoch."""
-    rate, batch, letterbox = options.learning_rate, options.batch, job.workspace.settings.letterbox
-    graph = job.model.graph
+def recipe_of(
+    graph: Graph, options: FinetuneOptions, images: int, device: str, letterbox: bool | None = None
+) -> Recipe:
+    """How a network of this graph is trained. images: of an epoch."""
+    rate, batch = options.learning_rate, options.batch
     recipe_for = partial(Recipe.for_finetuning, graph, learning_rate=rate, batch=batch, letterbox=letterbox)
     iterations = options.iterations
     if options.epochs is not None:
