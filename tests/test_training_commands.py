@@ -234,6 +234,6 @@ def test_one_line_says_how_far_training_is() -> None:
         ("train", 8, 90),
         ("train", 9, 90),
     ]
-    assert told[0].text == "loss 3.210, avg 3.456, rate 0.0013, 32 images/s, 2 min left"
-    assert told[1].text == "loss 3.000, avg 3.400, rate 0.001, best 0.5123, 32 images/s, 12 s left"
+    assert told[0].text == "2 min left, loss 3.210, avg 3.456, rate 0.0013, 32 images/s"
+    assert told[1].text == "12 s left, loss 3.000, avg 3.400, best 0.5123, rate 0.001, 32 images/s"
     assert told[2].text.endswith("2.5 h left")

@@ -32,6 +32,8 @@ LINES: Final = "yoloprune.lines"
 """Of a context's meta: for each option that the config file sets, the line that does, as `options:3: images=two`."""
 HEADING: Final = "round"
 """Stage whose text is a heading."""
+_TOLD: Final = "{desc}: {percentage:3.0f}%|{bar:8}|{postfix}"
+"""Of a bar whose text says what time is left: that is wide enough."""
 _SLOW: Final = 10.0
 """Seconds between two lines of progress that go to a file or a pipe."""
 
@@ -110,8 +112,10 @@ class ProgressBar:
             if sys.stderr.isatty():
                 from tqdm import tqdm  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-                self._bar = tqdm(desc=step.stage, total=step.total, leave=False, file=sys.stderr)
+                where: Any = {"leave": False, "file": sys.stderr, "dynamic_ncols": True}
+                self._bar = tqdm(desc=step.stage, total=step.total, **where)
         if self._bar is not None:
+            self._bar.bar_format = _TOLD if " left" in step.text else None  # one time on a line
             self._bar.set_postfix_str(step.text, refresh=False)
             self._bar.update(step.done - self._bar.n)
         elif time.monotonic() - self._spoken >= _SLOW:

@@ -20,6 +20,8 @@ class Help:
     most: float | None = None
     one_of: tuple[str, ...] = ()
     """The words that it can be; others are refused."""
+    small: bool = False
+    """Whether it is a word in small letters, however it is typed."""
     switches: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     """Flags that say a value each, and what is said of them."""
 

@@ -63,7 +63,7 @@ class Settings(_ReadingOptions):
     """How a network is read and measured; it holds for every step of a job."""
 
     metric: Annotated[
-        str | None, Help("map50, map75, map50-95, top1 or top5; left out, map50 or top1.", metavar="NAME")
+        str | None, Help("map50, map75, map50-95, top1 or top5; left out, map50 or top1.", metavar="NAME", small=True)
     ] = None
     images: Annotated[int | None, Help("Measure on the first N pictures of the valid list.", least=1)] = None
     labels: Annotated[
@@ -187,7 +187,8 @@ class PruneOptions(UnitOptions, GoalOptions):
         ),
     ] = None
     reader: Annotated[
-        str | None, Help("Whose time: darknet, opencv or ncnn; left out, the first that runs it.", metavar="NAME")
+        str | None,
+        Help("Whose time: darknet, opencv or ncnn; left out, the first that runs it.", metavar="NAME", small=True),
     ] = None
     timings: Annotated[
         str | None,
@@ -327,6 +328,7 @@ class ExportOptions:
             "pytorch-yolov4 or opencv5.",
             metavar="READER",
             flags=("--for",),
+            small=True,
         ),
     ] = None
     fold_bn: Annotated[bool, Help("Batch norm within the weights, so that all readers compute the same.")] = False
@@ -358,5 +360,5 @@ class DetectOptions(_ReadingOptions):
         Help("Least probability; left out, the dialect's own.", metavar="P", least=0, most=1),
     ] = None
     nms: Annotated[
-        str | None, Help("default, greedynms, diounms or cornersnms; left out, the cfg's.", metavar="KIND")
+        str | None, Help("default, greedynms, diounms or cornersnms; left out, the cfg's.", metavar="KIND", small=True)
     ] = None

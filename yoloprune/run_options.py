@@ -48,7 +48,7 @@ class RunOptions:
     finetune: FinetuneOptions
     """Of each round; where it doesn't say how long, EPOCHS."""
     layered: LayeredOptions
-    where: ProcessOptions = ProcessOptions()
+    where: ProcessOptions
     """Of analyses and trainings."""
     round_thresholds: Annotated[
         tuple[float, ...],

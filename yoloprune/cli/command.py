@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, get_type_hints
 import typer
 
 from yoloprune.cli import params
-from yoloprune.cli.app import app
+from yoloprune.cli.app import HELP, app
 from yoloprune.cli.device import usable
 from yoloprune.console import WORDS, Screen, screen_of
 from yoloprune.errors import InputError
@@ -66,7 +66,7 @@ def command(
         ordered = sorted(taken.values(), key=lambda each: each.default is not Parameter.empty)
         run.__signature__ = Signature(ordered)  # type: ignore[attr-defined]  # what inspect asks for first
         run.__doc__ = function.__doc__
-        aliases = {"token_normalize_func": lambda word: ALIASES.get(word, word)}
+        aliases = {"token_normalize_func": lambda word: ALIASES.get(word, word), **HELP}
         app.command(name, epilog=f"Example: yoloprune {name} {example}".rstrip(), context_settings=aliases)(run)
 
     return enter
@@ -168,7 +168,7 @@ def _option(name: str, kind: Any, said: Help) -> Any:
         help=said.text,
         min=said.least,
         max=said.most,
-        callback=params.one_of(*said.one_of) if said.one_of else None,
+        callback=params.one_of(*said.one_of) if said.one_of else params.in_small_letters if said.small else None,
     )
 
 

@@ -13,14 +13,20 @@ from yoloprune.cli.device import usable
 
 
 def one_of(*known: str) -> Callable[[str | None], str | None]:
-    """A callback that refuses other words."""
+    """A callback that refuses other words; letters may be large or small."""
+    by_lower = {word.lower(): word for word in known}
 
     def checked(value: str | None) -> str | None:
-        if value is not None and value not in known:
+        if value is not None and value.lower() not in by_lower:
             raise typer.BadParameter(f"expected one of {', '.join(known)}, found {value!r}")
-        return value
+        return None if value is None else by_lower[value.lower()]
 
     return checked
+
+
+def in_small_letters(value: str | None) -> str | None:
+    """A callback for words of which all are written small."""
+    return None if value is None else value.lower()
 
 
 CfgArg = Annotated[Path, typer.Argument(metavar="CFG", help="The network's .cfg file.")]
@@ -39,7 +45,12 @@ OutOrBackup = Annotated[
 ]
 Nms = Annotated[
     str | None,
-    typer.Option("--nms", metavar="KIND", help="default, greedynms, diounms or cornersnms; left out, the cfg's."),
+    typer.Option(
+        "--nms",
+        metavar="KIND",
+        callback=in_small_letters,
+        help="default, greedynms, diounms or cornersnms; left out, the cfg's.",
+    ),
 ]
 Device = Annotated[
     str, typer.Option("--device", metavar="NAME", callback=usable, help="As PyTorch names it: cpu, cuda, cuda:1.")

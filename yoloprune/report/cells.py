@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from rich import box
 from rich.table import Table
@@ -14,10 +14,8 @@ STRAY: Final = 0.01
 """Share of zeros up to which they are chance, and not shown."""
 
 
-def table_of(*columns: str) -> Table:
-    """Words to the left, numbers to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
-    words = {
+_WORDS: Final = frozenset(
+    {
         "class",
         "type",
         "picture",
@@ -28,14 +26,44 @@ def table_of(*columns: str) -> Table:
         "group",
         "round",
         "from",
-        "file",
-        "path",
         "severity",
         "finding",
     }
+)
+"""Columns to the left; the others are numbers, to the right."""
+_UNBROKEN: Final = frozenset({"group", "reader", "round", "type", "severity"})
+"""Columns that are never too wide: others give way."""
+
+
+def table_of(*columns: str, gap: int = 1) -> Table:
+    """A table of 80 columns, where that can be: headings and cells break at blanks. gap: between columns, less one."""
+    layout: Any = {"title_justify": "left", "caption_justify": "left", "title_style": "", "caption_style": "dim"}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), **layout)
     for column in columns:
-        table.add_column(column, justify="left" if column in words else "right", overflow="fold")
+        left, whole = column in _WORDS, column in _UNBROKEN
+        table.add_column(column, justify="left" if left else "right", overflow="fold", no_wrap=whole)
     return table
+
+
+def metric_name(key: str) -> str:
+    """What people call a metric that programs have as `key`."""
+    name = key.removesuffix("_present")
+    return _METRICS.get(name, name)
+
+
+def metric_words(key: str) -> str:
+    """The same with what it is a mean over."""
+    over = " over classes with objects" if key.endswith("_present") else ""
+    return metric_name(key) + over
+
+
+_METRICS: Final = {
+    "map50": "mAP@0.50",
+    "map75": "mAP@0.75",
+    "map50-95": "mAP@0.50:0.95",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+}
 
 
 def only_if(wanted: bool, *cells: str) -> tuple[str, ...]:

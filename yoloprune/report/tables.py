@@ -11,7 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from yoloprune.choices import REFERENCE_LOSS, UNIT_NAMES, saved
-from yoloprune.report.cells import NONE, STRAY, accuracy, change, is_sparse, only_if, short, table_of
+from yoloprune.report.cells import (
+    NONE,
+    STRAY,
+    accuracy,
+    change,
+    is_sparse,
+    metric_name,
+    metric_words,
+    only_if,
+    short,
+    table_of,
+)
 from yoloprune.workspace import Figures, Workspace
 
 if TYPE_CHECKING:
@@ -49,7 +60,7 @@ def layer_table(stat: Stat) -> Table:
     layers = stat.as_dict()["layers"]
     sparse = any((shown.get("sparsity") or 0.0) > STRAY for shown in layers)
     columns = ("layer", "type", "filters", "size/strd", "from", "input", "output", "BFLOPs", "parameters")
-    table = table_of(*columns, *only_if(sparse, "sparsity"))
+    table = table_of(*columns, *only_if(sparse, "sparsity"), gap=0)
     for layer, shown in zip(stat.graph.layers, layers, strict=True):
         filters = _text(shown["filters"]) + (f"/{layer.groups_summed}" if layer.groups_summed > 1 else "")
         before = layer.sources == (layer.index - 1,)
@@ -66,8 +77,8 @@ def layer_table(stat: Stat) -> Table:
             *only_if(sparse, "" if shown.get("sparsity") is None else f"{shown['sparsity']:.1%}"),
         )
     table.add_section()
-    size = f"{stat.bytes:,} bytes"
-    table.add_row("total", "", "", "", "", "", size, short(stat.graph.bflops), f"{stat.graph.parameters:,}")
+    table.add_row("total", "", "", "", "", "", "", short(stat.graph.bflops), f"{stat.graph.parameters:,}")
+    table.caption = f"{stat.bytes:,} bytes of weights"
     return table
 
 
@@ -113,12 +124,17 @@ def sensitivity_table(sensitivity: Sensitivity, gains: Mapping[str, float]) -> T
     most can be won comes first.
     """
     granularity = str(sensitivity.options.granularity)
-    at_losses = (f"prunable at {loss:g}" for loss in sensitivity.tolerances)
+    at_losses = (f"at loss {loss:g}" for loss in sensitivity.tolerances)
     on_grid = (f"{sparsity:.0%}" for sparsity in sensitivity.sparsities)
-    off = f"{saved(granularity)} off at loss {REFERENCE_LOSS:g}"
-    table = table_of("group", _units(granularity), off, *at_losses, *on_grid, "measured")
-    table.title = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this round"
-    table.caption = f"±: half of the 90 % interval of the loss there, on {sensitivity.setup.images} images"
+    off = f"{saved(granularity)} off at {REFERENCE_LOSS:g}"
+    table = table_of("group", _units(granularity), off, *at_losses, *on_grid, "points")
+    metric = metric_words(f"{sensitivity.setup.metric}_present" if "map" in sensitivity.setup.metric else "")
+    accuracy = f"accuracy {sensitivity.baseline:.4f}, {sensitivity.start:.4f} before this round"
+    table.title = f"how far each group, pruned alone, can go; {accuracy}"
+    table.caption = (
+        f"loss: of {metric or sensitivity.setup.metric}; points: measured; ±: half of the 90 % interval of the loss "
+        f"there, on {sensitivity.setup.images} images"
+    )
     for curve in sorted(sensitivity.curves, key=lambda each: -gains[each.label]):
         shares = [_prunable(sensitivity, curve, loss) for loss in sensitivity.tolerances]
         cells = [_accuracy(sensitivity, curve, sparsity) for sparsity in sensitivity.sparsities]
@@ -186,24 +202,21 @@ def round_files(found: Status) -> tuple[str, ...]:
 def figures_table(rows: Mapping[str, Figures]) -> Table:
     """Networks one below the other; shares are of the first. What is not 0 is shown where that is much less."""
     first = next(iter(rows.values()))
-    sparse = any(map(is_sparse, rows.values()))
-    effective, nonzero = only_if(sparse, "effective BFLOPs", ""), only_if(sparse, "nonzero", "")
-    small = any(each.packed is not None for each in rows.values())
-    packed = only_if(small, "MB packed", "")
-    table = table_of("network", first.metric, "BFLOPs", "", *effective, "parameters", "", *nonzero, "MB", "", *packed)
+    sparse, small = any(map(is_sparse, rows.values())), any(each.packed is not None for each in rows.values())
+    effective, nonzero = only_if(sparse, "effective BFLOPs"), only_if(sparse, "nonzero")
+    sizes = ("BFLOPs", *effective, "parameters", *nonzero, "MB", *only_if(small, "MB packed"))
+    table = table_of("network", metric_name(first.metric), *sizes, gap=2)
+    table.caption = metric_words(first.metric)
     for name, each in rows.items():
         table.add_row(
             name,
             f"{each.accuracy:.4f}",
-            short(each.bflops),
-            change(each.bflops, first.bflops),
-            *only_if(sparse, short(each.effective_bflops), change(each.effective_bflops, first.effective_bflops)),
-            f"{each.parameters:,}",
-            change(each.parameters, first.parameters),
-            *only_if(sparse, f"{each.nonzero:,}", change(each.nonzero, first.nonzero)),
-            short(each.bytes / 1e6),
-            change(each.bytes, first.bytes),
-            *only_if(small, _megabytes(each.packed), change(each.packed or first.packed or 0, first.packed or 0)),
+            _changed(short(each.bflops), each.bflops, first.bflops),
+            *only_if(sparse, _changed(short(each.effective_bflops), each.effective_bflops, first.effective_bflops)),
+            _changed(f"{each.parameters:,}", each.parameters, first.parameters),
+            *only_if(sparse, _changed(f"{each.nonzero:,}", each.nonzero, first.nonzero)),
+            _changed(short(each.bytes / 1e6), each.bytes, first.bytes),
+            *only_if(small, _changed(_megabytes(each.packed), each.packed or first.packed or 0, first.packed or 0)),
         )
     return table
 
@@ -220,7 +233,7 @@ def round_table(workspace: Workspace) -> Table:
     sizes += only_if(small, "MB packed")
     table = table_of("round", "threshold", "before", "pruned", "finetuned", *sizes, "BFLOPs off")
     if original is not None:
-        table.title = original.metric
+        table.caption = metric_words(original.metric)
         table.add_row("original", "", f"{original.accuracy:.4f}", "", "", *_sizes(original, sparse, small), "")
     for each, now in zip(workspace.rounds, newest, strict=True):
         table.add_row(
@@ -317,6 +330,11 @@ def _megabytes(count: int | None) -> str:
     return NONE if count is None else short(count / 1e6)
 
 
+def _changed(written: str, value: float, first: float) -> str:
+    """A value, and by how much it differs from the first, which may stand on the line below."""
+    return f"{written} {change(value, first)}".rstrip()
+
+
 def _text(value: object) -> str:
     return "" if value is None else str(value)
 
@@ -329,4 +347,4 @@ def _window(size: int | None, stride: int | None) -> str:
 
 def _shape(whc: Sequence[int]) -> str:
     w, h, c = whc
-    return f"{w:4} x{h:4} x{c:4}"
+    return f"{w}x{h}x{c}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -45,6 +46,8 @@ def bench_table(done: Bench) -> Table:
     if compared:
         table.caption = "speed-up: times as fast as the first; of BFLOPs: that over how many times fewer they are"
     first = next(iter(done.bflops.values()))
+    bare = {file: Path(file).name for file in done.ms}
+    names = bare if len(set(bare.values())) == len(bare) else {file: file for file in done.ms}
     for file, known in done.ms.items():
         table.add_section()
         for reader, time in known.items():
@@ -52,7 +55,7 @@ def bench_table(done: Bench) -> Table:
             faster, fewer = done.speed_up(file, reader), first / done.bflops[file]
             gain = ("", "") if faster is None else (f"{faster:.2f}", f"{faster / fewer:.2f}")
             table.add_row(
-                file if reader == next(iter(known)) else "",
+                names[file] if reader == next(iter(known)) else "",
                 reader,
                 _milliseconds(time),
                 *only_if(bool(done.ms_all_threads), "" if several is None else _milliseconds(several)),

@@ -181,7 +181,7 @@ class _Told:
         groups, done = len(so_far.curves), [each.label for each in so_far.curves].index(curve.label)
         self._first = done if self._first is None else self._first
         left = (time.monotonic() - self._started) / (done - self._first + 0.5) * (groups - done - 0.5) / 60
-        self._progress(Progress("ana", done, groups, f"{_latest(so_far, curve)}, about {left:.1f} min left"))
+        self._progress(Progress("ana", done, groups, f"about {left:.1f} min left, {_latest(so_far, curve)}"))
 
 
 def _latest(sensitivity: Sensitivity, curve: Curve) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yoloprune.errors import InputError
 from yoloprune.option import words_of
-from yoloprune.options import RunOptions
+from yoloprune.run_options import RunOptions
 from yoloprune.prune.sensitivity import TOLERANCES
 from yoloprune.steps.goal import Goal
 from yoloprune.train.launch import launch

@@ -126,8 +126,8 @@ def follower(progress: OnProgress, stage: str) -> Callable[[TrainingProgress], N
     def tell(now: TrainingProgress) -> None:
         record = now.record
         best = "" if now.best is None else f", best {now.best:.4f}"
-        speed = f"{now.images_per_second:.0f} images/s, {_duration(now.seconds_left)} left"
-        text = f"loss {record.loss:.3f}, avg {record.average:.3f}, rate {record.rate:.2g}{best}, {speed}"
+        left, speed = f"{_duration(now.seconds_left)} left", f"{now.images_per_second:.0f} images/s"
+        text = f"{left}, loss {record.loss:.3f}, avg {record.average:.3f}{best}, rate {record.rate:.2g}, {speed}"
         progress(Progress(stage, record.iteration, now.iterations, text))
 
     return tell
