@@ -147,6 +147,7 @@ def check_layered(options: RunOptions) -> None:
         "--final-loss": options.final_loss is not None,
         "--drop-branches": options.prune.drop_branches,
         "--schedule": options.finetune.schedule,
+        "--processes, --devices": options.where.count > 1,
         "--granularity": options.analysis.granularity not in (None, "channel"),
         "--group-epochs 0": not layered.group_epochs > 0,
     }

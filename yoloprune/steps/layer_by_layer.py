@@ -184,9 +184,10 @@ def _prune(
         model = units.prune_group(job.model, selection, seen, device)
     else:
         model = units.prune(job.model, selection, batches, device)[1]
-    accuracy = job.inputs.measure.accuracy(network_for_measuring(model, device))
+    predictions = job.inputs.measure.predictions(network_for_measuring(model, device))
+    accuracy = job.inputs.measure.outcome(predictions).accuracy
     before = job.workspace.last.finetuned if job.workspace.rounds else job.original
     assert before is not None  # a round is trained before the next
     after = job.figures(accuracy, model, left)
     goal = replace(pruning, sparsity=count / group.size)
-    write_round(job, Joint(left, model, accuracy), Round(job.next_round, goal, None, before, after))
+    write_round(job, Joint(left, model, accuracy, predictions), Round(job.next_round, goal, None, before, after))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from yoloprune.errors import InputError
 from yoloprune.option import words_of
-from yoloprune.run_options import RunOptions
 from yoloprune.prune.sensitivity import TOLERANCES
+from yoloprune.run_options import RunOptions
 from yoloprune.steps.goal import Goal
 from yoloprune.train.launch import launch
 from yoloprune.workspace import Workspace
