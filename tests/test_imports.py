@@ -24,11 +24,11 @@ MAY_IMPORT = {
     "artefacts": {"errors"},
     "drawing": BOTTOM,
     "shapes": BOTTOM,
-    "readers": BOTTOM,
     "darknet": BOTTOM,
     "compat": {*BOTTOM, "darknet"},
     "detect": {*BOTTOM, "darknet"},
     "formats": {*BOTTOM, "darknet"},
+    "readers": {*BOTTOM, "darknet", "formats"},
     "prune": STAGE,
     "train": {*STAGE, "drawing"},
     "workspace": BOTTOM,
@@ -42,7 +42,7 @@ MAY_IMPORT = {
 }
 """Room (folder or file under yoloprune/) -> the others that it may import."""
 DARKNET_ORDER = (
-    ("cnumbers", "cfg", "dialect", "grid", "exact", "labels", "predictions", "rounder"),
+    ("cnumbers", "cfg", "dialect", "grid", "exact", "labels", "operators", "predictions", "rounder"),
     ("options", "data"),
     ("declared",),
     ("layers",),

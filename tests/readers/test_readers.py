@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -196,7 +197,7 @@ def test_loads_gives_the_readers_reason(tmp_path: Path, reader: Reader) -> None:
     missing(reader)
     cfg, weights = made(tmp_path, DETECTOR)
     assert reader.loads(cfg, weights) is None
-    assert "none.weights: No such file" in str(reader.loads(cfg, tmp_path / "none.weights"))
+    assert re.search("none.weights: .*No such file", str(reader.loads(cfg, tmp_path / "none.weights")))
     cfg.write_text(DETECTOR.replace("filters=14", "filters=16"))  # Darknet's assert aborts, OpenCV throws
     assert reader.loads(cfg, weights)
 

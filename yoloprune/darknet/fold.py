@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.norm import fold
 from yoloprune.darknet.model import Model, build_graph
 from yoloprune.darknet.options import Options
@@ -30,10 +31,17 @@ def folded(model: Model) -> Model:
             continue
         if set(arrays) != _NORMALIZED or section.get("share_index") is not None:
             raise Options(model.graph.cfg, section, layer.index).error("can't be folded", "batch_normalize")
-        wide = {name: torch.from_numpy(array.astype(np.float64)) for name, array in arrays.items()}
-        factor, bias = fold(wide["scale"], wide["bias"], wide["mean"], wide["variance"], model.graph.dialect)
-        weight = wide["weight"] * factor.view(-1, *[1] * (wide["weight"].dim() - 1))
-        layers.append({"bias": bias.numpy().astype(np.float32), "weight": weight.numpy().astype(np.float32)})
+        layers.append(folded_arrays(arrays, model.graph.dialect))
         changes[layer.index + 1] = {"batch_normalize": None}
     graph = build_graph(cfg_file.edit(model.graph.cfg, changes), model.graph.dialect)
     return Model(graph, Weights(model.weights.header, tuple(layers)))
+
+
+def folded_arrays(arrays: Arrays, dialect: Dialect) -> Arrays:
+    """Bias and weight of arrays with scale, mean and variance, in float64; where there is no weight, it is 1."""
+    wide = {name: torch.from_numpy(array.astype(np.float64)) for name, array in arrays.items()}
+    scale = wide["scale"]
+    factor, bias = fold(scale, wide.get("bias", torch.zeros_like(scale)), wide["mean"], wide["variance"], dialect)
+    weight = wide.get("weight", torch.ones_like(scale))
+    weight = weight * factor.view(-1, *[1] * (weight.dim() - 1))
+    return {"bias": bias.numpy().astype(np.float32), "weight": weight.numpy().astype(np.float32)}

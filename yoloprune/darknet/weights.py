@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from yoloprune.artefacts import atomic_path, read_bytes
 from yoloprune.darknet.dialect import FLT_MIN
 from yoloprune.darknet.layers.base import Layer, TensorSpec
+from yoloprune.darknet.operators import Arrays as Arrays
 from yoloprune.errors import InputError, unreadable
 
 _LARGEST_VERSION = 9999
 _SHORT, _LONG = 16, 20
 """Bytes of the two headers."""
-Arrays = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from yoloprune.darknet.declared import declared
 from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.operators import Operators, Value
 from yoloprune.darknet.options import Options
 
 Activation = Callable[[Tensor], Tensor]
@@ -125,6 +127,95 @@ MIXING: Final[Mapping[str, Activation]] = {
 """AlexeyAB's that sum over the channels at each place of a map [B, C, H, W], so that none of them can go."""
 
 ACTIVATIONS: Final[Mapping[str, Activation]] = {**CLASSIC, **EXTENDED, **MIXING}
+
+Conversion = Callable[[Operators, Value], Value]
+
+
+def _plain(kind: str, **attributes: float) -> Conversion:
+    """One operator."""
+    return lambda ops, x: ops.op(kind, x, **attributes)
+
+
+def _convert_ramp(ops: Operators, x: Value) -> Value:
+    return ops.op("Add", ops.op("Relu", x), ops.op("Mul", x, 0.1))
+
+
+def _convert_plse(ops: Operators, x: Value) -> Value:
+    """Outside -4..4 the slope is 0.01 instead of 1/8."""
+    middle = ops.clip(x, -4, 4)
+    return ops.op("Add", ops.affine(middle, 0.125, 0.5), ops.op("Mul", ops.op("Sub", x, middle), 0.01))
+
+
+def _convert_lhtan(ops: Operators, x: Value) -> Value:
+    """Outside 0..1 the slope is 0.001 instead of 1."""
+    middle = ops.clip(x, 0, 1)
+    return ops.op("Add", middle, ops.op("Mul", ops.op("Sub", x, middle), 0.001))
+
+
+def _convert_stair(ops: Operators, x: Value) -> Value:
+    """floor(x/2), and what x is over a whole number where that is odd."""
+    n, half = ops.op("Floor", x), ops.op("Floor", ops.op("Mul", x, 0.5))
+    odd = ops.op("Sub", n, ops.op("Mul", half, 2.0))
+    return ops.op("Add", half, ops.op("Mul", odd, ops.op("Sub", x, n)))
+
+
+def _convert_swish(ops: Operators, x: Value) -> Value:
+    return ops.op("Mul", x, ops.op("Sigmoid", x))
+
+
+def _convert_mish(ops: Operators, x: Value) -> Value:
+    return ops.op("Mul", x, ops.op("Tanh", ops.op("Softplus", x)))
+
+
+def _convert_hard_mish(ops: Operators, x: Value) -> Value:
+    """x over 0; x + x*x/2 from -2 to 0."""
+    low = ops.clip(x, -2, 0)
+    return ops.op("Add", ops.op("Relu", x), ops.op("Mul", low, ops.affine(low, 0.5, 1.0)))
+
+
+def _convert_gelu(ops: Operators, x: Value) -> Value:
+    cubic = ops.op("Mul", x, ops.affine(ops.op("Mul", x, x), 0.035677, 0.797885))
+    return ops.op("Mul", x, ops.affine(ops.op("Tanh", cubic), 0.5, 0.5))
+
+
+def _convert_shares(ops: Operators, positive: Value) -> Value:
+    """Over their sum."""
+    total = ops.op("ReduceSum", positive, np.array([1], np.int64), keepdims=1)
+    return ops.op("Div", positive, ops.op("Add", total, _NORMALIZE_EPSILON))
+
+
+def _convert_below_maximum(ops: Operators, x: Value) -> Value:
+    return ops.op("Sub", x, ops.op("ReduceMax", x, axes=[1], keepdims=1))
+
+
+OPERATORS: Final[Mapping[str, Conversion]] = {
+    "logistic": _plain("Sigmoid"),
+    "loggy": lambda ops, x: ops.affine(ops.op("Sigmoid", x), 2.0, -1.0),
+    "relu": _plain("Relu"),
+    "elu": _plain("Elu", alpha=1.0),
+    "selu": _plain("Selu", alpha=1.6732, gamma=1.0507),
+    "relie": _plain("LeakyRelu", alpha=0.01),
+    "ramp": _convert_ramp,
+    "linear": lambda _, x: x,
+    "tanh": _plain("Tanh"),
+    "plse": _convert_plse,
+    "leaky": _plain("LeakyRelu", alpha=0.1),
+    "stair": _convert_stair,
+    "hardtan": lambda ops, x: ops.clip(x, -1, 1),
+    "lhtan": _convert_lhtan,
+    "swish": _convert_swish,
+    "mish": _convert_mish,
+    "hard_mish": _convert_hard_mish,
+    "gelu": _convert_gelu,
+    "revleaky": _plain("LeakyRelu", alpha=0.1),
+    "relu6": lambda ops, x: ops.clip(x, 0, 6),
+    "normalize_channels": lambda ops, x: _convert_shares(ops, ops.op("Relu", x)),
+    "normalize_channels_softmax": lambda ops, x: _convert_shares(ops, ops.op("Exp", x)),
+    "normalize_channels_softmax_maxval": lambda ops, x: _convert_shares(
+        ops, ops.op("Exp", _convert_below_maximum(ops, x))
+    ),
+}
+"""Each in operators."""
 
 NOT_IN_CONNECTED: Final = ("swish", "mish", "hard_mish", *MIXING)
 """AlexeyAB's Darknet has these in [convolutional] only, elsewhere it gives zeros: so in [connected], [activation]."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.declared import read_declared
 from yoloprune.darknet.dialect import Dialect
+from yoloprune.darknet.operators import Arrays, Operators, UnconvertibleError, Value
 from yoloprune.darknet.options import Options
 
 Ids = NDArray[np.int64]
@@ -224,6 +225,14 @@ class Layer(ABC):
     def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """Of a layer without arrays: a Tensor [B,C,H,W] per source -> its output. Here: the first as it is."""
         return x
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """The same in operators, for one image: a value [1,C,H,W] per source -> its output.
+
+        arrays: the layer's (or those it shares) with batch norm folded, so a weight and a bias where there was some.
+        UnconvertibleError for what no operators compute.
+        """
+        raise UnconvertibleError("has no conversion")
 
     def scores(self, output: Tensor) -> Tensor:
         """Of a result: what its answers are ranked by; of a classifier its classes, [B,C,H,W] -> [B,K]."""

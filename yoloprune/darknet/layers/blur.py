@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from yoloprune.darknet.layers.base import Shape
+from yoloprune.darknet.operators import Operators, Value
 
 _ROWS = {1: (1.0, 2.0, 1.0), 2: (1.0, 1.0)}
 """A kernel is the outer product of its row with itself, divided by its sum; 1 pads by one zero, 2 doesn't pad."""
@@ -27,7 +28,21 @@ def blur(x: Tensor, kind: int, stride_x: int, stride_y: int) -> Tensor:
     """[B,C,H,W] -> [B,C,H',W']; kind 0: nothing is done."""
     if kind == 0:
         return x
-    row = torch.tensor(_ROWS[kind], dtype=x.dtype, device=x.device)
-    kernel = row[:, None] * row / row.sum() ** 2
     c = x.shape[1]
-    return F.conv2d(x, kernel.expand(c, 1, *kernel.shape), None, (stride_y, stride_x), 1 if kind == 1 else 0, 1, c)
+    kernel = _kernel(kind, c).to(x)
+    return F.conv2d(x, kernel, None, (stride_y, stride_x), 1 if kind == 1 else 0, 1, c)
+
+
+def convert_blur(ops: Operators, x: Value, channels: int, kind: int, stride_x: int, stride_y: int) -> Value:
+    """The same in operators."""
+    if kind == 0:
+        return x
+    kernel = _kernel(kind, channels).numpy()
+    return ops.conv(x, kernel, stride=(stride_y, stride_x), padding=1 if kind == 1 else 0, groups=channels)
+
+
+def _kernel(kind: int, channels: int) -> Tensor:
+    """[C, 1, k, k]."""
+    row = torch.tensor(_ROWS[kind])
+    kernel = row[:, None] * row / row.sum() ** 2
+    return kernel.expand(channels, 1, *kernel.shape)

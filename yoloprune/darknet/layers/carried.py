@@ -22,6 +22,7 @@ from yoloprune.darknet.layers.base import (
     single,
 )
 from yoloprune.darknet.layers.specs import convolution_specs
+from yoloprune.darknet.operators import Arrays, Operators, UnconvertibleError, Value
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
 
@@ -48,6 +49,10 @@ class Carried(Layer):
     def module(self, dialect: Dialect) -> NoReturn:
         """InputError."""
         raise InputError(f"{self}: networks with this section are read and written, but can't be run")
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> NoReturn:
+        """UnconvertibleError."""
+        raise UnconvertibleError("is read and written, but can't be run")
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """None is taken away on either side."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -11,6 +12,7 @@ from yoloprune.darknet.declared import flag, integer, number
 from yoloprune.darknet.layers.base import Context, KeyNotes, Shape, Vector, register
 from yoloprune.darknet.layers.head import Head
 from yoloprune.darknet.layers.tree import Tree
+from yoloprune.darknet.operators import Arrays, Operators, Value
 from yoloprune.darknet.options import Options
 
 
@@ -58,6 +60,13 @@ class Softmax(Head):
         flat = x.reshape(x.shape[0], self.groups, -1) / self.temperature
         return flat.softmax(2).view(x.shape)
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> the same."""
+        flat = ops.reshape(inputs[0], self.groups, -1)
+        scaled = flat if self.temperature == 1 else ops.op("Mul", flat, 1 / self.temperature)
+        shares = self.tree.convert(ops, scaled, 1) if self.tree else ops.op("Softmax", scaled, axis=1)
+        return ops.reshape(shares, 1, *self.out)
+
     def scores(self, output: Tensor) -> Tensor:
         """Of a tree only leaves are answers, each as probable as all on its way (hierarchy_predictions)."""
         return self.tree.leaves(output.flatten(1)) if self.tree else output.flatten(1)
@@ -75,3 +84,7 @@ class Logistic(Head):
     def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> the same."""
         return x.sigmoid()
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> the same."""
+        return ops.op("Sigmoid", inputs[0])

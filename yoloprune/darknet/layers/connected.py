@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.declared import flag, integer
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import NOT_IN_CONNECTED, activation
+from yoloprune.darknet.layers.activations import NOT_IN_CONNECTED, OPERATORS, activation
 from yoloprune.darknet.layers.affine import Affine
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
@@ -24,6 +24,7 @@ from yoloprune.darknet.layers.base import (
     register,
 )
 from yoloprune.darknet.layers.specs import connected_specs
+from yoloprune.darknet.operators import Arrays, Operators, Value
 
 
 @register
@@ -52,6 +53,12 @@ class Connected(Layer):
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,N,1,1]."""
         return _Connected(self, dialect)
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,N,1,1]."""
+        flat = ops.reshape(inputs[0], 1, self.source_shapes[0].size)
+        sums = ops.op("Gemm", flat, arrays["weight"], arrays["bias"], transB=1)
+        return OPERATORS[self.activation](ops, ops.reshape(sums, 1, self.output, 1, 1))
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """New ids."""

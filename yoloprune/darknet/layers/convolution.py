@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from yoloprune.darknet.declared import flag, integer
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers import fused
-from yoloprune.darknet.layers.activations import MIXING, activation
+from yoloprune.darknet.layers.activations import MIXING, OPERATORS, activation
 from yoloprune.darknet.layers.affine import Affine, State, same, state_of
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
@@ -26,9 +26,10 @@ from yoloprune.darknet.layers.base import (
     TensorSpec,
     register,
 )
-from yoloprune.darknet.layers.blur import blur, blurred
+from yoloprune.darknet.layers.blur import blur, blurred, convert_blur
 from yoloprune.darknet.layers.norm import fold
 from yoloprune.darknet.layers.specs import convolution_specs
+from yoloprune.darknet.operators import Arrays, Operators, UnconvertibleError, Value
 from yoloprune.darknet.options import Options
 from yoloprune.errors import InputError
 
@@ -133,7 +134,7 @@ class Convolutional(Layer):
         """Before the blur, if there is one; then it strides, not the convolution."""
         shape = self.source_shapes[0]
         window = self.dilation * (self.size - 1) + 1
-        stride_y, stride_x = (1, 1) if self.antialiasing else (self.stride_y, self.stride_x)
+        stride_y, stride_x = self._stride
         height = (shape.h + 2 * self.padding - window) // stride_y + 1
         width = (shape.w + 2 * self.padding - window) // stride_x + 1
         return Shape(self.filters, height, width)
@@ -163,6 +164,27 @@ class Convolutional(Layer):
         """[B,C,H,W] -> [B,N,H',W']."""
         convolution = _SharedConvolution if self.owner else _XnorConvolution if self.xnor else _Convolution
         return convolution(self, dialect)
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,N,H',W']."""
+        if self.xnor:
+            raise UnconvertibleError("computes with signs (xnor)")
+        y = ops.conv(
+            inputs[0],
+            arrays["weight"],
+            arrays["bias"],
+            stride=self._stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        activated = OPERATORS[self.activation](ops, y)
+        return convert_blur(ops, activated, self.filters, self.antialiasing, self.stride_x, self.stride_y)
+
+    @property
+    def _stride(self) -> tuple[int, int]:
+        """Of the convolution, down and across: 1 where the blur takes it."""
+        return (1, 1) if self.antialiasing else (self.stride_y, self.stride_x)
 
     @property
     def depthwise(self) -> bool:
@@ -214,7 +236,7 @@ class Convolutional(Layer):
 class _Convolution(Affine):
     def __init__(self, layer: Convolutional, dialect: Dialect) -> None:
         super().__init__(layer.tensors(), layer.batch_normalize, layer.activation, dialect, dialect.bn_momentum)
-        self.stride = (1, 1) if layer.antialiasing else (layer.stride_y, layer.stride_x)
+        self.stride = layer._stride
         self.padding, self.dilation, self.groups = layer.padding, layer.dilation, layer.groups
         self.activation = layer.activation
         self.one_pass = False

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from yoloprune.darknet.declared import choice, number
 from yoloprune.darknet.layers.base import KeyNotes, Layer, Shape, Vector, register
+from yoloprune.darknet.operators import Arrays, Operators, Value
 
 
 @register
@@ -25,3 +27,7 @@ class Cost(Layer):
     def out(self) -> Shape:
         """As the input."""
         return Vector(*self.source_shapes[0])
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """Passed on."""
+        return inputs[0]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from yoloprune.darknet.declared import flag, integer
 from yoloprune.darknet.layers.base import Context, KeyNotes, register
 from yoloprune.darknet.layers.head import DetectionHead
+from yoloprune.darknet.operators import Arrays, Operators, Value
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
 
@@ -53,6 +57,16 @@ class Detection(DetectionHead):
             flat = torch.cat([classes.flatten(1), flat[:, some:]], 1)
         return flat.view(x.shape)
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> the same."""
+        cells, size = self.side**2, self.out.size
+        if not self.softmax:
+            return inputs[0]
+        flat = ops.reshape(inputs[0], 1, size)
+        classes = ops.reshape(ops.slice(flat, 1, 0, cells * self.classes), cells, self.classes)
+        shares = ops.reshape(ops.op("Softmax", classes, axis=1), 1, cells * self.classes)
+        return ops.reshape(ops.concat([shares, ops.slice(flat, 1, cells * self.classes, size)]), 1, *self.out)
+
     def decode(self, output: Tensor, thresh: float) -> Detections:
         """get_detection_detections: x and y in the cell, w and h of the picture."""
         b, cells = len(output), self.side**2
@@ -68,3 +82,24 @@ class Detection(DetectionHead):
         image = torch.arange(b, device=output.device).repeat_interleave(cells * self.boxes)
         pairs = (image, centre.reshape(-1, 2), size.reshape(-1, 2), probs.reshape(-1, self.classes))
         return self.detections(*pairs, thresh)
+
+    @property
+    def box_count(self) -> int:
+        """Of all cells."""
+        return self.boxes * self.side**2
+
+    def convert_boxes(self, ops: Operators, output: Value) -> tuple[Value, Value]:
+        """As `decode`."""
+        cells, n, side = self.side**2, self.boxes, self.side
+        flat = ops.reshape(output, 1, self.out.size)
+        ends = (0, cells * self.classes, cells * (self.classes + n), self.out.size)
+        parts = [ops.slice(flat, 1, start, stop) for start, stop in pairwise(ends)]
+        classes = ops.reshape(parts[0], cells, 1, self.classes)
+        there, values = ops.reshape(parts[1], cells, n, 1), ops.reshape(parts[2], cells, n, 4)
+        rows, columns = np.mgrid[:side, :side].reshape(2, -1, 1).astype(np.float32)
+        corner = np.stack([columns, rows], 2)
+        centres = ops.op("Div", ops.op("Add", ops.slice(values, 2, 0, 2), corner), float(side))
+        sizes = ops.slice(values, 2, 2, 4)
+        sizes = ops.op("Mul", sizes, sizes) if self.roots else sizes
+        boxes = ops.reshape(ops.concat([centres, sizes], 2), 1, cells * n, 4)
+        return boxes, ops.reshape(ops.op("Mul", there, classes), 1, cells * n, self.classes)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.declared import declared, number
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, activation
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, OPERATORS, activation
 from yoloprune.darknet.layers.base import (
     Context,
     Keep,
@@ -24,6 +24,7 @@ from yoloprune.darknet.layers.base import (
 )
 from yoloprune.darknet.layers.norm import fold, normalize
 from yoloprune.darknet.layers.specs import norm_specs
+from yoloprune.darknet.operators import Arrays, Operators, Value
 from yoloprune.darknet.options import Options
 
 
@@ -34,6 +35,10 @@ class Empty(Layer):
 
     names: ClassVar[tuple[str, ...]] = ("empty", "silence")
     extended: ClassVar[bool] = True
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """Passed on."""
+        return inputs[0]
 
 
 @register
@@ -53,6 +58,10 @@ class Contrastive(Layer):
         """Its loss isn't offered."""
         return False
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """Passed on."""
+        return inputs[0]
+
 
 @register
 @dataclass(frozen=True)
@@ -67,6 +76,10 @@ class Activation(Layer):
     def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> the same."""
         return ACTIVATIONS[self.activation](x.clone())  # some work in place, and others may read x
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> the same."""
+        return OPERATORS[self.activation](ops, inputs[0])
 
 
 @register
@@ -91,6 +104,10 @@ class Batchnorm(Layer):
     def array_index(self, inputs: Sequence[Keep], output: Keep) -> Mapping[str, tuple[Keep | None, ...]]:
         """The arrays of what stays."""
         return {spec.name: (output,) for spec in self.tensors()}
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> the same."""
+        return ops.affine(inputs[0], arrays["weight"].reshape(1, -1, 1, 1), arrays["bias"].reshape(1, -1, 1, 1))
 
 
 class _Batchnorm(WithArrays[Batchnorm]):
@@ -137,13 +154,23 @@ class Normalization(Layer):
         The sum of squares of channel 0 is over channels below size/2; from one channel to the next one comes, one
         goes. So channel size/2 never comes, but goes all the same.
         """
-        squares, ahead, behind = x * x, self.size // 2, (self.size - 1) // 2 + 1
-        comes = F.pad(squares, (0, 0, 0, 0, 0, ahead))[:, ahead:]
-        goes = F.pad(squares, (0, 0, 0, 0, behind, 0))[:, : x.shape[1]]
-        first = squares[:, :ahead].sum(1, keepdim=True)
-        sums = torch.cat([first, (comes - goes)[:, 1:]], 1).cumsum(1)
-        result: Tensor = x * (self.kappa + self.alpha * sums) ** -self.beta
+        result: Tensor = x * (self.kappa + self.alpha * self._sums(x * x)) ** -self.beta
         return result
+
+    def _sums(self, squares: Tensor) -> Tensor:
+        """[B,C,H,W] -> the same."""
+        ahead, behind = self.size // 2, (self.size - 1) // 2 + 1
+        comes = F.pad(squares, (0, 0, 0, 0, 0, ahead))[:, ahead:]
+        goes = F.pad(squares, (0, 0, 0, 0, behind, 0))[:, : squares.shape[1]]
+        first = squares[:, :ahead].sum(1, keepdim=True)
+        return torch.cat([first, (comes - goes)[:, 1:]], 1).cumsum(1)
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> the same; the sums by a 1x1 convolution, whose weight is what they make of single channels."""
+        one_by_one = self._sums(torch.eye(self.out.c)[:, :, None, None])[..., 0, 0].T[:, :, None, None]
+        x = inputs[0]
+        sums = ops.conv(ops.op("Mul", x, x), one_by_one.numpy())
+        return ops.op("Mul", x, ops.op("Pow", ops.affine(sums, self.alpha, self.kappa), -self.beta))
 
 
 @register
@@ -158,3 +185,7 @@ class L2norm(Layer):
     def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> the same."""
         return x / x.square().sum(1, keepdim=True).sqrt()
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> the same."""
+        return ops.op("Div", inputs[0], ops.op("ReduceL2", inputs[0], axes=[1], keepdims=1))

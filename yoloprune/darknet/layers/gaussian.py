@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from yoloprune.darknet.declared import choice, number
 from yoloprune.darknet.layers.base import Context, KeyNotes, register
 from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels, masked_anchors
+from yoloprune.darknet.operators import Arrays, Operators, Value
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
 
@@ -66,6 +68,16 @@ class GaussianYolo(DetectionHead):
         planes[:, :, [0, 2]] = planes[:, :, [0, 2]] * self.scale_x_y - (self.scale_x_y - 1) / 2
         return y
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1, A*(9+K), H, W] -> the same."""
+        (c, h, w), count = self.out, len(self.anchors)
+        raw = ops.reshape(inputs[0], count, c // count, h, w)
+        through = ops.op("Sigmoid", raw)
+        planes = [ops.slice(raw if plane in (4, 6) else through, 1, plane, plane + 1) for plane in range(8)]
+        for plane in (0, 2):
+            planes[plane] = ops.affine(planes[plane], self.scale_x_y, -(self.scale_x_y - 1) / 2)
+        return ops.reshape(ops.concat([*planes, ops.slice(through, 1, 8, c // count)]), 1, *self.out)
+
     def decode(self, output: Tensor, thresh: float) -> Detections:
         """get_gaussian_yolo_detections: what a box is unsure of lowers its classes."""
         image, cell, anchor, values = self._gather(output, thresh)
@@ -75,3 +87,14 @@ class GaussianYolo(DetectionHead):
         sure = 1 - values[:, [1, 3, 5, 7]].mean(1, keepdim=True)
         probs = values[:, 8:9] * values[:, 9:] * sure
         return self.detections(image, point + self.to_centre * size, size, probs, thresh)
+
+    def convert_boxes(self, ops: Operators, output: Value) -> tuple[Value, Value]:
+        """As `decode`."""
+        rows = self.rows(ops, output)
+        sizes = self.sizes(ops, ops.op("Exp", ops.slice(rows, 2, 4, 7, 2)))
+        points = self.centres(ops, ops.slice(rows, 2, 0, 3, 2))
+        centres = ops.op("Add", points, ops.op("Mul", sizes, self.to_centre))
+        unsure = ops.op("ReduceMean", ops.slice(rows, 2, 1, 8, 2), axes=[2], keepdims=1)
+        there = ops.op("Mul", ops.slice(rows, 2, 8, 9), ops.affine(unsure, -1.0, 1.0))
+        scores = ops.op("Mul", there, ops.slice(rows, 2, 9, 9 + self.classes))
+        return ops.concat([centres, sizes], 2), scores

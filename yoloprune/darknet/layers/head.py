@@ -6,12 +6,14 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from yoloprune.darknet.declared import declared
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import Layer, Shape
+from yoloprune.darknet.operators import Operators, Value
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
 
@@ -40,6 +42,35 @@ class DetectionHead(Head):
 
         In Darknet's order: image, cell by rows, anchor, class (get_yolo_detections, get_region_detections).
         """
+
+    @abstractmethod
+    def convert_boxes(self, ops: Operators, output: Value) -> tuple[Value, Value]:
+        """The same in operators, of all M boxes of an image: boxes [1, M, 4] as in `Detections`, and what `decode`
+        holds against the threshold, [1, M, K]. The order is that of `decode`. UnconvertibleError where there is none.
+        """
+
+    @property
+    def box_count(self) -> int:
+        """M of an image."""
+        return len(self.anchors) * self.out.h * self.out.w
+
+    def rows(self, ops: Operators, output: Value) -> Value:
+        """The output with a row for each box, [1, H*W*A, V]."""
+        (c, h, w), count = self.out, len(self.anchors)
+        planes = ops.op("Transpose", ops.reshape(output, count, c // count, h * w), perm=[2, 0, 1])
+        return ops.reshape(planes, 1, h * w * count, c // count)
+
+    def centres(self, ops: Operators, xy: Value) -> Value:
+        """x and y in their cells [1, H*W*A, 2] -> as fractions of the input."""
+        _, h, w = self.out
+        rows, columns = np.mgrid[:h, :w].reshape(2, -1).astype(np.float32)
+        cells = np.stack([columns, rows], 1).repeat(len(self.anchors), 0)
+        return ops.op("Div", ops.op("Add", xy, cells[None]), np.array([[[w, h]]], np.float32))
+
+    def sizes(self, ops: Operators, factors: Value) -> Value:
+        """Multiples of the anchors [1, H*W*A, 2] -> widths and heights."""
+        anchors = np.tile(np.array(self.anchors, np.float32), (self.out.h * self.out.w, 1))
+        return ops.op("Mul", factors, anchors[None])
 
     def scores(self, output: Tensor) -> Tensor:
         """What boxes are ranked by, of all anchors, classes and cells: objectness times class, [B, A*K*H*W]."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from yoloprune.darknet.declared import declared, integer, number
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, activation
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, OPERATORS, activation
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
     Context,
@@ -27,6 +27,7 @@ from yoloprune.darknet.layers.base import (
     register,
     same_size,
 )
+from yoloprune.darknet.operators import Arrays, Operators, Value
 from yoloprune.darknet.options import Options
 
 
@@ -80,6 +81,15 @@ class Route(Layer):
         parts = [x.chunk(self.groups, 1)[self.group_id] for x in inputs] if self.groups > 1 else inputs
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C_i,H,W] ... -> [1,C,H,W]."""
+        if self.groups == 1:
+            return ops.concat(inputs)
+        sizes = [shape.c // self.groups for shape in self.source_shapes]
+        starts = [size * self.group_id for size in sizes]
+        cut = zip(inputs, starts, sizes, strict=True)
+        return ops.concat([ops.slice(x, 1, start, start + size) for x, start, size in cut])
+
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Concatenation; with groups, the parts of an input are coupled so that they stay equal."""
         by_group = [ids.reshape(self.groups, -1) for ids in inputs]
@@ -105,6 +115,11 @@ class _Product(Layer):
         """[B,C,1,1] or [B,C,H,W], and [B,C,H,W] -> [B,C,H,W]."""
         scale, x = inputs
         return ACTIVATIONS[self.activation](x * scale)
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,1,1] or [1,C,H,W], and [1,C,H,W] -> [1,C,H,W]."""
+        scale, x = inputs
+        return OPERATORS[self.activation](ops, ops.op("Mul", x, scale))
 
 
 @register
@@ -199,6 +214,10 @@ class Implicit(Layer):
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,..] -> [B,filters,atoms,1]."""
         return _Implicit(self, dialect)
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,filters,atoms,1]."""
+        return ops.op("Identity", arrays["weight"][None, :, :, None])
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """New ids."""

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yoloprune.darknet.declared import integer
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, activation
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_CONNECTED, OPERATORS, activation
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
     Context,
@@ -25,6 +26,7 @@ from yoloprune.darknet.layers.base import (
     freeze,
     register,
 )
+from yoloprune.darknet.operators import Arrays, Operators, Value
 from yoloprune.darknet.options import Options
 
 
@@ -69,6 +71,16 @@ class Local(Layer):
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> [B,N,H',W']."""
         return _Local(self, dialect)
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,N,H',W']; what each place reads, as channels, by a convolution that only moves values."""
+        (c, _, _), (n, h, w), size = self.source_shapes[0], self.out, self.size
+        pick = np.tile(np.eye(size**2, dtype=np.float32).reshape(-1, 1, size, size), (c, 1, 1, 1))
+        columns = ops.conv(inputs[0], pick, stride=(self.stride,) * 2, padding=self.pad, groups=c)
+        by_place = ops.op("Transpose", ops.reshape(columns, c * size**2, h * w, 1), perm=[1, 0, 2])
+        sums = ops.op("MatMul", arrays["weight"], by_place)
+        maps = ops.reshape(ops.op("Transpose", sums, perm=[2, 1, 0]), 1, n, h, w)
+        return OPERATORS[self.activation](ops, ops.op("Add", maps, arrays["bias"][None]))
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """None is taken away on either side."""

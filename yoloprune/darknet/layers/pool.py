@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from yoloprune.darknet.declared import flag, integer, number
 from yoloprune.darknet.dialect import Dialect
 from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, KeyNotes, Layer, Shape, freeze, register
-from yoloprune.darknet.layers.blur import blur, blurred
+from yoloprune.darknet.layers.blur import blur, blurred, convert_blur
+from yoloprune.darknet.operators import Arrays, Operators, Value
 from yoloprune.darknet.options import Options
 
 _FLOAT_MIN = -3.4028234663852886e38  # -FLT_MAX, what Darknet pads with
@@ -69,6 +71,19 @@ class _Windowed(Layer):
         after_w = (self.pooled.w - 1) * across + self.size - w - before
         after_h = (self.pooled.h - 1) * down + self.size - h - before
         return before, after_w, before, after_h
+
+    def windows(self, ops: Operators, x: Value, kind: str, outside: float, **attributes: Any) -> Value:
+        """[1,C,H,W] -> [1,C,H',W'] by a pooling operator; one window more is never there where they fall short.
+
+        outside: value beyond the map, where a window may lie there as a whole, which poolings don't allow.
+        """
+        left, right, top, bottom = (max(side, 0) for side in self.border)
+        pads = [top, left, bottom, right]
+        if max(pads) >= self.size:
+            x = ops.op("Pad", x, np.array([0, 0, top, left, 0, 0, bottom, right], np.int64), outside, mode="constant")
+            pads = [0] * 4
+        window = {"kernel_shape": [self.size] * 2, "strides": list(self.strides), "pads": pads}
+        return ops.op(kind, x, **window, **attributes)
 
 
 @register
@@ -143,6 +158,24 @@ class Maxpool(_Windowed):
             y = F.max_pool2d(F.pad(x, self.border, value=least), self.size, self.strides)
         return blur(y, self.antialiasing, self.stride_x, self.stride_y)
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,C',H',W']."""
+        if self.out_channels:
+            return self._convert_deepest(ops, inputs[0])
+        y = self.windows(ops, inputs[0], "MaxPool", _FLOAT_MIN)
+        return convert_blur(ops, y, self.pooled.c, self.antialiasing, self.stride_x, self.stride_y)
+
+    def _convert_deepest(self, ops: Operators, x: Value) -> Value:
+        """[1,C,H,W] -> [1,out_channels,H,W]."""
+        c, depth = self.source_shapes[0].c, self.out_channels
+        parts = [ops.slice(x, 1, start, min(start + depth, c)) for start in range(0, c, depth)]
+        last = c % depth
+        if not last:
+            return ops.op("Max", *parts) if len(parts) > 1 else parts[0]
+        whole = ops.op("Max", *parts[:-1]) if len(parts) > 2 else parts[0]
+        both = ops.op("Max", ops.slice(whole, 1, 0, last), parts[-1])
+        return ops.concat([both, ops.slice(whole, 1, last, depth)])
+
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """They pass through; with `maxpool_depth`, those compared are coupled, or frozen where the last are fewer."""
         (ids,) = inputs
@@ -189,6 +222,10 @@ class LocalAvgpool(_Windowed):
         there = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), self.border), self.size, self.strides)
         return F.avg_pool2d(F.pad(x, self.border), self.size, self.strides) / there
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,C,H',W']."""
+        return self.windows(ops, inputs[0], "AveragePool", 0.0, count_include_pad=0)
+
 
 @register
 @dataclass(frozen=True)
@@ -205,6 +242,10 @@ class Avgpool(Layer):
     def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> [B,C,1,1]."""
         return x.mean((2, 3), keepdim=True)
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,C,1,1]."""
+        return ops.op("GlobalAveragePool", inputs[0])
 
 
 @register
@@ -245,6 +286,15 @@ class Upsample(Layer):
         repeated = F.interpolate(x, scale_factor=self.stride, mode="nearest")
         return repeated if self.scale == 1 else repeated * self.scale
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,C,H',W']."""
+        x, scale, side = inputs[0], self.scale, abs(self.stride)
+        if self.stride < 0:
+            x, scale = ops.op("AveragePool", x, kernel_shape=[side] * 2, strides=[side] * 2), scale * side**2
+        else:
+            x = ops.repeat(x, side)
+        return x if scale == 1 else ops.op("Mul", x, scale)
+
 
 @register
 @dataclass(frozen=True)
@@ -274,3 +324,7 @@ class Dropout(Layer):
     def module(self, dialect: Dialect) -> nn.Module:
         """[B,C,H,W] -> the same."""
         return nn.Dropout(self.probability)
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """Passed on."""
+        return inputs[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from yoloprune.darknet.declared import flag, integer
 from yoloprune.darknet.layers.base import ChannelGraph, Context, Ids, Layer, Shape, Vector, freeze, register, single
+from yoloprune.darknet.operators import Arrays, Operators, Value
 from yoloprune.darknet.options import Options
 
 
@@ -54,6 +55,12 @@ class _Blocks(Layer):
             return Vector(c * h * w + self.extra, 1, 1)
         return Shape(c // s**2, h * s, w * s) if self.reverse else Shape(c * s**2, h // s, w // s)
 
+    def convert_blocks(self, ops: Operators, x: Value) -> Value:
+        """Blocks to channels, or the reverse; ONNX has them in the same order."""
+        if self.reverse:
+            return ops.op("DepthToSpace", x, blocksize=self.stride, mode="DCR")
+        return ops.op("SpaceToDepth", x, blocksize=self.stride)
+
     def forward_blocks(self, x: Tensor, c: int, h: int, w: int) -> Tensor:
         """Blocks of a map, taken for [B, c, h, w], to channels: [B, s*s*c, h/s, w/s]."""
         s = self.stride
@@ -78,6 +85,10 @@ class Reorg3d(_Blocks):
     def compute(self, x: Tensor, *others: Tensor) -> Tensor:
         """[B,C,H,W] -> [B,C',H',W']."""
         return self.reversed_blocks(x) if self.reverse else self.forward_blocks(x, *x.shape[1:])
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,C',H',W']."""
+        return self.convert_blocks(ops, inputs[0])
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Each channel comes s*s times, at a distance of C; reversed, those that make one are coupled."""
@@ -113,6 +124,16 @@ class Reorg(_Blocks):
             return self.reversed_blocks(x)
         (_, c, h, w), s = x.shape, self.stride
         return self.forward_blocks(x, c // s**2, h * s, w * s).reshape(len(x), c * s**2, h // s, w // s)
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,C',H',W']."""
+        (x,), (c, h, w), s = inputs, self.source_shapes[0], self.stride
+        if self.extra:
+            flat = ops.reshape(x, 1, c * h * w, 1, 1)
+            return ops.op("Concat", flat, np.zeros((1, self.extra, 1, 1), np.float32), axis=1)
+        if self.reverse:
+            return self.convert_blocks(ops, x)
+        return ops.reshape(self.convert_blocks(ops, ops.reshape(x, 1, c // s**2, h * s, w * s)), 1, *self.out)
 
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """Nothing can be followed."""
@@ -159,3 +180,10 @@ class Crop(Layer):
         top, left = (h - self.height) // 2, (w - self.width) // 2
         part = x[:, :, top : top + self.height, left : left + self.width]
         return part * 2 - 1 if self.adjust else part
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W] -> [1,C,height,width]."""
+        _, h, w = self.source_shapes[0]
+        top, left = (h - self.height) // 2, (w - self.width) // 2
+        part = ops.slice(ops.slice(inputs[0], 2, top, top + self.height), 3, left, left + self.width)
+        return ops.affine(part, 2.0, -1.0) if self.adjust else part

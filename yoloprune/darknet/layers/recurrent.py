@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, NoReturn, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ from yoloprune.darknet.layers.base import (
 )
 from yoloprune.darknet.layers.norm import fold
 from yoloprune.darknet.layers.specs import connected_specs
+from yoloprune.darknet.operators import Arrays, Operators, UnconvertibleError, Value
 from yoloprune.darknet.options import Options
 
 
@@ -69,6 +70,10 @@ class Recurrent(Layer):
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """None is taken away on either side."""
         return freeze(graph, inputs[0], graph.new(self.outputs, self.index))
+
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> NoReturn:
+        """UnconvertibleError."""
+        raise UnconvertibleError("keeps a state from call to call")
 
     @property
     def trainable(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -13,6 +14,7 @@ from yoloprune.darknet.declared import flag, integer, number, read_declared
 from yoloprune.darknet.layers.base import Context, KeyNotes, register
 from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels, random_sizes
 from yoloprune.darknet.layers.tree import Tree
+from yoloprune.darknet.operators import Arrays, Operators, UnconvertibleError, Value
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
 
@@ -104,6 +106,25 @@ class Region(DetectionHead):
         there = there if self.background else there.sigmoid()
         return torch.cat([xy.sigmoid(), rest, there, classes], 2).view(x.shape)
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1, A*(5+K), H, W] -> the same."""
+        (c, h, w), count, coords = self.out, len(self.anchors), self.coords
+        planes = ops.reshape(inputs[0], count, c // count, h, w)
+        classes = ops.slice(planes, 1, coords + 1, c // count)
+        there = ops.slice(planes, 1, coords, coords + 1)
+        if self.tree:
+            classes = self.tree.convert(ops, classes, 1)
+        elif self.softmax and self.background:
+            shares = ops.op("Softmax", ops.slice(planes, 1, coords, c // count), axis=1)
+            there, classes = ops.slice(shares, 1, 0, 1), ops.slice(shares, 1, 1, c // count - coords)
+        elif self.softmax:
+            classes = ops.op("Softmax", classes, axis=1)
+        elif not self.raw_classes:
+            classes = ops.op("Sigmoid", classes)
+        there = there if self.background else ops.op("Sigmoid", there)
+        xy, rest = ops.op("Sigmoid", ops.slice(planes, 1, 0, 2)), ops.slice(planes, 1, 2, coords)
+        return ops.reshape(ops.concat([xy, rest, there, classes]), 1, *self.out)
+
     @property
     def trainable(self) -> bool:
         """Not in a hierarchy, with other coordinates or with a class for nothing: their losses aren't offered."""
@@ -125,6 +146,18 @@ class Region(DetectionHead):
         if self.tree:
             return self.detections(image, centre, size, self._found(self.tree, there, classes), thresh)
         return self.detections(image, centre, size, there * classes, thresh)
+
+    def convert_boxes(self, ops: Operators, output: Value) -> tuple[Value, Value]:
+        """As `decode`, but for a tree of classes."""
+        if self.tree:
+            raise UnconvertibleError("finds classes by a walk down a tree (tree)")
+        rows = self.rows(ops, output)
+        classes = ops.slice(rows, 2, self.coords + 1, self.coords + 1 + self.classes)
+        sizes = self.sizes(ops, ops.op("Exp", ops.slice(rows, 2, 2, 4)))
+        boxes = ops.concat([self.centres(ops, ops.slice(rows, 2, 0, 2)), sizes], 2)
+        if self.background:
+            return boxes, classes
+        return boxes, ops.op("Mul", ops.slice(rows, 2, self.coords, self.coords + 1), classes)
 
     def _found(self, tree: Tree, there: Tensor, classes: Tensor) -> Tensor:
         """A probability for one class, 0 for others [M, K], of objectness [M, 1] and classes given their parents."""

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from yoloprune.darknet.dialect import Dialect
-from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_SHORTCUT, read_activation
+from yoloprune.darknet.layers.activations import ACTIVATIONS, NOT_IN_SHORTCUT, OPERATORS, read_activation
 from yoloprune.darknet.layers.base import (
     ChannelGraph,
     Context,
@@ -23,6 +26,7 @@ from yoloprune.darknet.layers.base import (
     register,
     same_size,
 )
+from yoloprune.darknet.operators import Arrays, Operators, UnconvertibleError, Value
 from yoloprune.darknet.options import Options
 
 _TYPES = ("none", "per_feature", "per_layer", "per_channel")
@@ -109,6 +113,43 @@ class Shortcut(Layer):
         """[B,C,H,W], [B,C_i,H_i,W_i] ... -> [B,C,H,W]."""
         return _Shortcut(self, dialect)
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1,C,H,W], [1,C_i,H_i,W_i] ... -> [1,C,H,W]."""
+        x = inputs[0]
+        if self.normalization:
+            first, *rest = self.shares_of(torch.from_numpy(arrays["weight"])).numpy()
+            x = ops.op("Mul", x, first[None])
+        else:
+            rest = [None] * len(inputs[1:])
+        for other, theirs, share in zip(inputs[1:], self.source_shapes[1:], rest, strict=True):
+            x = self._convert_added(ops, x, other, theirs, share)
+        return OPERATORS[self.activation](ops, x)
+
+    def _convert_added(
+        self, ops: Operators, x: Value, other: Value, theirs: Shape, share: NDArray[np.float32] | None
+    ) -> Value:
+        """Adds what both have; share: factor of the other [C or 1, 1, 1]."""
+        (c, h, w), stride = self.out, max(theirs.w // self.out.w, 1)
+        if w > theirs.w or h > theirs.h:
+            raise UnconvertibleError(f"adds {theirs} at some places of a larger map, {self.out}")
+        both = min(c, theirs.c)
+        for axis, stop in ((1, both), (2, (h - 1) * stride + 1), (3, (w - 1) * stride + 1)):
+            if stop < theirs[axis - 1]:
+                other = ops.slice(other, axis, 0, stop, 1 if axis == 1 else stride)
+        factor = self.beta if share is None else share[None, :both]
+        if share is not None or factor != 1:
+            other = ops.op("Mul", other, factor)
+        mine = x if both == c else ops.slice(x, 1, 0, both)
+        if self.alpha != 1:
+            mine = ops.op("Mul", mine, self.alpha)
+        total = ops.op("Add", mine, other)
+        return total if both == c else ops.concat([total, ops.slice(x, 1, both, c)])
+
+    def shares_of(self, weight: Tensor) -> Tensor:
+        """Weights over their sum [layers, C or 1, 1, 1] (blas.c shortcut_multilayer_cpu)."""
+        size = weight.relu() if self.normalization == "relu" else (weight - weight.amax(0)).exp()
+        return (size / (size.sum(0) + 1e-4)).view(len(size), -1, 1, 1)
+
     def channels(self, graph: ChannelGraph, inputs: Sequence[Ids]) -> Ids:
         """What is added is coupled to what it is added to."""
         first = inputs[0]
@@ -139,7 +180,7 @@ class _Shortcut(WithArrays[Shortcut]):
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         if self.layer.normalization:
-            first, *rest = self._shares()
+            first, *rest = self.layer.shares_of(self.weight)
             common = [
                 (other[:, : x.shape[1]], each[: other.shape[1]]) for other, each in zip(others, rest, strict=True)
             ]
@@ -150,11 +191,6 @@ class _Shortcut(WithArrays[Shortcut]):
             else:
                 x = self._added(x.clone(), other)
         return ACTIVATIONS[self.layer.activation](x)
-
-    def _shares(self) -> Tensor:
-        """Weights over their sum [layers, C or 1, 1, 1] (blas.c shortcut_multilayer_cpu)."""
-        size = self.weight.relu() if self.layer.normalization == "relu" else (self.weight - self.weight.amax(0)).exp()
-        return (size / (size.sum(0) + 1e-4)).view(len(size), -1, 1, 1)
 
     def _added(self, x: Tensor, other: Tensor) -> Tensor:
         """Adds the common channels, at every k-th place where one map is k times the other (blas.c shortcut_cpu)."""

@@ -7,11 +7,13 @@ one is true, given the parent.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from yoloprune.darknet.operators import Operators, Value
 from yoloprune.darknet.options import Options
 
 _MOST_BYTES = 1 << 24
@@ -49,6 +51,12 @@ class Tree:
     def softmax(self, x: Tensor, dim: int) -> Tensor:
         """Within each group along `dim`, which has K classes."""
         return torch.cat([part.softmax(dim) for part in torch.split(x, list(self.sizes), dim)], dim)
+
+    def convert(self, ops: Operators, x: Value, axis: int) -> Value:
+        """The same in operators."""
+        stops = list(accumulate(self.sizes))
+        parts = (ops.slice(x, axis, stop - size, stop) for size, stop in zip(self.sizes, stops, strict=True))
+        return ops.concat([ops.op("Softmax", part, axis=axis) for part in parts], axis)
 
     def products(self, probs: Tensor) -> Tensor:
         """Each class given its parent -> each class: [M, K] -> the same (hierarchy_predictions)."""

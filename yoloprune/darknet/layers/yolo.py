@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from yoloprune.darknet.declared import choice, flag, integer, number, read_declared
 from yoloprune.darknet.layers.base import Context, KeyNotes, register
 from yoloprune.darknet.layers.head import DetectionHead, anchor_pairs, check_channels, masked_anchors, random_sizes
+from yoloprune.darknet.operators import Arrays, Operators, Value
 from yoloprune.darknet.options import Options
 from yoloprune.darknet.predictions import Detections
 
@@ -89,6 +91,17 @@ class Yolo(DetectionHead):
             planes[:, :, :2] = planes[:, :, :2] * self.scale_x_y - (self.scale_x_y - 1) / 2
         return y
 
+    def convert(self, ops: Operators, inputs: Sequence[Value], arrays: Arrays) -> Value:
+        """[1, A*(5+K), H, W] -> the same."""
+        (c, h, w), count = self.out, len(self.anchors)
+        planes = ops.reshape(inputs[0], count, c // count, h, w)
+        xy, sizes, others = (ops.slice(planes, 1, *ends) for ends in ((0, 2), (2, 4), (4, c // count)))
+        if not self.new_coords:
+            xy, others = ops.op("Sigmoid", xy), ops.op("Sigmoid", others)
+        if self.scale_x_y != 1:
+            xy = ops.affine(xy, self.scale_x_y, -(self.scale_x_y - 1) / 2)
+        return ops.reshape(ops.concat([xy, sizes, others]), 1, *self.out)
+
     def decode(self, output: Tensor, thresh: float) -> Detections:
         """get_yolo_box: centre in the cell, exp(w) of the anchor, or with new_coords (2w)^2."""
         image, cell, anchor, values = self._gather(output, thresh)
@@ -97,3 +110,11 @@ class Yolo(DetectionHead):
         factor = (2 * values[:, 2:4]) ** 2 if self.new_coords else values[:, 2:4].exp()
         size = factor * anchor
         return self.detections(image, centre, size, values[:, 4:5] * values[:, 5:], thresh)
+
+    def convert_boxes(self, ops: Operators, output: Value) -> tuple[Value, Value]:
+        """As `decode`."""
+        rows = self.rows(ops, output)
+        raw = ops.slice(rows, 2, 2, 4)
+        factors = ops.op("Mul", ops.op("Mul", raw, raw), 4.0) if self.new_coords else ops.op("Exp", raw)
+        boxes = ops.concat([self.centres(ops, ops.slice(rows, 2, 0, 2)), self.sizes(ops, factors)], 2)
+        return boxes, ops.op("Mul", ops.slice(rows, 2, 4, 5), ops.slice(rows, 2, 5, 5 + self.classes))

@@ -1,0 +1,112 @@
+"""onnxruntime: a program that many others run ONNX by. It gets Darknet's files as `formats/onnx.py` converts them.
+
+Where a cfg is asked for, a `.onnx` file does as well, and what stands for its weights isn't read. All of it happens in
+`onnxruntime_worker`: a hostile file may crash it, and its threads would contend with ours.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from yoloprune.darknet import cfg as cfg_file
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import Model, build_graph
+from yoloprune.errors import InputError
+from yoloprune.readers.base import Floats, ReaderError
+from yoloprune.readers.program import Program, installed
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_PROGRAM = Program("yoloprune.readers.onnxruntime_worker")
+
+
+def available() -> str | None:
+    """None, or why onnxruntime cannot be used here."""
+    return installed("onnxruntime", "onnxruntime") or installed("onnx", "onnx")
+
+
+def loads(cfg: Path, weights: Path) -> str | None:
+    """Whether the conversion and onnxruntime take the files (see `Reader`, here and below)."""
+    try:
+        with _converted(cfg, weights) as file:
+            _PROGRAM.call("load", more={"files": [str(file)]})
+    except ReaderError as error:
+        return str(error)
+    return None
+
+
+def outputs(file: Path, inputs: Floats) -> dict[str, Floats]:
+    """What a `.onnx` file gives, by name, in its order; inputs [B, C, H, W], each image runs alone. ReaderError."""
+    answer = _PROGRAM.call("outputs", more={"files": [str(file)]}, arrays={"inputs": inputs})
+    return {name: answer.arrays[str(number)] for number, name in enumerate(answer.value)}
+
+
+def head_inputs(cfg: Path, weights: Path, inputs: Floats, heads: Sequence[int]) -> dict[int, Floats]:
+    """The tensor that enters each head, [B, C, H, W]; of a cfg."""
+    with _converted(cfg, weights, [head - 1 for head in heads]) as file:
+        return dict(zip(heads, outputs(file, inputs).values(), strict=True))
+
+
+def seconds(cfg: Path, weights: Path, image: Floats, repeats: int) -> float:
+    """Median time of a forward pass."""
+    return float(np.median(race([(cfg, weights)], image, repeats)[0]))
+
+
+def race(files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list[list[float]]:
+    """Networks in turns."""
+    with ExitStack() as stack:
+        converted = [str(stack.enter_context(_converted(*pair))) for pair in files]
+        answer = _PROGRAM.call("race", more={"files": converted, "rounds": rounds}, arrays={"inputs": image[None]})
+    return [[float(each) for each in times] for times in answer.value]
+
+
+def layer_seconds(cfgs: Sequence[str], floats: Sequence[int]) -> list[float]:
+    """With it, less without it."""
+    with ExitStack() as stack:
+        shorter = [text[: text.rindex("\n[") + 1] for text in cfgs]
+        texts = dict.fromkeys([*cfgs, *(text for text in shorter if text.count("[") > 1)])
+        converted = [str(stack.enter_context(_in_file(_random(text)))) for text in texts]
+        least = _PROGRAM.call("layer_seconds", more={"files": converted}).value
+    found = dict(zip(texts, map(float, least), strict=True))
+    return [max(found[text] - found.get(before, 0.0), 0.0) for text, before in zip(cfgs, shorter, strict=True)]
+
+
+@contextmanager
+def _converted(cfg: Path, weights: Path, layers: Sequence[int] | None = None) -> Iterator[Path]:
+    """The network as a `.onnx` file. ReaderError for what can't be converted."""
+    if cfg.suffix.lower() == ".onnx":
+        yield cfg
+        return
+    from yoloprune.formats.onnx import convert
+
+    try:
+        graph = build_graph(cfg_file.read(cfg), ALEXEYAB)
+        proto = convert(Model(graph, weights_file.read(weights, graph.layers)), layers)
+    except InputError as error:
+        raise ReaderError(str(error)) from error
+    with _in_file(proto) as file:
+        yield file
+
+
+@contextmanager
+def _in_file(proto: ModelProto) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="yoloprune-onnx-") as name:
+        file = Path(name) / "net.onnx"
+        file.write_bytes(proto.SerializeToString())
+        yield file
+
+
+def _random(text: str) -> ModelProto:
+    """A network with random weights of a cfg's text; its output is the last layer's."""
+    from yoloprune.formats.onnx import convert
+
+    graph = build_graph(cfg_file.parse(text.encode("utf-8", "surrogateescape")), ALEXEYAB)
+    return convert(Model(graph, weights_file.initial(graph.layers, 0)), [len(graph.layers) - 1])
