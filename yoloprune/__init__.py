@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from yoloprune.api import (
         ana,
         check,
+        convert,
         detect,
         export,
         finetune,
@@ -32,6 +33,7 @@ __all__ = [
     "InputError",
     "ana",
     "check",
+    "convert",
     "detect",
     "export",
     "finetune",

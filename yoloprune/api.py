@@ -26,6 +26,7 @@ from yoloprune.report.rewrite import rewriting
 from yoloprune.steps.accuracy import accuracy
 from yoloprune.steps.ana import ana as _ana
 from yoloprune.steps.check import check as _check
+from yoloprune.steps.convert import convert as _convert
 from yoloprune.steps.detect import detect as _detect
 from yoloprune.steps.export import export as _export
 from yoloprune.steps.finetune import finetune as _finetune
@@ -112,6 +113,7 @@ map = public(accuracy)
 detect = public(_detect)
 check = public(_check)
 verify = public(_verify)
+convert = public(_convert)
 pack = public(_pack)
 unpack = public(_unpack)
 load = public(_load)

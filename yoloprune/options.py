@@ -318,7 +318,16 @@ class ProcessOptions:
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class OnnxOptions:
+    """What a network is as ONNX."""
+
+    onnx_decode: Annotated[bool, Help("Of a detector: give boxes and scores; left out, what enters its heads.")] = False
+    int8: Annotated[bool, Help("Compute in 8 bits; what train pictures take decides the ranges.")] = False
+    int8_images: Annotated[int, Help("With --int8: so many train pictures.", least=1)] = CALIBRATE
+
+
+@dataclass(frozen=True)
+class ExportOptions(OnnxOptions):
     """For whom the slim network is written, and what of it."""
 
     reader: Annotated[
@@ -333,6 +342,7 @@ class ExportOptions:
     ] = None
     fold_bn: Annotated[bool, Help("Batch norm within the weights, so that all readers compute the same.")] = False
     keep_seen: Annotated[bool, Help("Keep the count of images trained on; else 0, so that training starts.")] = False
+    onnx: Annotated[bool, Help("Write the slim network as .onnx, too.")] = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from yoloprune.cli import demo, job, networks, packing
+from yoloprune.cli import converting, demo, job, networks, packing
 from yoloprune.cli.app import app
 
-__all__ = ["app", "demo", "job", "networks", "packing"]
+__all__ = ["app", "converting", "demo", "job", "networks", "packing"]

@@ -108,7 +108,11 @@ def stat_command(
     screen.show(answers.stat(stat(cfg, weights, dialect=settings.dialect)))
 
 
-@command("check", "yolo.cfg yolo.weights --for opencv", omit=("fold_bn", "keep_seen"))
+@command(
+    "check",
+    "yolo.cfg yolo.weights --for opencv",
+    omit=("fold_bn", "keep_seen", "onnx", "onnx_decode", "int8", "int8_images"),
+)
 def check_command(
     screen: Screen,
     cfg: params.CfgArg,
@@ -138,9 +142,9 @@ def verify_command(
     screen: Screen,
     cfg_a: Annotated[Path, typer.Argument(metavar="A.cfg")],
     weights_a: Annotated[Path, typer.Argument(metavar="A.weights")],
-    cfg_b: Annotated[Path, typer.Argument(metavar="B.cfg")],
-    weights_b: Annotated[Path, typer.Argument(metavar="B.weights")],
+    cfg_b: Annotated[Path, typer.Argument(metavar="B.cfg", help="Or a .onnx file, alone.")],
     settings: Settings,
+    weights_b: Annotated[Path | None, typer.Argument(metavar="[B.weights]")] = None,
     image: Annotated[
         Path | None, typer.Option("--image", metavar="FILE", help="Compare on a picture; left out, on random input.")
     ] = None,
@@ -151,13 +155,13 @@ def verify_command(
 ) -> None:
     """Run two networks through every reader on this machine; exit status 1 unless they are the same in all.
 
-    Compares what enters each head, in stock Darknet, OpenCV and ncnn. Without one of the first two the answer is not
-    "verified".
+    Compares what enters each head, in stock Darknet, OpenCV, ncnn and onnxruntime. Without one of the first two the
+    answer is not "verified".
     """
     from yoloprune.steps.verify import verify
 
-    pairs = (cfg_a, weights_a, cfg_b, weights_b)
-    verified = verify(*pairs, image=image, dialect=settings.dialect, tolerance=tolerance, seed=seed)
+    files = (cfg_a, weights_a, cfg_b, weights_b)
+    verified = verify(*files, image=image, dialect=settings.dialect, tolerance=tolerance, seed=seed)
     screen.show(answers.verified(verified))
     if not verified.within:
         raise typer.Exit(1)

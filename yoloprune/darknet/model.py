@@ -45,6 +45,12 @@ class Graph:
         return tuple(self.layers[index].sources[0] if self.layers[index].is_output else index for index in self.outputs)
 
     @property
+    def raw_outputs(self) -> tuple[int, ...]:
+        """Likewise, but of heads that give no boxes, such as [softmax], the output."""
+        pairs = zip(self.outputs, self.head_inputs, strict=True)
+        return tuple(before if isinstance(self.layers[head], DetectionHead) else head for head, before in pairs)
+
+    @property
     def detection_heads(self) -> tuple[DetectionHead, ...]:
         """Heads that give boxes; none for a classifier."""
         return tuple(layer for layer in self.layers if isinstance(layer, DetectionHead))

@@ -5,7 +5,7 @@ What an operator computes for a section, its layer says (`Layer.convert`). Needs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from yoloprune.artefacts import atomic_path
 from yoloprune.darknet.fold import folded_arrays
 from yoloprune.darknet.layers.head import DetectionHead
 from yoloprune.darknet.model import Model
@@ -29,6 +28,8 @@ IR_VERSION: Final = 7
 INPUT: Final = "input"
 BOXES: Final = "boxes"
 SCORES: Final = "scores"
+_SMALL: Final = 64
+"""Values of constants that are looked for among those there are."""
 
 
 class _Graph(Operators):
@@ -36,9 +37,11 @@ class _Graph(Operators):
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[tuple[str, tuple[int, ...], bytes], onnx.TensorProto] = {}
+        self.constants: list[onnx.TensorProto] = []
         self.scope = ""
         """Of the names of what is added."""
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        """Small constants, each of which is there once."""
 
     def op(self, kind: str, *operands: Operand, **attributes: Any) -> Value:
         made = f"{self.scope}/{kind.lower()}_{len(self.nodes)}"
@@ -55,37 +58,39 @@ class _Graph(Operators):
         return name if made else value
 
     def _constant(self, value: float | NDArray[Any]) -> str:
-        """Name of a constant; equal ones are one."""
+        """Name of a constant."""
         array = np.asarray(value, None if isinstance(value, np.ndarray) else np.float32)
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self.constants:
-            self.constants[key] = numpy_helper.from_array(array, f"{self.scope}/constant_{len(self.constants)}")
-        return self.constants[key].name
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.size <= _SMALL else None
+        if key in self._known:
+            return self._known[key]
+        name = f"{self.scope}/constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array, name))
+        if key is not None:
+            self._known[key] = name
+        return name
 
 
 def convert(model: Model, outputs: Sequence[int] | None = None, *, decode: bool = False) -> onnx.ModelProto:
-    """A network for one image, input [1, C, H, W] float32, RGB in 0..1 -> what `outputs` names, in that order.
+    """A network for one image: input [1, C, H, W] float32, RGB in 0..1 -> the outputs of layers.
 
-    outputs: layers by index; left out, `raw_outputs`. decode: instead, `boxes` [1, M, 4] and `scores` [1, M, K] of all
-    detection heads, one behind the other; centre, width and height as fractions of the input. InputError, with file,
-    line and layer, for what can't be converted.
+    outputs: which, by index, in that order; left out, with `decode` none, else the graph's `raw_outputs`. decode: in
+    front of them `boxes` [1, M, 4] and `scores` [1, M, K] of all detection heads, one behind the other; centre, width
+    and height as fractions of the input, objectness times class. InputError, with file, line and layer, for what can't
+    be converted.
     """
     graph = _Graph()
-    heads = model.graph.detection_heads if decode else ()
-    if decode and not heads:
-        raise InputError("expected a network with boxes to decode, found none", file=model.graph.cfg.file)
-    wanted = [head.index for head in heads] or list(raw_outputs(model) if outputs is None else outputs)
-    values = _layers(graph, model, wanted)
-    if heads:
-        named = _decoded(graph, model, heads, values)
-    else:
-        named = _named(graph, [(values[index], (1, *model.graph.layers[index].out)) for index in wanted])
+    heads = _to_decode(model) if decode else ()
+    if outputs is None:
+        outputs = () if decode else model.graph.raw_outputs
+    values = _layers(graph, model, [*(head.index for head in heads), *outputs])
+    named = _decoded(graph, model, heads, values) if decode else []
+    named += _named(graph, [(values[index], (1, *model.graph.layers[index].out)) for index in outputs])
     made = helper.make_graph(
         graph.nodes,
         Path(model.graph.cfg.file).stem,
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, (1, *model.graph.net.input))],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in named],
-        list(graph.constants.values()),
+        graph.constants,
     )
     opset = [helper.make_opsetid("", OPSET)]
     proto = helper.make_model(made, opset_imports=opset, ir_version=IR_VERSION, producer_name="yoloprune")
@@ -93,18 +98,9 @@ def convert(model: Model, outputs: Sequence[int] | None = None, *, decode: bool 
     return proto
 
 
-def raw_outputs(model: Model) -> tuple[int, ...]:
-    """Layers whose outputs a file has without `decode`: what enters each detection head, else the network's own."""
-    graph = model.graph
-    pairs = zip(graph.outputs, graph.head_inputs, strict=True)
-    return tuple(before if isinstance(graph.layers[head], DetectionHead) else head for head, before in pairs)
-
-
-def write(path: str | Path, proto: onnx.ModelProto, *, force: bool = False) -> int:
-    """To the file at `path`, whole or not at all. Bytes written."""
-    data = proto.SerializeToString()
-    with atomic_path(path, force=force) as temporary:
-        return temporary.write_bytes(data)
+def shapes(proto: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Of the outputs, by name."""
+    return {each.name: tuple(side.dim_value for side in each.type.tensor_type.shape.dim) for each in proto.graph.output}
 
 
 def _layers(graph: _Graph, model: Model, wanted: Sequence[int]) -> dict[int, Value]:
@@ -136,13 +132,21 @@ def _needed(model: Model, wanted: Sequence[int]) -> set[int]:
     return needed
 
 
-def _decoded(
-    graph: _Graph, model: Model, heads: Sequence[DetectionHead], values: dict[int, Value]
-) -> list[tuple[Value, tuple[int, ...]]]:
-    """boxes and scores of all heads, and their shapes."""
+def _to_decode(model: Model) -> tuple[DetectionHead, ...]:
+    """The heads whose boxes can stand one behind the other. InputError where there are none."""
+    heads, file = model.graph.detection_heads, model.graph.cfg.file
+    if not heads:
+        raise InputError("expected a network with boxes to decode, found none", file=file)
     if len({head.classes for head in heads}) > 1:
         found = ", ".join(str(head.classes) for head in heads)
-        raise InputError(f"expected heads of one number of classes to decode, found {found}", file=model.graph.cfg.file)
+        raise InputError(f"expected heads of one number of classes to decode, found {found}", file=file)
+    return heads
+
+
+def _decoded(
+    graph: _Graph, model: Model, heads: Sequence[DetectionHead], values: Mapping[int, Value]
+) -> list[tuple[Value, tuple[int, ...]]]:
+    """boxes and scores of all heads, and their shapes."""
     pairs = []
     for head in heads:
         graph.scope = f"{head.index}_{head.name}_boxes"

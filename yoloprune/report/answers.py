@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from yoloprune.steps.forecast import Forecast
     from yoloprune.steps.goal import Goal
     from yoloprune.steps.layer_by_layer import Ahead
+    from yoloprune.steps.onnx_file import OnnxFile
     from yoloprune.steps.pack import Packed, Unpacked
     from yoloprune.steps.prune import Pruned
     from yoloprune.steps.run import RunResult
@@ -148,8 +149,13 @@ def trained(done: TrainedNetwork, options: TrainOptions, cfg: Path, data: Path |
 def exported(done: Exported) -> Answer:
     """The slim network's files."""
     files = {"cfg": done.cfg, "weights": done.weights} | ({"names": done.names} if done.names else {})
-    payload = _figures(done.before, done.after, files, written=done.written)
-    parts = times.figures_tables({"original": done.before, "slim": done.after})
+    said: tuple[str, ...] = ()
+    more: dict[str, Any] = {}
+    if done.onnx is not None:
+        files["onnx"] = done.onnx.file
+        more["onnx"], said = onnx_parts(done.onnx)
+    payload = _figures(done.before, done.after, files, written=done.written) | more
+    parts = (*times.figures_tables({"original": done.before, "slim": done.after}), *said)
     if not done.written:
         return Answer(payload, (*parts, _DRY))
     following = next_step.command("verify", *done.made_of, done.cfg, done.weights)
@@ -270,6 +276,40 @@ def packed(done: Packed) -> Answer:
         said.append(f"{done.metric} {before:.4f} before, {after:.4f} with {done.bits} bits")
     following = next_step.command("unpack", done.file, "-o", done.file.with_suffix(""))
     return Answer(payload, tuple(said), (), (done.file,), following)
+
+
+def converted(done: OnnxFile) -> Answer:
+    """A network as ONNX."""
+    payload, said = onnx_parts(done)
+    following = next_step.command("verify", *done.made_of, done.file)
+    return Answer(payload | {"files": {"onnx": done.file}}, said, (), (done.file,), following)
+
+
+def onnx_parts(done: OnnxFile) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What is said of a network as ONNX."""
+    payload: dict[str, Any] = {
+        "bytes": done.size,
+        "outputs": {name: list(shape) for name, shape in done.outputs.items()},
+        "max_relative_diff": {} if done.max_relative_diff is None else {"onnxruntime": done.max_relative_diff},
+        "skipped": {"onnxruntime": done.unchecked} if done.unchecked else {},
+    }
+    outputs = ", ".join(f"{name} [{', '.join(map(str, shape))}]" for name, shape in done.outputs.items())
+    said = [f"{done.file}: {done.size:,} bytes; outputs {outputs}"]
+    if done.max_relative_diff is None:
+        said.append(f"NOT CHECKED: {done.unchecked}")
+    else:
+        said.append(f"onnxruntime computes the same, to {done.max_relative_diff:.1e} of the largest value")
+    if done.int8 is not None:
+        accuracy, seconds = done.int8.accuracy, done.int8.seconds
+        payload["int8"] = {
+            done.int8.metric: {"before": accuracy[0], "after": accuracy[1]},
+            "ms": {"before": 1000 * seconds[0], "after": 1000 * seconds[1]},
+        }
+        said.append(
+            f"{done.int8.metric} {accuracy[0]:.4f} in float, {accuracy[1]:.4f} in int8; onnxruntime takes "
+            f"{1000 * seconds[0]:.2f} ms and {1000 * seconds[1]:.2f} ms an image on one thread"
+        )
+    return payload, tuple(said)
 
 
 def unpacked(done: Unpacked) -> Answer:

@@ -23,6 +23,7 @@ from yoloprune.progress import OnProgress, silent
 from yoloprune.shown import Shown
 from yoloprune.steps.job import Job, figures_of, open_job
 from yoloprune.steps.milliseconds import Times, timed
+from yoloprune.steps.onnx_file import OnnxFile, check_packages, write_onnx
 from yoloprune.workspace import DEFAULT, Figures
 
 
@@ -39,6 +40,8 @@ class Exported(Shown):
     """False after a dry run."""
     made_of: tuple[Path, Path]
     """The original's cfg and the masked weights, which compute the same."""
+    onnx: OnnxFile | None = None
+    """Where it was wanted, and written."""
 
     def rows(self) -> Mapping[str, Mapping[str, object]]:
         """Figures of the networks."""
@@ -61,6 +64,8 @@ def export(
     not stop at once, unless keep_seen. The cfg keeps its comments; only changed values are rewritten, and those that a
     reader trips over. ms: time both networks, too, in every reader on this machine.
     """
+    if not options.onnx and (options.onnx_decode or options.int8):
+        raise InputError(f"{'--onnx-decode' if options.onnx_decode else '--int8'}: expected --onnx")
     wanted = None if options.reader is None else profile_named(options.reader)
     job = open_job(workspace)
     last = job.workspace.last
@@ -69,6 +74,10 @@ def export(
     data = weights_file.dump(written.weights, written.graph.layers)
     _check_values(written.graph.cfg, data, wanted)
     cfg, weights, names = targets(job, out, force=force)
+    onnx = cfg.with_suffix(".onnx")
+    if options.onnx:
+        check_packages(int8=options.int8)
+        check_free(onnx, force=force)
     listed = job.inputs.listed.names
     contents = ((weights, data), (names, read_bytes(listed) if listed is not None else b""))
     if not dry_run:
@@ -77,6 +86,9 @@ def export(
             if path is not None:
                 with atomic_path(path, force=force) as temporary:
                     temporary.write_bytes(content)
+    made = None
+    if options.onnx and not dry_run:
+        made = write_onnx(written, onnx, options, job.inputs, force=force)
     measured = last.finetuned or last.pruned
     after = figures_of(written, measured.metric, measured.accuracy)
     if ms:
@@ -85,7 +97,7 @@ def export(
             Times.keep(job.workspace.milliseconds_file, {"original": original, f"round {last.number}": after})
     masked = job.workspace.current_weights() or Path(job.workspace.weights.path)
     made_of = (Path(job.workspace.cfg.path), masked)
-    return Exported(original, after, cfg, weights, names, written=not dry_run, made_of=made_of)
+    return Exported(original, after, cfg, weights, names, not dry_run, made_of, made)
 
 
 def _written(job: Job, options: ExportOptions, wanted: ReaderProfile | None) -> Model:
