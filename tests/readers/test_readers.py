@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -254,3 +256,9 @@ def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv(libdarknet.VARIABLE, str(other))
     assert libdarknet.available() is None
     assert "other.so" in str(libdarknet.loads(tmp_path / "net.cfg", None))
+
+
+def test_workers_start_without_pytorch() -> None:
+    """It takes seconds to load, in each of many processes."""
+    source = "import sys, yoloprune.readers.process; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", source], check=False).returncode == 0

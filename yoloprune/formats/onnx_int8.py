@@ -49,7 +49,7 @@ def quantize(proto: onnx.ModelProto, images: Iterable[NDArray[np.float32]], spar
             _Images(images),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             op_types_to_quantize=list(_QUANTIZED),

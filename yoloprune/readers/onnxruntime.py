@@ -10,20 +10,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
 
-import numpy as np
-
-from yoloprune.darknet import cfg as cfg_file
-from yoloprune.darknet import weights as weights_file
-from yoloprune.darknet.dialect import ALEXEYAB
-from yoloprune.darknet.model import Model, build_graph
-from yoloprune.errors import InputError
 from yoloprune.readers.base import Floats, ReaderError
 from yoloprune.readers.program import Program, installed
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 _PROGRAM = Program("yoloprune.readers.onnxruntime_worker")
 
@@ -57,7 +47,7 @@ def head_inputs(cfg: Path, weights: Path, inputs: Floats, heads: Sequence[int]) 
 
 def seconds(cfg: Path, weights: Path, image: Floats, repeats: int) -> float:
     """Median time of a forward pass."""
-    return float(np.median(race([(cfg, weights)], image, repeats)[0]))
+    return float(median(race([(cfg, weights)], image, repeats)[0]))
 
 
 def race(files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list[list[float]]:
@@ -70,10 +60,12 @@ def race(files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list
 
 def layer_seconds(cfgs: Sequence[str], floats: Sequence[int]) -> list[float]:
     """With it, less without it."""
+    from yoloprune.readers.onnx_made import of_text
+
     with ExitStack() as stack:
         shorter = [text[: text.rindex("\n[") + 1] for text in cfgs]
         texts = dict.fromkeys([*cfgs, *(text for text in shorter if text.count("[") > 1)])
-        converted = [str(stack.enter_context(_in_file(_random(text)))) for text in texts]
+        converted = [str(stack.enter_context(_in_file(of_text(text)))) for text in texts]
         least = _PROGRAM.call("layer_seconds", more={"files": converted}).value
     found = dict(zip(texts, map(float, least), strict=True))
     return [max(found[text] - found.get(before, 0.0), 0.0) for text, before in zip(cfgs, shorter, strict=True)]
@@ -85,28 +77,15 @@ def _converted(cfg: Path, weights: Path, layers: Sequence[int] | None = None) ->
     if cfg.suffix.lower() == ".onnx":
         yield cfg
         return
-    from yoloprune.formats.onnx import convert
+    from yoloprune.readers.onnx_made import of_files
 
-    try:
-        graph = build_graph(cfg_file.read(cfg), ALEXEYAB)
-        proto = convert(Model(graph, weights_file.read(weights, graph.layers)), layers)
-    except InputError as error:
-        raise ReaderError(str(error)) from error
-    with _in_file(proto) as file:
+    with _in_file(of_files(cfg, weights, layers)) as file:
         yield file
 
 
 @contextmanager
-def _in_file(proto: ModelProto) -> Iterator[Path]:
+def _in_file(data: bytes) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="yoloprune-onnx-") as name:
         file = Path(name) / "net.onnx"
-        file.write_bytes(proto.SerializeToString())
+        file.write_bytes(data)
         yield file
-
-
-def _random(text: str) -> ModelProto:
-    """A network with random weights of a cfg's text; its output is the last layer's."""
-    from yoloprune.formats.onnx import convert
-
-    graph = build_graph(cfg_file.parse(text.encode("utf-8", "surrogateescape")), ALEXEYAB)
-    return convert(Model(graph, weights_file.initial(graph.layers, 0)), [len(graph.layers) - 1])

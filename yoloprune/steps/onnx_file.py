@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from yoloprune.steps.onnx_int8 import Int8
 
 AGREE: Final = 1e-5
-"""Largest difference, over the largest value or 1, of what onnxruntime computes: float32 in another order."""
+"""Largest `difference` of what onnxruntime computes: float32 in another order."""
 _IMAGES: Final = 2
 """Random ones that are compared on."""
 
@@ -120,10 +120,10 @@ def outputs_of(file: Path, inputs: Floats) -> dict[str, Floats]:
         raise InputError(f"onnxruntime: {error}", file=file) from error
 
 
-def difference(ours: Sequence[Floats], theirs: Sequence[Floats]) -> float:
-    """Largest difference over the largest value of its output, or over 1; infinite where a value is not a number.
+def difference(ours: Sequence[Floats], theirs: Sequence[Floats], *, decode: bool) -> float:
+    """Largest difference over the largest value of its output; infinite where a value is not a number.
 
-    ReaderError where shapes differ.
+    decode: they are boxes and scores, which may all be next to 0: over 1 at the least. ReaderError where shapes differ.
     """
     if [each.shape for each in ours] != [each.shape for each in theirs]:
         raise ReaderError(f"expected shapes {[each.shape for each in ours]}, found {[each.shape for each in theirs]}")
@@ -131,7 +131,7 @@ def difference(ours: Sequence[Floats], theirs: Sequence[Floats]) -> float:
     for a, b in zip(ours, theirs, strict=True):
         with np.errstate(invalid="ignore"):
             diff = np.where(a == b, 0, np.abs(a.astype(np.float64) - b))
-        largest = np.abs(a[np.isfinite(a)], dtype=np.float64).max(initial=1)
+        largest = np.abs(a[np.isfinite(a)], dtype=np.float64).max(initial=1.0 if decode else 1e-30)
         found.append(float(np.where(np.isfinite(diff), diff, np.inf).max() / largest))
     return max(found)
 
@@ -148,7 +148,7 @@ def _checked(model: Model, file: Path, out: Path, *, decode: bool) -> float:
     try:
         theirs = list(runtime.outputs(file, inputs).values())
         ours = expected(model, inputs, decode=decode)
-        diff = difference(ours, theirs[: len(ours)])
+        diff = difference(ours, theirs[: len(ours)], decode=decode)
     except ReaderError as error:
         raise InputError(f"not written: onnxruntime: {error}", file=out) from error
     if diff > AGREE:
