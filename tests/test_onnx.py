@@ -8,15 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.drawn import Bench, bench
+from tests.formats.onnx_runs import outputs_in_onnxruntime
+from tests.helpers import graph_of, worst
+from tests.jobs import ana, export, prune
 from yoloprune import cli
 from yoloprune.darknet import fold
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import Model, load
+from yoloprune.darknet.network import build
 from yoloprune.errors import InputError
 from yoloprune.options import OnnxOptions
 from yoloprune.steps import onnx_file
 from yoloprune.steps.convert import convert
+from yoloprune.steps.onnx_int8 import InOnnxruntime
 
 onnx = pytest.importorskip("onnx", reason="the Python package onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the Python package onnxruntime is not installed")
@@ -93,3 +101,65 @@ def test_without_the_packages(made: Bench, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match="package onnx is not installed"):
         convert(made.cfg, made.weights, tmp_path / "c.onnx")
     assert sorted(path.name for path in tmp_path.glob("*.onnx")) == ["a.onnx", "b.onnx"]
+
+
+def test_export_beside_the_slim_files(made: Bench, tmp_path: Path) -> None:
+    """In 8 bits with boxes: QDQ, its weights symmetric by filter, close to the float network of the exported files."""
+    space = tmp_path / "space"
+    ana(made.cfg, made.weights, made.data, workspace=space, images=4, calibrate=4, sparsities=(0.5,))
+    prune(ratio=0.3, workspace=space, calibrate=4)
+    with pytest.raises(InputError, match="--int8: expected --onnx"):
+        export(tmp_path / "out", workspace=space, int8=True)
+    words = ("--onnx", "--onnx-decode", "--int8", "--int8-images", 6)
+    found = typed("export", "-w", space, "-o", tmp_path / "out", *words)
+    file = Path(found["files"]["onnx"])
+    assert file == tmp_path / "out" / "tiny-slim.onnx"
+    assert list(found["onnx"]["outputs"]) == ["boxes", "scores"]
+    assert found["onnx"]["max_relative_diff"]["onnxruntime"] < 1e-5
+    assert set(found["onnx"]["int8"]) == {"map50_present", "ms"}
+    assert all(each > 0 for each in found["onnx"]["int8"]["ms"].values())
+    proto = onnx.load(file)
+    onnx.checker.check_model(proto, full_check=True)
+    exported = load(tmp_path / "out" / "tiny-slim.cfg", tmp_path / "out" / "tiny-slim.weights", ALEXEYAB)
+    assert weights_in_8_bits(proto) == [layer.out.c for layer in exported.graph.layers if layer.sums_channels]
+    x = random_images(exported)[:1]
+    quantized = outputs_in_onnxruntime(proto, x)
+    boxes, scores = onnx_file.expected(exported, x, decode=True)
+    assert 0 < np.abs(quantized["scores"] - scores).mean() < 0.1 * np.abs(scores - scores.mean()).mean()
+    assert np.abs(quantized["boxes"] - boxes).mean() < 0.1 * np.abs(boxes - boxes.mean((0, 1))).mean()
+
+
+def weights_in_8_bits(proto: Any) -> list[int]:
+    """For each weight of a convolution or connected layer the number of its scales; zero points are 0."""
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in proto.graph.initializer}
+    made = {node.output[0]: node for node in proto.graph.node}
+    counts = []
+    for node in proto.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            weight, scale, zero = (constants[name] for name in made[node.input[1]].input)
+            assert made[node.input[1]].op_type == "DequantizeLinear"
+            assert weight.dtype == np.int8
+            assert not zero.any()
+            assert len(weight) == len(scale)
+            counts.append(len(scale))
+    return counts
+
+
+def random_images(model: Model) -> np.ndarray:
+    return np.random.default_rng(1).random((3, *model.graph.net.input), np.float32)
+
+
+def test_accuracy_is_measured_on_what_onnxruntime_computes(made: Bench, tmp_path: Path) -> None:
+    """The network that int8 is measured with gives the heads' outputs of the file, by the indexes of another graph."""
+    model = load(made.cfg, made.weights, ALEXEYAB)
+    front, end = made.cfg.read_text().rsplit("[convolutional]", 1)
+    like = graph_of(f"{front}[empty]\n[convolutional]{end}")  # the head's index is one more
+    file = tmp_path / "net.onnx"
+    convert(made.cfg, made.weights, file)
+    x = torch.from_numpy(random_images(model))
+    with torch.inference_mode():
+        found = InOnnxruntime(model, file, like)(x)
+        expected = build(model)(x)
+    assert list(found) == [index + 1 for index in expected]
+    for output, right in zip(found.values(), expected.values(), strict=True):
+        assert 0 < worst(output.numpy(), right.numpy()) < 1e-5

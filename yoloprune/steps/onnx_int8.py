@@ -55,12 +55,12 @@ def to_int8(model: Model, proto: ModelProto, inputs: Inputs, options: OnnxOption
             file.write_bytes(each.SerializeToString())
         measure = inputs.measure
         before = measure.accuracy(network_for_measuring(model))
-        after = measure.accuracy(_InOnnxruntime(model, files[1], measure.graph))
+        after = measure.accuracy(InOnnxruntime(model, files[1], measure.graph))
         times = runtime.race([(file, file) for file in files], images[0], _ROUNDS)
     return fewer, Int8(measure.steering, (before, after), (median(times[0]), median(times[1])))
 
 
-class _InOnnxruntime(Network):
+class InOnnxruntime(Network):
     """What enters the heads comes from a `.onnx` file; results by the indexes of `like`, a graph with as many heads."""
 
     def __init__(self, model: Model, file: Path, like: Graph) -> None:
