@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv demo docs test lint format clean system system-test
+.PHONY: help venv demo docs test lint format opencv5 clean system system-test
 
 # The first that runs and is in range: a name can be there and not run (a pyenv shim of a version that isn't chosen).
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -36,8 +36,10 @@ format: $(INSTALLED) ## let ruff format and fix the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+opencv5: .opencv5/bin/python ## OpenCV 5 in .opencv5, a Python of its own: some tests run .onnx files there
+
 clean: ## remove what the other targets made
-	rm -rf .venv demo build docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .opencv5 demo build docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find yoloprune tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 system:
@@ -45,6 +47,11 @@ system:
 
 system-test: system
 	@tools/setup_system.sh test
+
+.opencv5/bin/python: | $(INSTALLED)
+	@rm -rf .opencv5.new && $(BIN)/python -m venv .opencv5.new
+	@.opencv5.new/bin/python -m pip install -q --disable-pip-version-check --no-deps 'opencv-python>=5' numpy
+	@rm -rf .opencv5 && mv .opencv5.new .opencv5
 
 # A failed or interrupted set-up leaves no stamp, so the next one starts from nothing.
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt | system

@@ -44,7 +44,7 @@ from yoloprune.workspace import Workspace
 
 COMMANDS = (
     "ana", "prune", "finetune", "train", "export", "run", "status", "undo",
-    "map", "detect", "stat", "verify", "check",
+    "map", "detect", "stat", "verify", "check", "convert",
 )  # fmt: skip
 FEW = ["--calibrate", "4"]
 ROOT = Path(__file__).resolve().parents[1]

@@ -103,6 +103,28 @@ def test_without_the_packages(made: Bench, tmp_path: Path, monkeypatch: pytest.M
     assert sorted(path.name for path in tmp_path.glob("*.onnx")) == ["a.onnx", "b.onnx"]
 
 
+def test_bad_use_is_told(made: Bench, tmp_path: Path) -> None:
+    garbled, rnn = tmp_path / "garbled.onnx", tmp_path / "rnn.cfg"
+    garbled.write_bytes(b"no protobuf")
+    rnn.write_text("[net]\nwidth=3\nheight=3\nchannels=1\n[rnn]\noutput=2\n[softmax]\n")
+    none = tmp_path / "rnn.weights"
+    none.write_bytes(bytes(20 + 4 * (2 + 18 + 2 + 4 + 2 + 4)))
+    pair = (made.cfg, made.weights)
+    for words, said in [
+        (("convert", *pair, "-o", tmp_path / "a.ypz"), "a.ypz: expected a name that ends in .onnx"),
+        (("convert", *pair, "-o", garbled), "garbled.onnx: exists already; --force replaces it"),
+        (("convert", rnn, none, "-o", tmp_path / "a.onnx"), "rnn.cfg:5: [rnn] layer 0: can't be converted to ONNX: it"),
+        (("verify", *pair, garbled), "garbled.onnx: onnxruntime: "),
+        (("verify", *pair, tmp_path / "none.onnx"), "none.onnx: expected a .onnx file, found none"),
+        (("verify", *pair, garbled, made.weights), "garbled.onnx: expected nothing behind the .onnx file, found"),
+        (("verify", *pair, made.cfg), "tiny.cfg: expected its .weights file behind it, found none"),
+    ]:
+        result = CliRunner().invoke(cli.app, [str(word) for word in words])
+        assert isinstance(result.exception, InputError), words
+        assert said in str(result.exception), words
+    assert not (tmp_path / "a.onnx").exists()
+
+
 def test_export_beside_the_slim_files(made: Bench, tmp_path: Path) -> None:
     """In 8 bits with boxes: QDQ, its weights symmetric by filter, close to the float network of the exported files."""
     space = tmp_path / "space"

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import opencv5
 import pytest
 
 from tests.formats.onnx_runs import outputs_in_onnxruntime
 from tests.helpers import graph_of, random_model, with_input
-from tests.oracles import opencv5
 from tests.prune.test_slim import random_keep
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.model import Model, load
@@ -87,13 +87,13 @@ def test_a_network_in_onnxruntime(runs_of: Callable[[str], list[Run]], name: str
         assert difference(run.expected, run.found, decode=run.decode) < 1e-5
 
 
-def test_opencv_5_reads_them(runs_of: Callable[[str], list[Run]], tmp_path: Path) -> None:
+def test_opencv_5_reads_them(runs_of: Callable[[str], list[Run]]) -> None:
     """In float32 by other kernels, some with a Winograd transform: within 1e-4."""
     reason = opencv5.available()
     if reason is not None:
         pytest.skip(reason)
     runs = [(name, run) for name in NETS for run in runs_of(name)]
-    found = opencv5.outputs([run.file for _, run in runs], [run.inputs for _, run in runs], tmp_path)
+    found = opencv5.outputs([run.file for _, run in runs], [run.inputs for _, run in runs])
     for (name, run), outputs in zip(runs, found, strict=True):
         assert not isinstance(outputs, str), f"{name}: {outputs}"
         assert difference(run.expected, list(outputs.values()), decode=run.decode) < 1e-4, name

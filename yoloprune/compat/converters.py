@@ -193,7 +193,7 @@ OPENCV5: Final = ReaderProfile(
     own_keys={"net": frozenset()},
     activations=frozenset(),
     trains=False,
-    refuses="reads no Darknet files: readNetFromDarknet went with version 5; version 4 has it",
+    refuses="reads no Darknet files: readNetFromDarknet went with version 5; it reads what yoloprune convert writes",
 )
 CONVERTERS: Final = {reader.name: reader for reader in (NCNN, TENSORRT_DEMOS, PYTORCH_YOLOV4, OPENCV5)}
 """By the name that `--for` takes."""

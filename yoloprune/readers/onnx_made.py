@@ -18,7 +18,7 @@ def of_files(cfg: Path, weights: Path, layers: Sequence[int] | None) -> bytes:
     """A network whose outputs are those of `layers`, None: its own. ReaderError for what can't be converted."""
     try:
         graph = build_graph(cfg_file.read(cfg), ALEXEYAB)
-        return convert(Model(graph, weights_file.read(weights, graph.layers)), layers).SerializeToString()
+        return _bytes(Model(graph, weights_file.read(weights, graph.layers)), layers)
     except InputError as error:
         raise ReaderError(str(error)) from error
 
@@ -27,4 +27,9 @@ def of_text(text: str) -> bytes:
     """A network with random weights of a cfg's text; its output is the last layer's."""
     graph = build_graph(cfg_file.parse(text.encode("utf-8", "surrogateescape")), ALEXEYAB)
     model = Model(graph, weights_file.initial(graph.layers, 0))
-    return convert(model, [len(graph.layers) - 1]).SerializeToString()
+    return _bytes(model, [len(graph.layers) - 1])
+
+
+def _bytes(model: Model, layers: Sequence[int] | None) -> bytes:
+    data: bytes = convert(model, layers).SerializeToString()
+    return data

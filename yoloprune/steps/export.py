@@ -62,7 +62,8 @@ def export(
 
     From the newest weights: finetuned, else pruned; denormals become 0. `seen` becomes 0, so that further training does
     not stop at once, unless keep_seen. The cfg keeps its comments; only changed values are rewritten, and those that a
-    reader trips over. ms: time both networks, too, in every reader on this machine.
+    reader trips over. options.onnx: also `<stem>-slim.onnx`, as `convert` writes it. ms: time both networks, too, in
+    every reader on this machine.
     """
     if not options.onnx and (options.onnx_decode or options.int8):
         raise InputError(f"{'--onnx-decode' if options.onnx_decode else '--int8'}: expected --onnx")
@@ -80,15 +81,15 @@ def export(
         check_free(onnx, force=force)
     listed = job.inputs.listed.names
     contents = ((weights, data), (names, read_bytes(listed) if listed is not None else b""))
+    made = None
     if not dry_run:
+        if options.onnx:  # first, as it may turn out that it can't be
+            made = write_onnx(written, onnx, options, job.inputs, force=force)
         cfg_file.write(cfg, written.graph.cfg, force=force)
         for path, content in contents:
             if path is not None:
                 with atomic_path(path, force=force) as temporary:
                     temporary.write_bytes(content)
-    made = None
-    if options.onnx and not dry_run:
-        made = write_onnx(written, onnx, options, job.inputs, force=force)
     measured = last.finetuned or last.pruned
     after = figures_of(written, measured.metric, measured.accuracy)
     if ms:

@@ -162,9 +162,9 @@ def _second(a: Model, cfg: Path, weights: Path | None, inputs: Floats, dialect: 
         raise InputError("expected its .weights file behind it, found none", file=cfg)
     b = load(cfg, weights, dialect)
     if a.graph.net.input != b.graph.net.input or len(a.graph.outputs) != len(b.graph.outputs):
-        expected = f"input {a.graph.net.input} and {len(a.graph.outputs)} heads"
+        wanted = f"input {a.graph.net.input} and {len(a.graph.outputs)} heads"
         found = f"{b.graph.net.input} and {len(b.graph.outputs)}"
-        raise InputError(f"expected {expected} as in {like}, found {found}", file=cfg)
+        raise InputError(f"expected {wanted} as in {like}, found {found}", file=cfg)
     return _Files(a, b, (cfg, weights), inputs)
 
 
