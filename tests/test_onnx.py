@@ -108,7 +108,7 @@ def test_bad_use_is_told(made: Bench, tmp_path: Path) -> None:
     garbled.write_bytes(b"no protobuf")
     rnn.write_text("[net]\nwidth=3\nheight=3\nchannels=1\n[rnn]\noutput=2\n[softmax]\n")
     none = tmp_path / "rnn.weights"
-    none.write_bytes(bytes(20 + 4 * (2 + 18 + 2 + 4 + 2 + 4)))
+    none.write_bytes(bytes(80))
     pair = (made.cfg, made.weights)
     for words, said in [
         (("convert", *pair, "-o", tmp_path / "a.ypz"), "a.ypz: expected a name that ends in .onnx"),
@@ -120,8 +120,8 @@ def test_bad_use_is_told(made: Bench, tmp_path: Path) -> None:
         (("verify", *pair, made.cfg), "tiny.cfg: expected its .weights file behind it, found none"),
     ]:
         result = CliRunner().invoke(cli.app, [str(word) for word in words])
-        assert isinstance(result.exception, InputError), words
-        assert said in str(result.exception), words
+        assert result.exit_code == 2, words
+        assert said in result.stderr, words
     assert not (tmp_path / "a.onnx").exists()
 
 
