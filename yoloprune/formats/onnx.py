@@ -6,7 +6,6 @@ What an operator computes for a section, its layer says (`Layer.convert`). Needs
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +27,8 @@ IR_VERSION: Final = 7
 INPUT: Final = "input"
 BOXES: Final = "boxes"
 SCORES: Final = "scores"
+_MOST_BYTES: Final = 2**31 - 2**24
+"""Of weights: Protocol Buffers end at 2 GiB."""
 _SMALL: Final = 64
 """Values of constants that are looked for among those there are."""
 
@@ -78,6 +79,11 @@ def convert(model: Model, outputs: Sequence[int] | None = None, *, decode: bool 
     and height as fractions of the input, objectness times class. InputError, with file, line and layer, for what can't
     be converted.
     """
+    if 4 * model.graph.parameters > _MOST_BYTES:
+        found = f"{4 * model.graph.parameters} bytes of weights"
+        raise InputError(
+            f"expected up to {_MOST_BYTES}, as one ONNX file holds, found {found}", file=model.graph.cfg.file
+        )
     graph = _Graph()
     heads = _to_decode(model) if decode else ()
     if outputs is None:
@@ -87,7 +93,7 @@ def convert(model: Model, outputs: Sequence[int] | None = None, *, decode: bool 
     named += _named(graph, [(values[index], (1, *model.graph.layers[index].out)) for index in outputs])
     made = helper.make_graph(
         graph.nodes,
-        Path(model.graph.cfg.file).stem,
+        "network",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, (1, *model.graph.net.input))],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in named],
         graph.constants,
