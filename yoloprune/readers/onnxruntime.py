@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import median
 
 from yoloprune.readers.base import Floats, ReaderError
+from yoloprune.readers.board import less_without_last
+from yoloprune.readers.process import without_last
 from yoloprune.readers.program import Program, installed
 
 _PROGRAM = Program("yoloprune.readers.onnxruntime_worker")
@@ -45,30 +46,22 @@ def head_inputs(cfg: Path, weights: Path, inputs: Floats, heads: Sequence[int]) 
         return dict(zip(heads, outputs(file, inputs).values(), strict=True))
 
 
-def seconds(cfg: Path, weights: Path, image: Floats, repeats: int) -> float:
-    """Median time of a forward pass."""
-    return float(median(race([(cfg, weights)], image, repeats)[0]))
-
-
-def race(files: Sequence[tuple[Path, Path]], image: Floats, rounds: int) -> list[list[float]]:
+def race(files: Sequence[Sequence[Path]], images: Sequence[Floats], rounds: int, threads: int = 1) -> list[list[float]]:
     """Networks in turns."""
     with ExitStack() as stack:
-        converted = [str(stack.enter_context(_converted(*pair))) for pair in files]
-        answer = _PROGRAM.call("race", more={"files": converted, "rounds": rounds}, arrays={"inputs": image[None]})
-    return [[float(each) for each in times] for times in answer.value]
+        converted = [stack.enter_context(_converted(cfg, weights)) for cfg, weights in files]
+        return _PROGRAM.race([(file, file) for file in converted], images, rounds, threads)
 
 
 def layer_seconds(cfgs: Sequence[str], floats: Sequence[int]) -> list[float]:
     """With it, less without it."""
     from yoloprune.readers.onnx_made import of_text
 
+    shorter = [without_last(text) for text in cfgs]
     with ExitStack() as stack:
-        shorter = [text[: text.rindex("\n[") + 1] for text in cfgs]
-        texts = dict.fromkeys([*cfgs, *(text for text in shorter if text.count("[") > 1)])
-        converted = [str(stack.enter_context(_in_file(of_text(text)))) for text in texts]
-        least = _PROGRAM.call("layer_seconds", more={"files": converted}).value
-    found = dict(zip(texts, map(float, least), strict=True))
-    return [max(found[text] - found.get(before, 0.0), 0.0) for text, before in zip(cfgs, shorter, strict=True)]
+        files = [str(stack.enter_context(_in_file(of_text(text)))) for text in (*cfgs, *filter(None, shorter))]
+        least = [float(each) for each in _PROGRAM.call("layer_seconds", more={"files": files}).value]
+    return less_without_last(least, [text is None for text in shorter])
 
 
 @contextmanager

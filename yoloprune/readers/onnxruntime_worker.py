@@ -9,25 +9,18 @@ import numpy as np
 import onnxruntime as ort
 
 from yoloprune.readers.base import Floats
-from yoloprune.readers.process import (
-    LAYER_ROUNDS,
-    Answer,
-    Arrays,
-    RefusalError,
-    in_turns,
-    processor_seconds,
-    serve,
-)
+from yoloprune.readers.board import LAYER_ROUNDS, in_turns, processor_seconds
+from yoloprune.readers.process import Answer, Arrays, RefusalError, race, serve
 
 _ERRORS_ONLY = 3
 
 
 class Network:
-    """One loaded network, on one thread."""
+    """One loaded network."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, threads: int = 1) -> None:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = _ERRORS_ONLY
         try:
             self._session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -46,9 +39,9 @@ class Network:
         except Exception as error:
             raise RefusalError(" ".join(str(error).split())[:300]) from error
 
-    def timed(self, image: Floats) -> Callable[[], float]:
-        """What runs the network and says how many seconds of the processor that took."""
-        return processor_seconds(lambda: self.run(image))
+    def ready(self, image: Floats) -> Callable[[], object]:
+        """What runs the network."""
+        return lambda: self.run(image)
 
     def random_image(self) -> Floats:
         """Of the size that it takes."""
@@ -58,6 +51,8 @@ class Network:
 
 def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
     """Do one job: load, outputs, race or layer_seconds."""
+    if job["do"] == "race":
+        return race(job, arrays, lambda file, _, image, threads: Network(file, threads).ready(image))
     networks = [Network(file) for file in job["files"]]
     match job["do"]:
         case "load":
@@ -67,10 +62,8 @@ def answer(job: dict[str, Any], arrays: Arrays) -> Answer:
             images = [network.run(image) for image in arrays["inputs"]]
             joined = (np.concatenate(parts) for parts in zip(*images, strict=True))
             return Answer(network.names, {str(number): array for number, array in enumerate(joined)})
-        case "race":
-            return Answer(in_turns([network.timed(arrays["inputs"][0]) for network in networks], job["rounds"]))
         case "layer_seconds":
-            runs = [network.timed(network.random_image()) for network in networks]
+            runs = [processor_seconds(network.ready(network.random_image())) for network in networks]
             return Answer([min(each) for each in in_turns(runs, LAYER_ROUNDS)])
         case unknown:
             raise ValueError(unknown)

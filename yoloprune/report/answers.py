@@ -155,7 +155,8 @@ def exported(done: Exported) -> Answer:
         files["onnx"] = done.onnx.file
         more["onnx"], said = onnx_parts(done.onnx)
     payload = _figures(done.before, done.after, files, written=done.written) | more
-    parts = (*times.figures_tables({"original": done.before, "slim": done.after}), *said)
+    parts: tuple[RenderableType, ...] = times.figures_tables({"original": done.before, "slim": done.after})
+    parts += said
     if not done.written:
         return Answer(payload, (*parts, _DRY))
     following = next_step.command("verify", *done.made_of, done.cfg, done.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from yoloprune.artefacts import check_free
@@ -35,8 +36,12 @@ def convert(
         raise InputError("expected a name that ends in .onnx", file=out)
     check_free(out, force=force)
     check_packages(int8=options.int8)
+    inputs: Inputs | None
     if options.int8:
         inputs = Inputs.opened(cfg, weights, data, settings, "cpu")
-        return write_onnx(inputs.original, out, options, inputs, force=force, progress=progress)
-    model = load(cfg, weights, dialect_named(settings.dialect), allow_partial=settings.allow_partial)
-    return write_onnx(model, out, options, None, force=force, progress=progress)
+        model = inputs.original
+    else:
+        inputs = None
+        model = load(cfg, weights, dialect_named(settings.dialect), allow_partial=settings.allow_partial)
+    done = write_onnx(model, out, options, inputs, force=force, progress=progress)
+    return replace(done, made_of=(cfg, weights))

@@ -45,6 +45,8 @@ class OnnxFile:
     unchecked: str
     """Why not."""
     int8: Int8 | None = None
+    made_of: tuple[Path, ...] = ()
+    """cfg and weights, where they are files."""
 
 
 def write_onnx(

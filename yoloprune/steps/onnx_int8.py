@@ -56,7 +56,7 @@ def to_int8(model: Model, proto: ModelProto, inputs: Inputs, options: OnnxOption
         measure = inputs.measure
         before = measure.accuracy(network_for_measuring(model))
         after = measure.accuracy(InOnnxruntime(model, files[1], measure.graph))
-        times = runtime.race([(file, file) for file in files], images[0], _ROUNDS)
+        times = runtime.race([(file, file) for file in files], images[:1] * 2, _ROUNDS)
     return fewer, Int8(measure.steering, (before, after), (median(times[0]), median(times[1])))
 
 

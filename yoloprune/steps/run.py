@@ -93,7 +93,7 @@ def run(
         refused, cautions = _rounds(options, goals, pruning, workspace, device, progress)
     if refused and not Workspace.load(workspace).rounds:
         raise refused
-    exported = export(out, ExportOptions(options.export_for), workspace=workspace, force=force)
+    exported = export(out, ExportOptions(reader=options.export_for), workspace=workspace, force=force)
     files = {"cfg": exported.cfg, "weights": exported.weights}
     if exported.names is not None:
         files["names"] = exported.names
