@@ -13,8 +13,7 @@ MOST_LINES = 400
 LONGEST = 60
 MOST_PARAMETERS = 10
 COMMANDS = {"accuracy", "ana", "check", "convert", "detect", "export", "finetune", "pack", "prune", "report", "stat",
-            "status",
-            "train", "undo", "verify"}  # fmt: skip
+            "status", "train", "undo", "verify"}  # fmt: skip
 """Steps that are commands; `run` is made of them."""
 
 
