@@ -7,17 +7,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+import torch
 
 from tests.drawn import Bench, trained
+from tests.helpers import random_model
 from tests.jobs import run
 from yoloprune import api
 from yoloprune.artefacts import sha256
+from yoloprune.darknet import weights as weights_file
+from yoloprune.darknet.dialect import ALEXEYAB
+from yoloprune.darknet.model import load_graph
+from yoloprune.detect.load import fit_for
+from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError
+from yoloprune.options import AnalysisOptions, Settings
 from yoloprune.progress import Progress
 from yoloprune.prune.plan import Plan
+from yoloprune.run_options import LayeredOptions
 from yoloprune.steps import prune as prune_module
-from yoloprune.steps.layer_by_layer import FILE
+from yoloprune.steps.job import start_job
+from yoloprune.steps.layer_by_layer import FILE, calibration
+from yoloprune.steps.method import resolved
 from yoloprune.steps.undo import undo
 from yoloprune.train.run_folder import RunFolder
 from yoloprune.workspace import Workspace
@@ -155,3 +168,40 @@ def test_scaling_is_for_every_pruning(made: Bench, tmp_path: Path) -> None:
     assert Workspace.load(space).last.options.compensation == "scale"
     with pytest.raises(InputError, match="--scale: expected --granularity channel"):
         api.prune(sparsity=0.5, granularity="weight", compensation="scale", workspace=space, force=True)
+
+
+CLASSIFIER = (
+    "[net]\nbatch=4\nsubdivisions=1\nwidth=12\nheight=12\nchannels=3\nlearning_rate=0.01\nmax_batches=9\n"
+    "[convolutional]\nbatch_normalize=1\nfilters=8\nsize=3\npad=1\nactivation=leaky\n"
+    "[maxpool]\nsize=2\nstride=2\n[connected]\noutput=10\nactivation=leaky\n"
+    "[connected]\noutput=3\nactivation=linear\n[softmax]\n"
+)
+
+
+def test_of_a_classifier_so_many_pictures_of_each_class_are_seen(one_thread: None, tmp_path: Path) -> None:
+    """The first of each in the list; a class with fewer gives all, and one that is nobody's none."""
+    rng = np.random.default_rng(1)
+    listed = ["a0", "b0", "a1", "a2", "x0", "c0", "b1", "c1", "b2", "a3"]
+    chosen = [name + "_kind.png" for name in ("a0", "b0", "a1", "c0", "b1", "c1")]
+    for name in listed:
+        assert cv2.imwrite(str(tmp_path / f"{name}_kind.png"), rng.integers(0, 256, (13, 15, 3), np.uint8))
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.txt").write_text("".join(f"{name}_kind.png\n" for name in listed))
+    (tmp_path / "labels.txt").write_text("a\nb\nc\n")
+    names = ["0_kind", "1_kind", "2_kind"]
+    (tmp_path / "set.names").write_text("\n".join(names))
+    (tmp_path / "set.data").write_text(
+        "classes=3\ntrain=train.txt\nvalid=valid.txt\nlabels=labels.txt\nnames=set.names\n"
+    )
+    (tmp_path / "net.cfg").write_text(CLASSIFIER)
+    model = random_model(load_graph(tmp_path / "net.cfg", ALEXEYAB), 2)
+    weights_file.write(tmp_path / "net.weights", model.weights, model.graph.layers)
+    inputs = (tmp_path / "net.cfg", tmp_path / "net.weights", tmp_path / "set.data")
+    job = start_job(*inputs, tmp_path / "none", Settings(), device="cpu", force=False)
+    found = torch.cat(list(calibration(job, resolved(AnalysisOptions()), LayeredOptions(class_images=2), "cpu")))
+    paths = tuple(tmp_path / name for name in chosen)
+    expected = torch.cat([each.inputs for each in Pictures(paths, model.graph, fit_for(model.graph, None))])
+    assert torch.equal(found, expected)
+    done = run(*inputs, tmp_path / "slim", workspace=tmp_path / "space", **{**OPTIONS, "class_images": 2})
+    assert len(done.workspace.rounds) == 2
+    assert done.after.parameters < done.before.parameters

@@ -103,7 +103,7 @@ def prune_layer_by_layer(job: Job, options: RunOptions, folder: Path, device: st
     check_layers(job, pruning.exclude or ())
     counts = counts_of(job, replace(options, prune=pruning), progress)
     _claim(job.workspace, {"layered": asdict(options.layered), "counts": counts, "method": held, "seed": method.seed})
-    batches = _calibration(job, method, options.layered, device)
+    batches = calibration(job, method, options.layered, device)
     for number, label in enumerate(counts, start=1):
         progress(Progress("group", number, len(counts), f"layer {label}"))
         known = Workspace.load(folder)
@@ -142,7 +142,7 @@ def _as_stored(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _calibration(job: Job, method: AnalysisOptions, layered: LayeredOptions, device: str) -> Sequence[Tensor]:
+def calibration(job: Job, method: AnalysisOptions, layered: LayeredOptions, device: str) -> Sequence[Tensor]:
     """The first pictures of the train list, of a classifier the first of each class, as network input [B,C,H,W]."""
     graph, settings = job.inputs.graph, job.workspace.settings
     if graph.detection_heads or not method.calibrate:
