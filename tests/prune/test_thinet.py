@@ -89,13 +89,22 @@ def alike(model: Model, filters: int) -> Model:
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_a_sample_of_all_places_is_all_there_is(size: int) -> None:
-    model = alike(random_model(graph_of(net(CONSUMERS["1x1" if size == 1 else "3x3 padded"])), 5), 6)
+def test_a_sample_of_all_outputs_is_all_there_is(size: int) -> None:
+    model = random_model(graph_of(net(CONSUMERS["1x1" if size == 1 else "3x3 padded"])), 5)
     batches = pictures(model, 8, 6)
     found = sampled(build(model), batches, [consumer_of(model)], places=10**6, seed=1)[1]
-    x = added(model, batches).reshape(8, 6, -1)[:, 0]
+    x = added(model, batches)[0]
     assert worst(found.gram[0].numpy(), x @ x.T) < 1e-5
     assert worst(found.wanted[0].numpy(), x @ x.sum(0)) < 1e-5
+
+
+def test_a_connected_layer_gives_several_filters_of_its_one_place() -> None:
+    """All 9 filters alike: 4 outputs of each image are 4 times the first."""
+    model = alike(random_model(graph_of(net(CONSUMERS["connected"])), 5), 9)
+    batches = pictures(model, 8, 6)
+    found = sampled(build(model), batches, [consumer_of(model)], places=4, seed=1)[1]
+    x = added(model, batches)[0].reshape(8, 9, -1)[:, 0]
+    assert worst(found.gram[0].numpy(), 4 * x @ x.T) < 1e-5
 
 
 def test_so_many_places_of_each_image_are_drawn_and_filters_evenly() -> None:
@@ -119,12 +128,12 @@ def test_so_many_places_of_each_image_are_drawn_and_filters_evenly() -> None:
 
 
 def test_the_sampled_choice_is_the_best_of_all_that_grow_by_one() -> None:
-    model = alike(random_model(graph_of(net(CONSUMERS["3x3 padded"])), 9), 6)
+    model = random_model(graph_of(net(CONSUMERS["3x3 padded"])), 9)
     batches = pictures(model, 8, 10)
     units = ChannelUnits.of(model.graph)
     seen = CalibrationStatistics(model, units.channels, units.keep, batches, places=10**6)
     order = CRITERIA["thinet"](seen, units.channels.groups[0])
-    x = added(model, batches).reshape(8, 6, -1)[:, 0]
+    x = added(model, batches)[0]
     for count in range(1, 8):
         before = set(order[: count - 1])
         best = min(

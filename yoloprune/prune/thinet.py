@@ -82,7 +82,8 @@ def sampled(
 ) -> dict[int, Contributions]:
     """Of single outputs: `places` drawn of each image, and a filter drawn at each.
 
-    batches: calibration images as network input [B,C,H,W]. A consumer with fewer places has all of them seen.
+    batches: calibration images as network input [B,C,H,W]. A consumer with fewer places, as a connected layer with its
+    one, gives as many outputs of several filters.
     """
     device = next(network.parameters()).device
     samplers = [_Sampler(each, cast(Affine, network.layers[each.layer]), places, seed) for each in consumers]
@@ -112,14 +113,21 @@ class _Sampler:
         groups, filters, _ = self._weight.shape
         for image in torch.split(inputs[0], 1):
             columns = self.module.columns(image)
-            where = torch.randperm(columns.shape[2], generator=self._generator)[: self._places].to(columns.device)
-            drawn = torch.randint(groups * filters, (len(where),), generator=self._generator).to(columns.device)
+            where, drawn = (each.to(columns.device) for each in self._drawn(columns.shape[2], groups * filters))
             group = drawn // filters
             products = self._weight[group, drawn % filters].double() * columns[group, :, where].double()
             added = products.view(len(where), self._channels, -1).sum(2).cpu()  # of each channel to each output
             for number in range(groups):
                 rows = added[(group == number).cpu()]
                 self._gram[number] += rows.mT @ rows
+
+    def _drawn(self, places: int, filters: int) -> tuple[Tensor, Tensor]:
+        """Places of an image, and a filter at each; where there are too few places, several filters at one."""
+        if places >= self._places:
+            where = torch.randperm(places, generator=self._generator)[: self._places]
+            return where, torch.randint(filters, where.shape, generator=self._generator)
+        both = torch.randperm(places * filters, generator=self._generator)[: self._places]
+        return both % places, both // places
 
     def contributions(self) -> Contributions:
         """What was seen; each output is the sum of what its channels add."""
