@@ -149,7 +149,9 @@ def test_of_a_network(made: Bench, tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "again") == fingerprint(tmp_path / "slim")
     with pytest.raises(InputError, match="expected no --rounds"):
         run(*files, tmp_path / "other", target_map=0.5, rounds=2, **options)
-    with pytest.raises(InputError, match="expected one of --threshold, --total-loss, --ratio, --sparsity and"):
+    with pytest.raises(
+        InputError, match="expected one of --threshold, --total-loss, --ratio, --sparsity, --global-sparsity and"
+    ):
         run(*files, tmp_path / "other", target_map=0.5, ratio=0.2, **options)
 
 

@@ -79,6 +79,14 @@ class RunOptions:
             flags=("--sparsity",),
         ),
     ] = ()
+    round_global_sparsities: Annotated[
+        tuple[float, ...],
+        Help(
+            "Instead: the share of all weights that goes, by one magnitude; of channels, by bn-scale; likewise.",
+            metavar="S",
+            flags=("--global-sparsity",),
+        ),
+    ] = ()
     target_map: Annotated[
         float | None,
         Help(

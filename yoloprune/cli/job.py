@@ -158,8 +158,9 @@ def run_command(
 ) -> None:
     """Do all four steps, what may be lost or is to go growing from round to round.
 
-    Give one of --threshold, --total-loss, --ratio, --sparsity and --target-map. Each round trains for 30 epochs where
-    neither --epochs nor --iterations is given.
+    Give one of --threshold, --total-loss, --ratio, --sparsity, --global-sparsity and --target-map; with
+    --layer-by-layer, --keep or --ratio. Each round trains for 30 epochs where neither --epochs nor --iterations is
+    given.
     """
     goals_of_rounds(options)
     from yoloprune.report.rewrite import in_rounds, rewriting

@@ -15,6 +15,7 @@ _OF_ROUNDS: Final = {
     "total_loss": "round_total_losses",
     "ratio": "round_ratios",
     "sparsity": "round_sparsities",
+    "global_sparsity": "round_global_sparsities",
 }
 """Goals that `run` takes for its rounds: the name of one, and of the list, among the options."""
 _POINTS: Final = 100
@@ -139,9 +140,7 @@ def check_layered(options: RunOptions) -> None:
     for name, share in given.items():
         check_share(name, share)
     contrary = {
-        "--threshold": options.round_thresholds,
-        "--total-loss": options.round_total_losses,
-        "--sparsity": options.round_sparsities,
+        **{f"--{name.replace('_', '-')}": getattr(options, _OF_ROUNDS[name]) for name in _OF_ROUNDS if name != "ratio"},
         "--target-map": options.target_map is not None,
         "--rounds": options.rounds > 1,
         "--final-loss": options.final_loss is not None,
