@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from tests.drawn import Bench, trained
 from tests.helpers import random_model
 from tests.jobs import run
-from yoloprune import api
+from yoloprune import api, cli
 from yoloprune.artefacts import sha256
 from yoloprune.darknet import weights as weights_file
 from yoloprune.darknet.dialect import ALEXEYAB
@@ -124,6 +125,17 @@ def test_killed_anywhere_it_ends_with_the_same_files(
     undo(tmp_path / "space")
     go(made, tmp_path, force=True)
     assert files(tmp_path) == files(whole)
+
+
+def test_a_dry_run_says_what_would_stay_and_writes_nothing(made: Bench, tmp_path: Path) -> None:
+    words = ["run", *made.inputs, "--layer-by-layer", "--keep", "0.6", "--exclude", "2", "-o", str(tmp_path / "slim")]
+    words += ["-w", str(tmp_path / "space"), "--dry-run", "--json", "-"]
+    result = CliRunner().invoke(cli.app, words, prog_name="yoloprune")
+    assert result.exit_code == 0, result.stderr
+    # Kept counts are multiples of 4: of the 8 channels of 0+1 three could go, so none does, of the 12 of 4 four.
+    found = [(each["group"], each["channels"], each["kept"]) for each in json.loads(result.stdout)["groups"]]
+    assert found == [("4", 12, 8)]
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_criterion_goes_through_and_a_ratio_is_reached(made: Bench, tmp_path: Path) -> None:
