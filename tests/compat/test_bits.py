@@ -38,7 +38,7 @@ def test_every_reader_hears_of_it_once() -> None:
     assert notes({}) == {}
     found = notes({1: 4, 3: 6})
     assert found.keys() == {each.name for each in READERS} - {"opencv5"}
-    said = f"weights: weights of 2 of 4 layers take values of 6 bits or fewer: {STORAGE}"
+    said = f"weights: those of 2 of 4 layers take values of 6 bits or fewer: {STORAGE}"
     (own,) = found.pop("opencv")
     assert own == f"{said} (its own int8 was off by up to 0.98 at the heads of two networks, and slower)" + (
         "; int8 runs through ONNX"

@@ -186,7 +186,7 @@ def weights_bits(reader: ReaderProfile, subject: Subject) -> Iterator[Remark]:
     bits = subject.bits
     if bits is None or not bits.coded:
         return
-    found = f"weights of {bits.coded} of {bits.layers} layers take values of {bits.most} bits or fewer"
+    found = f"those of {bits.coded} of {bits.layers} layers take values of {bits.most} bits or fewer"
     what = "bits are storage, small once packed: all are computed as floats, and nothing runs faster"
     own = f" ({reader.own_int8})" if reader.own_int8 else ""
     yield Remark("note", f"{found}: {what}{own}; int8 runs through ONNX")
