@@ -79,3 +79,26 @@ def test_what_is_no_grid(bits: int, scales: object, codebook: object, expected: 
 def test_scales_of_another_layer() -> None:
     with pytest.raises(ValueError, match="array of 1 filters"):
         Grid(4, ONE).nearest(np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_near_a_weight_and_still_rounded_to_a_value(bits: int) -> None:
+    """Of a fine ladder of points between the value and the weight, the last that is within the share."""
+    rng = np.random.default_rng(bits)
+    book = np.append(0, rng.normal(size=2**bits - 1)).astype(np.float32)
+    for grid in (Grid(bits, rng.uniform(0.5, 1, 5).astype(np.float32)), Grid(bits, codebook=book)):
+        weight = rng.normal(0, 2, (5, 40)).astype(np.float32)
+        codes = grid.nearest(weight + rng.normal(0, 0.5, weight.shape).astype(np.float32))
+        values = grid.values(codes)
+        found = grid.near(values, weight, 0.8)
+        np.testing.assert_array_equal(grid.values(grid.nearest(found)), values)
+        known = [code for code in range(2**bits) if grid.codebook is not None or code != grid.largest + 1]
+        every = [grid.values(np.full((5, 1), code, np.uint8))[:, 0] for code in known]
+        for row, column in np.ndindex(5, 40):
+            value = values[row, column]
+            gaps = [other[row] - value for other in every if other[row] != value]
+            up = min((gap for gap in gaps if gap > 0), default=None)
+            if up is None or weight[row, column] < value:
+                continue
+            expected = min(weight[row, column], value + 0.4 * up)
+            assert found[row, column] == pytest.approx(expected, rel=1e-5, abs=1e-6)

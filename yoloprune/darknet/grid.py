@@ -75,6 +75,21 @@ class Grid:
         assert self.codebook is not None
         return self.codebook[codes]
 
+    def near(self, values: NDArray[np.float32], weight: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+        """What is closest to each weight and still rounds to its value: within `share` of the way to the next middle.
+
+        values, weight: [N, ...]; values are of the grid.
+        """
+        if self.scales is not None:
+            below = above = np.float32(share / 2) * _by_filter(self.scales, values)
+        else:
+            assert self.codebook is not None
+            ascending = np.unique(self.codebook)
+            half = np.pad(np.float32(share / 2) * np.diff(ascending), 1)
+            places = np.searchsorted(ascending, values)
+            below, above = half[places], half[places + 1]
+        return np.clip(weight, values - below, values + above)
+
     def _check_scales(self, scales: NDArray[np.float32]) -> None:
         if scales.dtype != np.float32 or scales.ndim != 1:
             raise ValueError(f"scales: expected float32 of shape [N], found {scales.dtype} of {scales.shape}")

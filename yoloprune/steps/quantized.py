@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from yoloprune.choices import CALIBRATE, GRIDS
 from yoloprune.darknet import weights as weights_file
@@ -16,6 +18,10 @@ from yoloprune.prune.quantize import Quantization, quantize
 from yoloprune.steps.inputs import Inputs, expect_one_of
 from yoloprune.steps.training import Training
 from yoloprune.train.processes import Processes, process_group
+
+_FREE: Final = 0.8
+"""Share of the way to where another value is nearest that a weight may begin at: of those that calibration images moved
+there, no first update is to move many back."""
 
 
 def check_bits(bits: int | None, grid: str) -> None:
@@ -45,8 +51,8 @@ def on_grids(
             said = f"{options.bits} bits on {sum(map(len, images))} calibration images"
             progress(Progress(training.stage, 0, training.recipe.iterations, said))
             how = Quantization(options.bits, options.bits_grid)
-            model, grids = quantize(training.model, how, images, device=place)
-            weights_file.write(first, model.weights, graph.layers, force=True)
+            rounded, grids = quantize(training.model, how, images, device=place)
+            weights_file.write(first, _unrounded(training.model, rounded, grids).weights, graph.layers, force=True)
             save_grids(grids_file, grids)
         processes.barrier()
     grids = load_grids(grids_file, graph)
@@ -61,6 +67,15 @@ def on_grids(
         masks=replace(training.masks, grids=grids),
         start=None,
     )
+
+
+def _unrounded(model: Model, rounded: Model, grids: Mapping[int, Grid]) -> Model:
+    """The rounded model with weights as near as they can be to those before that round to the same."""
+    changed = {}
+    for index, grid in grids.items():
+        before, after = (each.weights.layers[index] for each in (model, rounded))
+        changed[index] = {**after, "weight": grid.near(after["weight"], before["weight"], _FREE)}
+    return rounded.with_arrays(changed)
 
 
 def _kind(grid: Grid) -> str:

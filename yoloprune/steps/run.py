@@ -26,6 +26,7 @@ from yoloprune.steps.layer_by_layer import method_of, prune_layer_by_layer
 from yoloprune.steps.method import resolved, with_limits
 from yoloprune.steps.objective import check_objective
 from yoloprune.steps.prune import prune
+from yoloprune.steps.quantized import check_bits
 from yoloprune.steps.shared import SharedSteps
 from yoloprune.steps.smallest import smallest
 from yoloprune.steps.undo import undo
@@ -158,6 +159,7 @@ def check(options: RunOptions) -> list[Goal]:
     """The goal of each round. InputError for what can't be done, before anything is."""
     goals = goals_of_rounds(options)
     check_length(options.training)
+    check_bits(options.training.bits, options.training.bits_grid)
     if options.export_for is not None:
         profile_named(options.export_for)
     check_objective(options.prune.objective, options.prune.reader, options.prune.timings)
