@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ import pytest
 
 import yoloprune
 from tests.drawn import Bench, bench, trained
+from tests.test_cli import answer, call
 from tests.test_report import SETUP, curve
 from yoloprune.errors import InputWarning
 from yoloprune.options import AnalysisOptions, PruneOptions, Settings
@@ -27,6 +29,7 @@ from yoloprune.report import charts
 from yoloprune.report.html import page
 from yoloprune.report.markup import Markup, join, tag
 from yoloprune.report.svg import Axis, thinned
+from yoloprune.steps.milliseconds import Times
 from yoloprune.steps.repeat import words_of
 from yoloprune.steps.summary import Analysis, JobSummary, summary
 from yoloprune.steps.tradeoff import TradeOff
@@ -241,6 +244,40 @@ def test_every_stage_has_its_report(made: Bench, tmp_path: Path) -> None:
     left = page(summary(moved))
     assert "images that were measured on can&#x27;t be read" in left
     assert "tradeoff" in sections(left)
+
+
+def test_the_command_opens_what_it_writes(made: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    space = tmp_path / "a space"
+    yoloprune.ana(made.cfg, made.weights, made.data, workspace=space, calibrate=0, sparsities=(0.5,))
+    file = space / "report.html"
+    written = file.read_text()
+    file.unlink()
+    found = answer("report", "-w", space)
+    assert found == {"files": {"report": str(file)}}
+    assert file.read_text() == written
+    assert not opened
+    assert str(file) in call("report", "-w", space, "--open").stdout
+    assert opened == [file.resolve().as_uri()]
+    assert "no workspace here" in call("report", "-w", tmp_path / "nowhere", status=2).stderr
+    yoloprune.prune(ratio=0.3, multiple=1, workspace=space, dry_run=True)
+    assert file.read_text() == written
+
+
+def test_times_are_shown_until_networks_change(job: JobSummary, tmp_path: Path) -> None:
+    file = tmp_path / "milliseconds.json"
+    figures_of = {"original": figures(0.6, 2), "round 2": figures(0.55, 1.0)}
+    known = {"original": {"opencv": 8.0, "darknet": 40.0}, "round 2": {"opencv": 6.0}}
+    Times.keep(file, {name: replace(each, ms=known[name]) for name, each in figures_of.items()})
+    assert Times.load(file) == Times(known)
+    text = page(replace(job, ms=Times.load(file).networks))
+    assert "Milliseconds, opencv" in text
+    assert "Milliseconds, darknet" not in text  # which doesn't run the newest
+    assert all(f">{said}<" in text for said in ("8.00", "6.00", "-25.0%"))
+    workspace = replace(job.workspace, folder=tmp_path)
+    workspace.make_way(2)
+    assert not file.exists()
 
 
 @pytest.mark.parametrize("labels", [True, False])

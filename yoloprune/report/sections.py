@@ -326,6 +326,6 @@ def stage_of(job: JobSummary) -> str:
     done = job.workspace.rounds
     if not done:
         return "Analysed, nothing pruned yet." if job.analyses else "Started, nothing measured of its groups yet."
-    last = "pruned, and trained" if done[-1].finetuned else "pruned, not trained yet"
+    last = "pruned and trained" if done[-1].finetuned else "pruned, not trained yet"
     share = job.share_off(done[-1].finetuned or done[-1].pruned)
     return f"{_rounds_said(job)} done, {share:.1%} of {job.saves} off; the last is {last}."
