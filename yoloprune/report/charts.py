@@ -71,10 +71,10 @@ def tradeoff(job: JobSummary, size: tuple[int, int]) -> Markup:
 
 
 def _expected(frame: Frame, accuracy: float, analyses: Sequence[Analysis]) -> Markup | None:
-    """Where what the newest analysis expects lies, likely."""
+    """Where what the first analysis expects lies, likely."""
     if not analyses:
         return None
-    promise = [at for at in analyses[-1].promise if accuracy - at.joint_loss >= frame.y.low]
+    promise = [at for at in analyses[0].promise if accuracy - at.joint_loss >= frame.y.low]
     low, high = ([(at.removed, accuracy - at.interval[end]) for at in promise] for end in (1, 0))
     return frame.band(low, high, "promise")
 

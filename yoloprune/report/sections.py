@@ -63,11 +63,30 @@ def headline(job: JobSummary) -> Markup:
             for title, note, write, of in _sizes_of(newest)
         ),
     ]
+    known = _times(job)
+    times = (
+        tag("div", tag("h3", "Milliseconds of an image, one thread"), *known, class_="card times") if known else None
+    )
+    hidden = tag("h2", "Figures", class_="hidden")
+    return tag("section", hidden, tag("div", *cards, class_="cards"), times, id="figures")
+
+
+def _times(job: JobSummary) -> list[Markup]:
+    """Of the newest network in every reader that was timed."""
     before, after = (job.ms.get(name, {}) for name in ("original", f"round {len(job.workspace.rounds)}"))
-    for reader, ms in before.items():
-        if newest is None or reader in after:
-            cards.append(_size_card(f"Milliseconds, {reader}", "one thread", "{:.2f}".format, ms, after.get(reader)))
-    return tag("section", tag("h2", "Figures", class_="hidden"), tag("div", *cards, class_="cards"), id="figures")
+    if job.newest is None:
+        return [tag("p", f"{reader} ", tag("b", f"{ms:.2f}")) for reader, ms in before.items()]
+    return [
+        tag(
+            "p",
+            f"{reader} ",
+            tag("b", f"{after[reader]:.2f}"),
+            tag("span", f" before {ms:.2f} ", class_="was"),
+            tag("span", cells.change(after[reader], ms), class_="change"),
+        )
+        for reader, ms in before.items()
+        if reader in after
+    ]
 
 
 def _sizes_of(newest: Figures | None) -> list[_Size]:
