@@ -1,4 +1,4 @@
-"""Every input is opened once by a command, and parsed once."""
+"""Every input is opened once by a step, and parsed once; what the report behind it shows, once more."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tests.jobs import ana, finetune, prune
 from yoloprune.darknet import cfg as cfg_file
 from yoloprune.darknet import model as model_file
 from yoloprune.darknet import weights as weights_file
+from yoloprune.report import rewrite
+from yoloprune.steps.summary import summary
 
 OPENED: Counter[str] = Counter()
 """How often each path was opened, of all that Python opens."""
@@ -28,7 +30,9 @@ sys.addaudithook(_heard)
 
 
 @pytest.fixture
-def made(one_thread: None, tmp_path: Path) -> Bench:
+def made(one_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A job whose steps are alone."""
+    monkeypatch.setattr(rewrite, "rewrite", lambda workspace: None)
     return bench(tmp_path / "set")
 
 
@@ -79,3 +83,19 @@ def test_the_steps_behind_it(made: Bench, tmp_path: Path) -> None:
     OPENED.clear()
     finetune(iterations=1, workers=0, workspace=space)
     assert all(OPENED[str(path)] <= (2 if path.suffix == ".names" else 1) for path in inputs(made))
+
+
+def test_the_report(made: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads no weights, and decodes only the images that it shows."""
+    space = tmp_path / "space"
+    ana(made.cfg, made.weights, made.data, workspace=space, calibrate=0, sparsities=(0.5,))
+    prune(ratio=0.2, multiple=1, calibrate=0, workspace=space)
+    calls = counted(monkeypatch)
+    OPENED.clear()
+    job = summary(space)
+    assert dict(calls) == {"yoloprune.darknet.model.build_graph": 1, "yoloprune.darknet.cfg.read": 1}
+    assert OPENED[str(made.weights)] == 0
+    assert all(OPENED[str(path)] <= 1 for path in inputs(made))
+    assert job.pictures is not None
+    images = {Path(path).name for path in OPENED if Path(path).parent == made.folder / "images"}
+    assert images <= {each.name for each in job.pictures}
