@@ -185,8 +185,9 @@ def tradeoff(job: JobSummary) -> Markup | None:
     if any(each.finetuned for each in job.workspace.rounds):
         entries.append(swatch("after", "after training", dot=True))
     drawn = [charts.tradeoff(job, size) for size in (charts.WIDE, charts.NARROW)]
-    how = "Expected: what each group alone was measured to lose, added up; shaded: where that likely lies."
-    lead = f"How much accuracy is left as more {job.saves} go. {how}"
+    lead = f"How much accuracy is left as more {job.saves} go."
+    if job.analyses:
+        lead += " Expected: what each group alone was measured to lose, added up; shaded: where that likely lies."
     return section("tradeoff", "Trade-off", tag("p", lead, class_="lead"), legend(*entries), tag("figure", *drawn))
 
 
