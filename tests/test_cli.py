@@ -173,16 +173,78 @@ def test_partial_weights_are_a_network_only_where_that_is_said(own: Bench) -> No
     answer("finetune", "--iterations", 1, "--distill", "-w", "space")
 
 
-def test_ana_by_two_processes_measures_every_group(own: Bench) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = [*map(str, own.inputs), *FEW, "-w", "space", "--losses", "0.05,0.2", "--json", "-"]
-    done = subprocess.run([*command, "-m", "yoloprune", "ana", *arguments], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert [group["group"] for group in found["groups"]] == ["0+1", "2", "4"]
-    assert all(group["points"] for group in found["groups"])
-    assert {path.name for path in Path("space/round-1").iterdir()} == {"sensitivity.json", "sensitivity.png"}
+def test_two_processes_by_an_option_are_torchruns(own: Bench) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["ana", *map(str, own.inputs), *FEW, "--losses", "0.05,0.2", "--json", "-", "-w"]
+    commands = (
+        [*torchrun, "-m", "yoloprune", *words, "by-hand"],
+        [sys.executable, "-m", "yoloprune", *words, "space", "--processes", "2"],
+    )
+    for step in [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]:
+        found = json.loads(step.communicate(timeout=300)[0])  # of the first process alone
+        assert step.returncode == 0
+        assert [group["group"] for group in found["groups"]] == ["0+1", "2", "4"]
+        assert all(group["points"] for group in found["groups"])
+    one, other = (Path(space) / "round-1" / "sensitivity.json" for space in ("by-hand", "space"))
+    assert one.read_bytes() == other.read_bytes()
+    assert {path.name for path in other.parent.iterdir()} == {"sensitivity.json", "sensitivity.png"}
     assert answer("prune", "--threshold", 0.2, *FEW, "-w", "space")["after"]["bflops"] > 0
+
+
+def test_processes_are_started_as_by_hand(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every command that can be shared; with the threads and GPUs that each has."""
+    from torch.distributed import run as torchrun
+
+    started: list[tuple[list[str], str, str | None]] = []
+
+    def hear(words: list[str]) -> None:
+        started.append((words, os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+    monkeypatch.setattr(torchrun, "main", hear)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    by_hand = ["--standalone", "--nproc-per-node", "2", "-m", "yoloprune"]
+    for words in (["finetune", "--iterations", "3"], ["train", "y.cfg", "--seed", "4"], ["ana", "y.cfg", "y.weights"]):
+        call(*words, "--processes", 2)
+        assert started.pop() == ([*by_hand, *words, "--processes", "2"], "3", None)
+    monkeypatch.setattr("yoloprune.cli.command.usable", lambda device: device)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    call("finetune", "--iterations", 3, "--devices", "0,2")
+    assert started.pop()[2] == "4,6"
+    assert "expected GPUs of 0..2, found 3" in call("finetune", "--iterations", 3, "--devices", "1,3", status=2).stderr
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5,6"
+
+
+def test_a_run_shares_its_long_steps(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is its command, here of one process after all; the rest is as without."""
+    from yoloprune.steps import shared
+
+    heard: list[list[str]] = []
+
+    def alone(words: list[str], processes: int, devices: object, *, answers: bool) -> int:
+        assert (processes, devices, answers) == (2, (), False)
+        heard.append(words)
+        call(*words)
+        return 0
+
+    monkeypatch.setattr(shared, "launch", alone)
+    words = [*own.inputs, *FEW, "--ratio", 0.3, "--iterations", 2, "--workers", 0]
+    several = answer("run", *words, "-o", "a", "-w", "several", "--processes", 2)
+    one = answer("run", *words, "-o", "b", "-w", "one")
+    assert [step[0] for step in heard] == ["ana", "finetune"]
+    assert several["after"] == one["after"]
+    for name in ("sensitivity.json", "finetuned.weights"):
+        assert Path("several/round-1", name).read_bytes() == Path("one/round-1", name).read_bytes()
+    monkeypatch.setattr(shared, "launch", lambda *words, **how: 2)
+    failed = call("run", *words, "-o", "c", "-w", "failed", "--processes", 2, status=2)
+    assert "ana in 2 processes ended with status 2" in failed.stderr
+
+
+def test_what_processes_cannot_be(own: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ["finetune", "--iterations", 1, "--processes", 3, "--devices", "0,1"]
+    assert "expected one of --processes and --devices" in call(*both, status=2).stderr
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "torchrun's 2" in call("finetune", "--iterations", 1, "--processes", 3, status=2).stderr
 
 
 def test_prune_finetune_and_export_say_what_they_did(whole: Whole) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 from tests.drawn import CFG
 from tests.helpers import graph_of, random_model
@@ -18,14 +20,17 @@ from yoloprune.choices import GRID
 from yoloprune.darknet.predictions import Detections
 from yoloprune.options import AnalysisOptions, PruneOptions, Settings
 from yoloprune.prune.channel_units import ChannelUnits
+from yoloprune.prune.limits import Limits
 from yoloprune.prune.sensitivity import Curve, Point, Sensitivity, Setup
+from yoloprune.report import following
 from yoloprune.report import tables as report
 from yoloprune.report.plots import plot_sensitivity
 from yoloprune.steps.ana import Analysed
 from yoloprune.steps.detect import Found
 from yoloprune.steps.stat import Stat
+from yoloprune.steps.tradeoff import TradeOff, trade_offs
 from yoloprune.steps.verify import Verified
-from yoloprune.workspace import Figures, Input, Round, Workspace
+from yoloprune.workspace import DEFAULT, Figures, Input, Round, Workspace
 
 SETUP = Setup("", "", "", "alexeyab", False, "map50", 7)
 
@@ -38,7 +43,9 @@ def shown(part: RenderableType, *, colour: bool = False) -> str:
 
 
 def cells(part: RenderableType) -> list[list[str]]:
-    """Rows of a table, split at wide gaps."""
+    """Rows of a table, split at blanks, without title and caption."""
+    if isinstance(part, Table):
+        part.title = part.caption = None
     return [line.split() for line in shown(part).splitlines() if line.strip() and "──" not in line]
 
 
@@ -59,19 +66,21 @@ def analysed(known: Sensitivity, gain: float, frontier: list[tuple[float, float]
 
 def test_the_group_with_most_to_win_comes_first(sensitivity: Sensitivity) -> None:
     rows = cells(report.sensitivity_table(sensitivity, {"3": 0.02, "8": 0.25, "9": 0.1}))
-    assert [row[0] for row in rows[-4:-1]] == ["8", "9", "3"]
-    assert rows[-4][1:] == ["10", "25.0%", "10%", "0.6100", "1"]
-    assert rows[-2][1:] == ["10", "2.0%", "0%", "0.5950", "0.5700", "0.4000", "3"]
+    assert [row[0] for row in rows[-3:]] == ["8", "9", "3"]
+    assert rows[-3][1:] == ["10", "25.0%", "10%", "0.6100", "1"]
+    assert rows[-1][1:] == ["10", "2.0%", "0%", "0.5950", "0.5700", "0.4000", "3"]
 
 
 def test_what_prunable_at_stands_with_its_interval(sensitivity: Sensitivity) -> None:
     first, second, third = sensitivity.curves
     sure = replace(second, points=(replace(second.points[0], interval=(-0.022, 0.002)),))
     made = replace(sensitivity, curves=(first, sure, third))
-    rows = cells(report.sensitivity_table(made, {"3": 0.3, "8": 0.2, "9": 0.1}))
-    assert rows[-4][:4] == ["3", "10", "30.0%", "0%"]
-    assert rows[-3][:5] == ["8", "10", "20.0%", "10%", "±0.012"]
-    assert " ".join(rows[-1]) == "±: half of the 90 % interval of the loss there, on 7 images"
+    table = report.sensitivity_table(made, {"3": 0.3, "8": 0.2, "9": 0.1})
+    assert "loss: of mAP@0.50 over classes with objects" in str(table.caption)
+    assert str(table.caption).endswith("±: half of the 90 % interval of the loss there, on 7 images")
+    rows = cells(table)
+    assert rows[-3][:4] == ["3", "10", "30.0%", "0%"]
+    assert rows[-2][:5] == ["8", "10", "20.0%", "10%", "±0.012"]
 
 
 def test_losses_are_coloured(sensitivity: Sensitivity) -> None:
@@ -148,7 +157,7 @@ def test_zeros_are_shown_where_there_are_many() -> None:
     original = Figures("map50_present", 0.75, 2.0, 2.0, 1000, 1000, 4020)
     sparse = Figures("map50_present", 0.7, 2.0, 0.5, 1000, 300, 4020)
     head, first, second = cells(report.figures_table({"original": original, "pruned": sparse}))[-3:]
-    assert " ".join(head) == "network map50_present BFLOPs effective BFLOPs parameters nonzero MB"
+    assert " ".join(head) == "network mAP@0.50 BFLOPs effective BFLOPs parameters nonzero MB"
     assert first == ["original", "0.7500", "2.000", "2.000", "1,000", "1,000", "0.00402"]
     assert second == ["pruned", "0.7000", "2.000", "0.500", "-75.0%", "1,000", "300", "-70.0%", "0.00402"]
     for changed, there in (
@@ -175,9 +184,10 @@ def test_layers_as_darknet_shows_them() -> None:
     rows = cells(report.layer_table(Stat(graph, 4321)))
     body = rows[1:]
     assert [row[:2] for row in body[:-1]] == [[str(layer.index), layer.name] for layer in graph.layers]
-    assert body[1][2:] == ["8/8", "3x3/1", *["32", "x", "32", "x", "8", "32", "x", "32", "x", "8", "0.000", "104"]]
-    assert body[3][2:] == ["2x2/2", *["32", "x", "32", "x", "12", "16", "x", "16", "x", "12"]]
-    assert body[-1] == ["total", "4,321", "bytes", f"{graph.bflops:.3g}", f"{graph.parameters:,}"]
+    assert body[1][2:] == ["8/8", "3x3/1", "32x32x8", "32x32x8", "0.000", "104"]
+    assert body[3][2:] == ["2x2/2", "32x32x12", "16x16x12"]
+    assert body[-1] == ["total", f"{graph.bflops:.3g}", f"{graph.parameters:,}"]
+    assert report.layer_table(Stat(graph, 4321)).caption == "4,321 bytes of weights"
 
 
 def test_layers_show_how_much_of_them_is_zeros() -> None:
@@ -190,7 +200,7 @@ def test_layers_show_how_much_of_them_is_zeros() -> None:
     stat = Stat(sparse.graph, 4321, sparse.weights)
     rows = cells(report.layer_table(stat))[1:]
     assert [rows[index][-1] for index in (0, 2)] == ["0.0%", "50.0%"]
-    assert rows[3][-1] == "12"  # a pool: the last of its shape
+    assert rows[3][-1] == "16x16x12"  # a pool: nothing behind its shape
     found = stat.as_dict()
     whole, layers = model.graph.parameters, found["layers"]
     assert found["nonzero"] == sum(layer["nonzero"] for layer in layers) == whole - 48 - 12
@@ -198,6 +208,28 @@ def test_layers_show_how_much_of_them_is_zeros() -> None:
     assert (layers[3]["nonzero"], layers[3]["sparsity"]) == (0, None)
     without = Stat(model.graph, 4321).as_dict()
     assert not {"nonzero", "sparsity"} & {*without, *without["layers"][2]}
+
+
+def test_tables_are_whole_at_80_columns(sensitivity: Sensitivity) -> None:
+    """Names of groups and numbers too: cells only break at blanks."""
+    original = Figures("map50_present", 0.7512, 65.312, 65.312, 64_363_101, 64_363_101, 257_452_404)
+    sparse = replace(original, accuracy=0.7411, effective_bflops=20.123, nonzero=21_363_101)
+    curves = [replace(each, producers=(*each.producers, 100, 101, 102)) for each in sensitivity.curves]
+    points = [tuple(replace(point, interval=(-0.1, 0.1)) for point in each.points) for each in curves]
+    curves = [replace(each, points=known) for each, known in zip(curves, points, strict=True)]
+    options = AnalysisOptions(tolerances=(0.005, 0.01, 0.02, 0.05))
+    known = replace(sensitivity, options=options, curves=tuple(curves))
+    gains = {each.label: 0.123 for each in curves}
+    for table, words in (
+        (report.figures_table({"original": original, "finetuned, slim": sparse}), ["64,363,101", "21,363,101"]),
+        (report.sensitivity_table(known, gains), ["3+100+101+102", "±0.100"]),
+        (report.layer_table(Stat(graph_of(CFG), 4321)), ["convolutional", "32x32x12"]),
+        (report.trade_off_table(analysed(known, 0.1, [])), ["--threshold"]),
+    ):
+        stream = io.StringIO()
+        Console(file=stream, width=80).print(table)
+        assert max(map(len, stream.getvalue().splitlines())) <= 80
+        assert all(word in stream.getvalue() for word in words)
 
 
 def test_rounds() -> None:
@@ -257,3 +289,49 @@ def test_names_are_no_markup() -> None:
     assert cells(tables[0])[-2:] == [["x", "-"], ["y", "0.2500"]]
     assert cells(tables[1])[-2:] == [["map50", "0.5000"], ["images", "3"]]
     assert len(report.accuracy_tables({"top1": 0.5})) == 1
+
+
+def test_what_comes_next_can_be_copied(sensitivity: Sensitivity) -> None:
+    """Every word is one: quoted where it needs to be, with the workspace where it isn't the usual one."""
+    space = Path("my workspace")
+    assert following.after_prune(DEFAULT) == "yoloprune finetune --epochs 20"
+    assert shlex.split(following.after_finetune(space)) == ["yoloprune", "export", "-o", "slim", "-w", "my workspace"]
+    done = analysed(sensitivity, 0.1, [])
+    nothing = [TradeOff(each, 0.25, 0.03, (0.0, 0.1)) for each in (0.005, 0.01)]
+    going = [TradeOff(0.02, 0.3, 0.04, (0.0, 0.1)), TradeOff(0.05, 0.6, 0.2, (0.0, 0.5))]
+    of_round = replace(done, gone=0.25, trade_offs=(*nothing, *going))
+    assert following.after_ana(of_round, DEFAULT) == "yoloprune prune --threshold 0.02"
+    at_a_point = replace(done, trade_offs=(*nothing, *going))
+    assert following.after_ana(at_a_point, DEFAULT) == "yoloprune prune --threshold 0.01"
+    lost = replace(done, gone=0.25, trade_offs=tuple(nothing))  # 0.02 is lost already
+    assert following.after_ana(lost, DEFAULT) == "yoloprune prune --threshold 0.03"
+
+
+def test_the_joint_loss_is_expected_to_be_the_sum() -> None:
+    """Of what each group adds where a threshold lets it go: by hand on two groups of ten units."""
+    curves = (curve(3, [0.005, 0.03, 0.2]), curve(8, [0.002, 0.009, 0.04]))
+    wide = tuple(
+        replace(each, points=tuple(replace(point, interval=(-0.003, 0.005)) for point in each.points))
+        for each in curves
+    )
+    known = Sensitivity(SETUP, AnalysisOptions(tolerances=(0.01, 0.03)), 0.6, 0.6, wide)
+    costs = Made({"3": 0.04, "8": 0.02})
+    first, second = trade_offs(costs, known, Limits(), (0.01, 0.03))  # type: ignore[arg-type]
+    assert (first.removed, second.removed) == pytest.approx((1 * 0.04 + 2 * 0.02, 2 * 0.04 + 2 * 0.02))
+    assert (first.joint_loss, second.joint_loss) == pytest.approx((0.005 + 0.009, 0.03 + 0.009))
+    noise = (2 * 0.004**2) ** 0.5
+    low, high = first.interval
+    assert low == pytest.approx(0.014 - (0.007**2 + noise**2) ** 0.5)
+    assert high == pytest.approx(0.014 + (0.014**2 + noise**2) ** 0.5)
+
+
+class Made:
+    """Costs by the share that each unit of a group saves."""
+
+    each_saves, whole = True, 1.0
+
+    def __init__(self, saved: dict[str, float]) -> None:
+        self.saved = saved
+
+    def total(self, allocation: dict[str, int]) -> float:
+        return 1 - sum(self.saved[label] * count for label, count in allocation.items())

@@ -57,6 +57,8 @@ def command(
         def run(ctx: typer.Context, **values: Any) -> None:
             with screen_of(values["json"], values["quiet"], values["force"]) as screen:
                 if values.get("devices"):
+                    if values.get("processes"):
+                        raise InputError("expected one of --processes and --devices, found both")
                     values["device"] = usable("cuda")
                 own = {key: _value(groups[key], values) if key in groups else values[key] for key in given}
                 shared = [each for each in own.values() if isinstance(each, ProcessOptions)]
@@ -74,8 +76,6 @@ def command(
 
 def _launched(where: ProcessOptions, words: Sequence[str]) -> bool:
     """Run the command in several processes, where that is asked for and this is none of them; whether that was so."""
-    if where.processes and where.devices and where.processes != len(where.devices):
-        raise InputError(f"expected one of --processes and --devices, found {where.processes} and {where.devices}")
     if world_size() > 1 and where.count not in (1, world_size()):
         raise InputError(f"--processes: expected none, or torchrun's {world_size()}, found {where.count}")
     if world_size() > 1 or where.count == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rich import box
+from rich.console import RenderableType
 from rich.table import Table
 
 from yoloprune.workspace import Figures
@@ -35,10 +36,25 @@ _UNBROKEN: Final = frozenset({"group", "reader", "round", "type", "severity"})
 """Columns that are never too wide: others give way."""
 
 
+_LONGEST: Final = 24
+"""Letters of a word that a column is at least as wide as; longer ones, like paths, are broken."""
+
+
+class _Whole(Table):
+    """A table whose numbers are never broken in two."""
+
+    def add_row(self, *cells: RenderableType | None, **style: Any) -> None:
+        """Append a row, and see to it that each column has room for its words."""
+        super().add_row(*cells, **style)
+        for column, cell in zip(self.columns, cells, strict=False):
+            words = (len(word) for word in str(cell or "").split())
+            column.min_width = max([column.min_width or 0, *(width for width in words if width <= _LONGEST)])
+
+
 def table_of(*columns: str, gap: int = 1) -> Table:
     """A table of 80 columns, where that can be: headings and cells break at blanks. gap: between columns, less one."""
     layout: Any = {"title_justify": "left", "caption_justify": "left", "title_style": "", "caption_style": "dim"}
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), **layout)
+    table = _Whole(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0), **layout)
     for column in columns:
         left, whole = column in _WORDS, column in _UNBROKEN
         table.add_column(column, justify="left" if left else "right", overflow="fold", no_wrap=whole)

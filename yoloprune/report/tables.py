@@ -205,7 +205,7 @@ def figures_table(rows: Mapping[str, Figures]) -> Table:
     sparse, small = any(map(is_sparse, rows.values())), any(each.packed is not None for each in rows.values())
     effective, nonzero = only_if(sparse, "effective BFLOPs"), only_if(sparse, "nonzero")
     sizes = ("BFLOPs", *effective, "parameters", *nonzero, "MB", *only_if(small, "MB packed"))
-    table = table_of("network", metric_name(first.metric), *sizes, gap=2)
+    table = table_of("network", metric_name(first.metric), *sizes)
     table.caption = metric_words(first.metric)
     for name, each in rows.items():
         table.add_row(
