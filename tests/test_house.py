@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "yoloprune"
 MOST_LINES = 400
 LONGEST = 60
 MOST_PARAMETERS = 10
-COMMANDS = {"accuracy", "ana", "check", "convert", "detect", "export", "finetune", "pack", "prune", "report", "stat",
-            "status", "train", "undo", "verify"}  # fmt: skip
+COMMANDS = {"accuracy", "ana", "bench", "check", "convert", "detect", "export", "finetune", "pack", "prune", "report",
+            "stat", "status", "train", "undo", "verify"}  # fmt: skip
 """Steps that are commands; `run` is made of them."""
 
 
