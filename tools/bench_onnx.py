@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import opencv5
 
 from yoloprune.darknet import cfg as cfg_file
@@ -22,10 +23,9 @@ from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.layers import TensorSpec
 from yoloprune.darknet.model import Model, build_graph, load
 from yoloprune.darknet.weights import Header, Weights
-from yoloprune.formats.onnx import convert
+from yoloprune.formats.onnx import INPUT, convert
 from yoloprune.prune.channels import trace
 from yoloprune.prune.slim import slim
-from yoloprune.readers import onnxruntime
 from yoloprune.readers.base import Floats
 from yoloprune.steps.onnx_file import difference, expected
 
@@ -65,20 +65,12 @@ def models(args: argparse.Namespace) -> Iterator[tuple[str, Model]]:
         yield cfg.stem, load(cfg, weights, ALEXEYAB)
 
 
-def differences(model: Model, *, decode: bool) -> str:
-    """Of one network."""
-    x = np.random.default_rng(2).random((1, *model.graph.net.input), np.float32)
-    ours = expected(model, x, decode=decode)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "net.onnx"
-        file.write_bytes(convert(model, decode=decode).SerializeToString())
-        theirs = difference(ours, list(onnxruntime.outputs(file, x).values()), decode=decode)
-        if opencv5.available():
-            return f"{theirs:12.1e}{'-':>12}"
-        (found,) = opencv5.outputs([file], [x])
-    if isinstance(found, str):
-        return f"{theirs:12.1e}  {found}"
-    return f"{theirs:12.1e}{difference(ours, list(found.values()), decode=decode):12.1e}"
+def rows(args: argparse.Namespace) -> Iterator[tuple[str, Model, bool]]:
+    """Name, network, and whether boxes and scores are wanted."""
+    for name, model in models(args):
+        for how, each in (("", model), (" slim", halved(model))):
+            for decode in (False,) if args.random or not model.graph.detection_heads else (False, True):
+                yield f"{name}{how}{', boxes and scores' if decode else ''}", each, decode
 
 
 def main() -> None:
@@ -87,12 +79,24 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--random", type=int, default=0, metavar="SIZE", help="Of the input; weights by chance.")
     args = parser.parse_args()
+    made: list[tuple[str, bool, list[Floats], float]] = []
+    inputs: list[Floats] = []
+    with tempfile.TemporaryDirectory() as name:
+        files: list[Path] = []
+        for row, model, decode in rows(args):
+            inputs.append(np.random.default_rng(2).random((1, *model.graph.net.input), np.float32))
+            files.append(Path(name) / f"{len(files)}.onnx")
+            files[-1].write_bytes(convert(model, decode=decode).SerializeToString())
+            ours = expected(model, inputs[-1], decode=decode)
+            session = onnxruntime.InferenceSession(files[-1], providers=["CPUExecutionProvider"])
+            theirs = list(session.run(None, {INPUT: inputs[-1]}))
+            made.append((row, decode, ours, difference(ours, theirs, decode=decode)))
+        reason = opencv5.available()
+        found = ["-"] * len(files) if reason else opencv5.outputs(files, inputs)
     print(f"{'':46}{'onnxruntime':>12}{'OpenCV 5':>12}")
-    for name, model in models(args):
-        for how, each in (("", model), (" slim", halved(model))):
-            for decode in (False,) if args.random or not model.graph.detection_heads else (False, True):
-                row = f"{name}{how}{', boxes and scores' if decode else ''}"
-                print(f"{row:46}{differences(each, decode=decode)}", flush=True)
+    for (row, decode, ours, diff), each in zip(made, found, strict=True):
+        other = each if isinstance(each, str) else f"{difference(ours, list(each.values()), decode=decode):.1e}"
+        print(f"{row:46}{diff:12.1e}{other:>12}")
 
 
 if __name__ == "__main__":
