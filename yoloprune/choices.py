@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-CHANNEL_CRITERIA: Final = ("elimination", "l1", "bn-scale", "apoz", "taylor", "thinet")
+CHANNEL_CRITERIA: Final = ("elimination", "l1", "bn-scale", "apoz", "taylor", "thinet", "random")
 """What ranks channels (prune/criteria.py)."""
 WEIGHT_CRITERIA: Final = ("alps", "sparsegpt", "wanda", "magnitude")
 """What chooses weights (prune/sparse_fit.py)."""
 GRIDS: Final = ("uniform", "kmeans")
 """What values quantized weights take (prune/grids.py)."""
 CRITERIA_NAMES: Final = (*CHANNEL_CRITERIA, *WEIGHT_CRITERIA, *GRIDS)
-WITHOUT_IMAGES: Final = ("l1", "bn-scale", "magnitude", *GRIDS)
+WITHOUT_IMAGES: Final = ("l1", "bn-scale", "random", "magnitude", *GRIDS)
 """Criteria that look at weights alone."""
 CHANNEL: Final = "channel"
 BITS: Final = "bits"

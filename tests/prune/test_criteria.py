@@ -47,6 +47,19 @@ def test_l1_and_bn_scale_take_the_least_first() -> None:
     assert order(model, "bn-scale", []) == list(np.argsort(sizes[::-1]))
 
 
+def test_random_repeats_and_prefers_nothing() -> None:
+    sizes = np.arange(1.0, 9)[:, None, None, None]
+    graph = graph_of(net(NEXT))
+    models = [
+        with_arrays(random_model(graph, seed), 0, weight=sizes + np.full((8, 5, 1, 1), seed)) for seed in range(60)
+    ]
+    orders = [order(model, "random", []) for model in models]
+    assert orders == [order(model, "random", []) for model in models]
+    places = np.argsort(orders, axis=1)
+    assert (np.sort(orders) == np.arange(8)).all()
+    np.testing.assert_allclose(places.mean(0), 3.5, atol=1.2)  # one deviation is 0.3
+
+
 def test_apoz_counts_what_is_not_above_zero() -> None:
     """Filter k gives relu(x0 - t_k): silent where the first channel of the picture is at most t_k."""
     model = random_model(graph_of(net(NEXT).replace("linear", "relu", 1).replace("batch_normalize=1\n", "", 1)), 2)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -146,6 +147,12 @@ def bn_scale(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]
     return _ascending(statistics, group, scales)
 
 
+def random(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
+    """By chance, to compare with; drawn anew for other weights, the same again for the same."""
+    seed = crc32(np.ascontiguousarray(_arrays(statistics, group.producers[0])["weight"]))
+    return _by_importance(statistics, group, np.random.default_rng(seed).random(len(group.units)))
+
+
 CRITERIA: Final[Mapping[str, Criterion]] = {
     "elimination": elimination,
     "l1": l1,
@@ -153,6 +160,7 @@ CRITERIA: Final[Mapping[str, Criterion]] = {
     "apoz": apoz,
     "taylor": taylor,
     "thinet": thinet,
+    "random": random,
 }
 """What `--criterion` takes."""
 
