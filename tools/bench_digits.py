@@ -111,11 +111,11 @@ def part_c(bench: Bench) -> None:
 
 def part_d(bench: Bench) -> None:
     """Rounds of weights by what their loss costs, each packed with few bits."""
-    for name, epochs in ((SMALL, 3), (LARGE, 1.5)):
+    for name, epochs in ((LARGE, 1.5), (SMALL, 2)):
         net = bench.dense(name)
         for number, share in enumerate(SHARES[name], start=1):
             tuned = bench.round(f"d-{name}", net, number, share, epochs)
-            for bits in (None, 8, 5, 4):
+            for bits in (None, 5, 4):
                 what = f"{share:.1%} by loss" + (f", {bits} bits" if bits else "")
                 bench.row(f"d-{name}-{number}-{bits}", name, what, tuned, bits)
 

@@ -140,7 +140,7 @@ def export_command(
     omit={
         *("labels", "allow_partial", "tolerances", "sparsities", "threshold", "ratio", "total_loss", "sparsity"),
         *("global_sparsity", "magnitude", "rule", "reuse_analysis"),
-        *("freeze", "ema", "early_stop", "bf16"),
+        *("freeze", "ema", "early_stop"),
     },
 )
 def run_command(
