@@ -74,7 +74,7 @@ def read(mnist: Path, part: str) -> tuple[_Bytes, _Bytes]:
 def _read_idx(path: Path, axes: int) -> _Bytes:
     """The bytes of an idx file: 0, 0, 8 (for bytes), the number of axes, a big-endian length each, the values."""
     content = gzip.decompress(path.read_bytes())
-    if content[:4] != bytes((0, 0, 8, axes)):
+    if content[:4] != bytes((0, 0, 8, axes)) or len(content) < 4 + 4 * axes:
         raise ValueError(f"{path}: expected an idx file of bytes with {axes} axes")
     shape = np.frombuffer(content, ">u4", axes, 4)
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
