@@ -56,6 +56,8 @@ WAYS = {
 }
 """Of part e: shares of all layers' channels that go, and ways to choose them."""
 MAGNITUDE = ("--granularity", "weight", "--criterion", "magnitude", "--no-compensate", "--calibrate", 0)
+DROPOUT = 0.15
+"""Where weights are gone: half of the outputs, times the root of the share that stays (Han et al. 2015, 3.2)."""
 PARTS = "d,a,b,e,c"
 
 
@@ -88,7 +90,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def part_a(bench: Bench) -> None:
     """Rounds of magnitude pruning of the connected layers."""
     net, shares = bench.dense(LARGE), ",".join(map(str, ROUNDS))
-    slim = bench.run("a", net, *MAGNITUDE, "--only", "connected", "--sparsity", shares, epochs=0.5)
+    slim = bench.run("a", net, *MAGNITUDE, "--only", "connected", "--sparsity", shares, epochs=0.5, rate=0.003)
     bench.row("a-rounds", LARGE, "connected layers, 10 rounds", slim)
 
 
@@ -96,7 +98,7 @@ def part_b(bench: Bench) -> None:
     """All weights along a cubic, then fewer bits."""
     net = bench.dense(LARGE)
     grow = ("--schedule", "polynomial", "--initial-sparsity", 0.5)
-    slim = bench.run("b", net, *MAGNITUDE, "--sparsity", 0.9, *grow, epochs=3)
+    slim = bench.run("b", net, *MAGNITUDE, "--sparsity", 0.9, *grow, epochs=3, rate=0.01)
     bench.row("b-cubic", LARGE, "90 % along a cubic", slim)
     for bits in (8, 4):
         bench.row(f"b-cubic-{bits}", LARGE, f"90 % along a cubic, {bits} bits", slim, bits)
@@ -106,16 +108,17 @@ def part_c(bench: Bench) -> None:
     """Pointwise and connected layers along a logarithm."""
     net = bench.dense(SMALL)
     grow = ("--only", "1x1,connected", "--schedule", "log", "--every", "1epochs")
-    slim = bench.run("c", net, *MAGNITUDE, "--sparsity", 0.75, *grow, epochs=6)
+    slim = bench.run("c", net, *MAGNITUDE, "--sparsity", 0.75, *grow, epochs=6, rate=0.03)
     bench.row("c-log", SMALL, "75 % along a logarithm", slim)
 
 
 def part_d(bench: Bench) -> None:
     """Rounds of weights by what their loss costs, each packed with few bits."""
-    for name, epochs in ((LARGE, 1.5), (SMALL, 2)):
+    for name, epochs, rate in ((LARGE, 1.5, 0.005), (SMALL, 2, 0.02)):
         net = bench.dense(name)
         for number, share in enumerate(SHARES[name], start=1):
-            tuned = bench.round(f"d-{name}", net, number, share, epochs)
+            trained = ("--epochs", epochs * bench.epochs, "--learning-rate", rate, "--distill")
+            tuned = bench.round(f"d-{name}", net, number, share, trained)
             for bits in (None, 5, 4):
                 what = f"{share:.1%} by loss" + (f", {bits} bits" if bits else "")
                 bench.row(f"d-{name}-{number}-{bits}", name, what, tuned, bits)
@@ -127,7 +130,8 @@ def part_e(bench: Bench) -> None:
     for share in CHANNELS:
         for way, words in WAYS.items():
             name = f"e-{share}-{way.replace(' ', '-')}"
-            slim = bench.run(name, net, *words, "--calibrate", 1000, "--sparsity", share, "--multiple", 1, epochs=1)
+            how = ("--calibrate", 1000, "--sparsity", share, "--multiple", 1)
+            slim = bench.run(name, net, *words, *how, epochs=1, rate=0.005)
             pruned = net.cfg, Workspace.load(bench.folder / name / "space").pruned_file(1)
             bench.row(f"{name}-before", LARGE, f"{share:.0%} of channels, {way}, before training", Net(*pruned))
             bench.row(f"{name}-after", LARGE, f"{share:.0%} of channels, {way}", slim)
@@ -153,7 +157,7 @@ class Bench:
     """Factor."""
 
     def dense(self, name: str) -> Net:
-        """A trained network, with its row."""
+        """A trained network, with its row; its cfg has less dropout."""
         cfg, out = CFGS / f"{name}.cfg", self.folder / name
         best, last = out / f"{name}-best.weights", out / f"{name}-last.weights"
         updates = round(load_graph(cfg, ALEXEYAB).net.max_batches * self.epochs) or 1
@@ -161,19 +165,23 @@ class Bench:
             best.unlink(missing_ok=True)
             self.command(f"dense-{name}", "train", cfg, *self._data, "-o", out, "--iterations", updates, *self._how)
         self.row(f"dense-{name}", name, "dense", Net(cfg, best))
-        return Net(cfg, best)
+        pruned = self.folder / "cfg" / cfg.name
+        if not pruned.exists():
+            pruned.parent.mkdir(exist_ok=True)
+            pruned.write_text(cfg.read_text().replace("probability=0.5", f"probability={DROPOUT}"))
+        return Net(pruned, best)
 
-    def run(self, name: str, net: Net, *words: object, epochs: float) -> Net:
+    def run(self, name: str, net: Net, *words: object, epochs: float, rate: float) -> Net:
         """What `run` makes of a network."""
         folder = self.folder / name
         if not self._answer(f"{name}-run").exists():
             rmtree(folder / "out", ignore_errors=True)
         files = (net.cfg, net.weights, *self._data, "-w", folder / "space", "-o", folder / "out")
-        trained = ("--epochs", epochs * self.epochs, "--batch", 128, *self._how)
+        trained = ("--epochs", epochs * self.epochs, "--learning-rate", rate, "--batch", 128, *self._how)
         self.command(f"{name}-run", "run", *files, *words, *trained)
         return Net(*(folder / "out" / f"{net.cfg.stem}-slim.{kind}" for kind in ("cfg", "weights")))
 
-    def round(self, name: str, net: Net, number: int, share: float, epochs: float) -> Net:
+    def round(self, name: str, net: Net, number: int, share: float, trained: Sequence[object]) -> Net:
         """A round of weights by what their loss costs."""
         space = self.folder / name
         files = (net.cfg, net.weights, *self._data, "--granularity", "weight", "--calibrate", 1024)
@@ -181,8 +189,8 @@ class Bench:
         if len(Workspace.load(space).rounds) < number:
             self.command(f"{name}-{number}-prune", "prune", "--ratio", share, "-w", space)
         if not Workspace.load(space).rounds[number - 1].finetuned:
-            trained = ("--epochs", epochs * self.epochs, "--batch", 128, "--distill", *self._how)
-            self.command(f"{name}-{number}-finetune", "finetune", *trained, "-w", space)
+            how = (*trained, "--batch", 128, *self._how)
+            self.command(f"{name}-{number}-finetune", "finetune", *how, "-w", space)
         return Net(net.cfg, Workspace.load(space).finetuned_file(number))
 
     def row(self, name: str, network: str, what: str, net: Net, bits: int | None = None) -> None:

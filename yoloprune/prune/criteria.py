@@ -149,7 +149,7 @@ def bn_scale(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]
 
 def random(statistics: CalibrationStatistics, group: Group) -> tuple[int, ...]:
     """By chance, to compare with; drawn anew for other weights, the same again for the same."""
-    seed = crc32(np.ascontiguousarray(_arrays(statistics, group.producers[0])["weight"]))
+    seed = crc32(_arrays(statistics, group.producers[0])["weight"].tobytes())
     return _by_importance(statistics, group, np.random.default_rng(seed).random(len(group.units)))
 
 

@@ -211,6 +211,8 @@ def random_scale(most: float, rng: np.random.Generator) -> float:
 
 def distort_colours(pixels: Pixels, hue: float, saturation: float, exposure: float) -> Pixels:
     """Hue turned, saturation and value scaled and cut off at white; blue, green, red become red, green, blue."""
+    if pixels.shape[2] == 1 and exposure == 1:
+        return pixels
     values = np.arange(256)
     brighter = (values * exposure).clip(0, 255)
     if pixels.shape[2] == 1:
