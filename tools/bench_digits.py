@@ -41,10 +41,15 @@ from yoloprune.workspace import Workspace
 
 CFGS = Path(__file__).resolve().parents[1] / "cfg"
 LARGE, SMALL = "digits", "digits-mobile"
-ROUNDS = (0.3, 0.5, 0.62, 0.7, 0.76, 0.8, 0.84, 0.87, 0.9, 0.9166)
-"""Of part a. At the last one as many weights stay as in the repository that is compared with."""
-SHARES = {LARGE: (0.9, 0.97, 0.985), SMALL: (0.5, 0.75, 0.85)}
-"""Of the weights that are gone after each round of part d."""
+MAGNITUDES = (0.3, 0.5, 0.62, 0.7, 0.76, 0.8, 0.84, 0.87, 0.9, 0.9166)
+"""Of part a: shares that are gone after each round. At the last one as many weights stay as in the repository that is
+compared with."""
+SHOWN = (5, 10)
+ROUNDS = {
+    LARGE: ((0.9, 1.5, 0.005), (0.97, 1, 0.005), (0.985, 4, 0.01)),
+    SMALL: ((0.5, 1, 0.03), (0.75, 1, 0.03), (0.85, 4, 0.03)),
+}
+"""Of part d: the share of weights that is gone, epochs, learning rate."""
 CHANNELS = (0.5, 0.7)
 WAYS = {
     "ThiNet": ("--criterion", "thinet", "--no-compensate"),
@@ -88,10 +93,15 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def part_a(bench: Bench) -> None:
-    """Rounds of magnitude pruning of the connected layers."""
-    net, shares = bench.dense(LARGE), ",".join(map(str, ROUNDS))
-    slim = bench.run("a", net, *MAGNITUDE, "--only", "connected", "--sparsity", shares, epochs=0.5, rate=0.003)
-    bench.row("a-rounds", LARGE, "connected layers, 10 rounds", slim)
+    """Rounds of magnitude pruning of the connected layers, the last one trained for longer."""
+    net, count = bench.dense(LARGE), len(MAGNITUDES)
+    shares = ",".join(map(str, MAGNITUDES[:-1]))
+    bench.run("a", net, *MAGNITUDE, "--only", "connected", "--sparsity", shares, epochs=0.5, rate=0.003)
+    space = bench.folder / "a" / "space"
+    bench.round("a", space, count, ("--sparsity", MAGNITUDES[-1]), bench.trained(3, 0.01))
+    for number in SHOWN:
+        what = f"connected layers, {MAGNITUDES[number - 1]:.1%} off in {number} rounds"
+        bench.row(f"a-{number}", LARGE, what, Net(net.cfg, Workspace.load(space).finetuned_file(number)))
 
 
 def part_b(bench: Bench) -> None:
@@ -113,15 +123,17 @@ def part_c(bench: Bench) -> None:
 
 
 def part_d(bench: Bench) -> None:
-    """Rounds of weights by what their loss costs, each packed with few bits."""
-    for name, epochs, rate in ((LARGE, 1.5, 0.005), (SMALL, 2, 0.02)):
-        net = bench.dense(name)
-        for number, share in enumerate(SHARES[name], start=1):
-            trained = ("--epochs", epochs * bench.epochs, "--learning-rate", rate, "--distill")
-            tuned = bench.round(f"d-{name}", net, number, share, trained)
-            for bits in (None, 5, 4):
+    """Rounds of weights by what their loss costs, packed with few bits."""
+    for name, rounds in ROUNDS.items():
+        net, space = bench.dense(name), bench.folder / f"d-{name}"
+        files = (net.cfg, net.weights, *bench.data, "--granularity", "weight", "--calibrate", 1024)
+        bench.command(f"d-{name}-ana", "ana", *files, "-w", space)
+        for number, (share, epochs, rate) in enumerate(rounds, start=1):
+            how = ("--distill", *bench.trained(epochs, rate))
+            tuned = bench.round(f"d-{name}", space, number, ("--ratio", share), how)
+            for bits in (None, 5, 4) if number > 1 else (None,):
                 what = f"{share:.1%} by loss" + (f", {bits} bits" if bits else "")
-                bench.row(f"d-{name}-{number}-{bits}", name, what, tuned, bits)
+                bench.row(f"d-{name}-{number}-{bits}", name, what, Net(net.cfg, tuned), bits)
 
 
 def part_e(bench: Bench) -> None:
@@ -163,7 +175,7 @@ class Bench:
         updates = round(load_graph(cfg, ALEXEYAB).net.max_batches * self.epochs) or 1
         if not (best.exists() and last.exists()):
             best.unlink(missing_ok=True)
-            self.command(f"dense-{name}", "train", cfg, *self._data, "-o", out, "--iterations", updates, *self._how)
+            self.command(f"dense-{name}", "train", cfg, *self.data, "-o", out, "--iterations", updates, *self._how)
         self.row(f"dense-{name}", name, "dense", Net(cfg, best))
         pruned = self.folder / "cfg" / cfg.name
         if not pruned.exists():
@@ -176,22 +188,17 @@ class Bench:
         folder = self.folder / name
         if not self._answer(f"{name}-run").exists():
             rmtree(folder / "out", ignore_errors=True)
-        files = (net.cfg, net.weights, *self._data, "-w", folder / "space", "-o", folder / "out")
-        trained = ("--epochs", epochs * self.epochs, "--learning-rate", rate, "--batch", 128, *self._how)
-        self.command(f"{name}-run", "run", *files, *words, *trained)
+        files = (net.cfg, net.weights, *self.data, "-w", folder / "space", "-o", folder / "out")
+        self.command(f"{name}-run", "run", *files, *words, *self.trained(epochs, rate))
         return Net(*(folder / "out" / f"{net.cfg.stem}-slim.{kind}" for kind in ("cfg", "weights")))
 
-    def round(self, name: str, net: Net, number: int, share: float, trained: Sequence[object]) -> Net:
-        """A round of weights by what their loss costs."""
-        space = self.folder / name
-        files = (net.cfg, net.weights, *self._data, "--granularity", "weight", "--calibrate", 1024)
-        self.command(f"{name}-ana", "ana", *files, "-w", space)
+    def round(self, name: str, space: Path, number: int, goal: Sequence[object], how: Sequence[object]) -> Path:
+        """The weights after a round in a workspace."""
         if len(Workspace.load(space).rounds) < number:
-            self.command(f"{name}-{number}-prune", "prune", "--ratio", share, "-w", space)
+            self.command(f"{name}-{number}-prune", "prune", *goal, "-w", space)
         if not Workspace.load(space).rounds[number - 1].finetuned:
-            how = (*trained, "--batch", 128, *self._how)
             self.command(f"{name}-{number}-finetune", "finetune", *how, "-w", space)
-        return Net(net.cfg, Workspace.load(space).finetuned_file(number))
+        return Workspace.load(space).finetuned_file(number)
 
     def row(self, name: str, network: str, what: str, net: Net, bits: int | None = None) -> None:
         """A row of the table: packed, unpacked and measured."""
@@ -199,7 +206,7 @@ class Bench:
         if file.exists():
             return
         packed, unpacked = self.folder / "packed" / f"{name}.ypz", self.folder / "unpacked"
-        few = ("--bits", bits, "--calibrate", 1024, *self._data) if bits else ()
+        few = ("--bits", bits, "--calibrate", 1024, *self.data) if bits else ()
         self.command(f"{name}-pack", "pack", net.cfg, net.weights, "-o", packed, "--force", *few)
         self.command(f"{name}-unpack", "unpack", packed, "-o", unpacked, "--force")
         cfg, weights = unpacked / f"{name}.cfg", unpacked / f"{name}.weights"
@@ -240,8 +247,13 @@ class Bench:
     def _answer(self, name: str) -> Path:
         return self.folder / "answers" / f"{name}.json"
 
+    def trained(self, epochs: float, rate: float) -> tuple[object, ...]:
+        """How a pruned network is trained."""
+        return "--epochs", epochs * self.epochs, "--learning-rate", rate, "--batch", 128, *self._how
+
     @property
-    def _data(self) -> tuple[object, ...]:
+    def data(self) -> tuple[object, ...]:
+        """What all commands choose and train on."""
         return "--data", self.pictures / "digits.data"
 
     @property

@@ -45,8 +45,10 @@ def test_all_parts(
     for name in (bench_digits.LARGE, bench_digits.SMALL):
         (tmp_path / "cfg" / f"{name}.cfg").write_text(NET)
     monkeypatch.setattr(bench_digits, "CFGS", tmp_path / "cfg")
-    monkeypatch.setattr(bench_digits, "ROUNDS", (0.4, 0.6))
-    monkeypatch.setattr(bench_digits, "SHARES", {bench_digits.LARGE: (0.3, 0.5), bench_digits.SMALL: (0.5,)})
+    monkeypatch.setattr(bench_digits, "MAGNITUDES", (0.4, 0.6))
+    monkeypatch.setattr(bench_digits, "SHOWN", (1, 2))
+    rounds = {bench_digits.LARGE: ((0.3, 1, 0.01), (0.5, 1, 0.01)), bench_digits.SMALL: ((0.5, 1, 0.01),)}
+    monkeypatch.setattr(bench_digits, "ROUNDS", rounds)
     monkeypatch.setattr(bench_digits, "CHANNELS", (0.5,))
     ways = {name: bench_digits.WAYS[name] for name in ("random", "ours refitted")}
     monkeypatch.setattr(bench_digits, "WAYS", ways)
@@ -56,12 +58,12 @@ def test_all_parts(
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
 
     rows = [json.loads(file.read_text()) for file in (tmp_path / "out").glob("seed-1/rows/*.json")]
-    assert len(rows) == len(said) - 2 == 2 + 1 + 3 + 1 + 3 * 3 + 4
+    assert len(rows) == len(said) - 2 == 2 + 2 + 3 + 1 + (1 + 3) + 1 + 4
     weights = 8 * 9 + 8 * 8 + 8 * 36 * 12 + 12 * 10
     floats = weights + 8 + 8 + 12 + 10
     by_what = {(row["part"], row["network"], row["what"]): row for row in rows}
     assert by_what["dense", bench_digits.LARGE, "dense"]["nonzero"] <= floats
-    left = by_what["a", bench_digits.LARGE, "connected layers, 10 rounds"]["nonzero"]
+    left = by_what["a", bench_digits.LARGE, "connected layers, 60.0% off in 2 rounds"]["nonzero"]
     assert left <= floats - round(0.6 * (8 * 36 * 12)) - round(0.6 * 120) + 2
     assert (
         by_what["b", bench_digits.LARGE, "90 % along a cubic"]["nonzero"] <= floats - 0.9 * (weights - 8 * 9) + 4
