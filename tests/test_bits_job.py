@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.drawn import Bench, bench
 from tests.jobs import ana, export, prune
+from yoloprune import cli
 from yoloprune.artefacts import sha256
 from yoloprune.darknet.dialect import ALEXEYAB
 from yoloprune.darknet.exact import exact_codes
@@ -21,7 +24,7 @@ from yoloprune.options import FinetuneOptions
 from yoloprune.progress import Progress
 from yoloprune.prune.grid_file import load_grids, save_grids
 from yoloprune.prune.plan import Plan
-from yoloprune.prune.quantize import quantizable_layers
+from yoloprune.prune.quantize import Quantization, quantizable_layers, quantize
 from yoloprune.steps.finetune import finetune
 from yoloprune.steps.job import open_job
 from yoloprune.steps.pack import pack, unpack
@@ -167,9 +170,13 @@ def trained_after(made: Bench, space: Path) -> Model:
     return trained(made, space)
 
 
-def test_the_file_of_grids(made: Bench, tmp_path: Path) -> None:
-    from yoloprune.prune.quantize import Quantization, quantize
+def test_short_for_the_granularity(made: Bench) -> None:
+    words = ("ana", made.cfg, made.weights, "--data", made.data, "--bits", "--dry-run", "--json", "-")
+    result = CliRunner().invoke(cli.app, [str(word) for word in words])
+    assert json.loads(result.stdout)["groups"] == 5  # depthwise layers, too
 
+
+def test_the_file_of_grids(made: Bench, tmp_path: Path) -> None:
     model = load(made.cfg, made.weights, ALEXEYAB)
     for kind in ("uniform", "kmeans"):
         _, grids = quantize(model, Quantization(3, kind))
