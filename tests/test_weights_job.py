@@ -201,7 +201,11 @@ def test_only_some_layers(made: Bench, tmp_path: Path, only: tuple[str, ...], la
         ),
         ({}, {"sparsity": 0.5, "divide": "lamp"}, "--divide lamp: expected --granularity weight, block or n:m"),
         ({}, {"magnitude": "0.1"}, "--magnitude: expected --granularity weight, found channel"),
-        ({}, {"sparsity": 0.5, "only": ("1x1",)}, "--only: expected --granularity weight, block or n:m, found channel"),
+        (
+            {},
+            {"sparsity": 0.5, "only": ("1x1",)},
+            "--only: expected --granularity weight, block, n:m or bits, found channel",
+        ),
         ({}, {"sparsity": 0.5, "objective": "nonzero"}, "--objective nonzero: expected --granularity weight"),
         ({}, {"sparsity": 0.5, "block": "1x2", "n_of_m": "2:4"}, "--block: expected --granularity block, found chann"),
         ({}, {"sparsity": 0.5, "block": "1x"}, "--block: expected 1x2, filters by columns, found '1x'"),
