@@ -60,7 +60,7 @@ from yoloprune.prune.layer_by_layer import counts_for_ratio, inner_groups
 from yoloprune.prune.limits import Limits
 from yoloprune.prune.prescribed import globally_by_scale
 from yoloprune.prune.pruner import Pruner
-from yoloprune.train.loop import train
+from yoloprune.train.loop import Resources, train
 from yoloprune.train.masks import UNMASKED, Masks
 from yoloprune.train.recipe import Recipe
 from yoloprune.train.supervision import LABELS, Supervision
@@ -90,7 +90,7 @@ class Classics:
     def __init__(self, model: Model, images: Split, choose: int, budget: Budget, folder: Path) -> None:
         self.model, self.images, self.budget, self.folder = model, images, budget, folder
         choosing = part(images, range(choose))
-        self.bench = Bench(model, measure_of(model, choosing), choosing)
+        self.bench = Bench(model, measure_of(model, choosing), choosing, folder / "analyses")
         self._fixed: dict[tuple[str, float], Pruned] = {}
         self._sparse: dict[str, Model] = {}
 
@@ -102,7 +102,8 @@ class Classics:
         how = replace(Recipe.for_finetuning(model.graph, updates), **recipe)
         masks = UNMASKED if units.keep.all() else Masks(units.mask())
         with TemporaryDirectory() as folder:
-            found = train(model, self.images, how, folder=Path(folder), seed=seed, masks=masks, supervision=supervision)
+            where = {"folder": Path(folder), "resources": Resources(workers=0)}
+            found = train(model, self.images, how, seed=seed, masks=masks, supervision=supervision, **where)
         return model.with_weights(found.last)
 
     def fixed(self, way: str, ratio: float) -> Pruned:

@@ -131,8 +131,11 @@ def measure_of(model: Model, split: Split) -> DetectionMeasure:
 class Bench:
     """One network, and the ways to prune it."""
 
-    def __init__(self, model: Model, choosing: DetectionMeasure, calibration: Split) -> None:
-        self.model, self.choosing, self.calibration = model, choosing, calibration
+    def __init__(
+        self, model: Model, choosing: DetectionMeasure, calibration: Split, folder: Path | None = None
+    ) -> None:
+        """folder: where analyses are kept."""
+        self.model, self.choosing, self.calibration, self.folder = model, choosing, calibration, folder
         images = Pictures(calibration.images, model.graph, fit_for(model.graph, None))
         self.batches = [batch.inputs for batch in images]
         self.units = ChannelUnits.of(model.graph)
@@ -152,16 +155,25 @@ class Bench:
         """By the analysis of every group alone, on the images that choose; made once for each way."""
         key = (id(pruner), criterion)
         if key not in self._allocators:
-            found = self.choosing.predictions(network_for_measuring(self.model))
-            evaluator = GroupEvaluator(pruner, self.choosing, lambda: found)
-            setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures))
-            options = AnalysisOptions(criterion, tolerances=TOLERANCES)
-            curves = pruner.first_curves(criterion)
-            start = Sensitivity(setup, options, evaluator.baseline, evaluator.baseline, curves)
-            analysed = analyse(start, evaluator, lambda *_: None)
+            analysed = self._analysis(pruner, criterion)
             costs = self.units.costs(flops(self.model.graph), analysed.orders)
             self._allocators[key] = LagrangianAllocator(analysed, Limits(), costs)
         return self._allocators[key]
+
+    def _analysis(self, pruner: Pruner, criterion: str) -> Sensitivity:
+        file = self.folder / f"analysis-{criterion}-{pruner is self.refitted}.json" if self.folder else None
+        if file and file.exists():
+            return Sensitivity.load(file)
+        found = self.choosing.predictions(network_for_measuring(self.model))
+        evaluator = GroupEvaluator(pruner, self.choosing, lambda: found)
+        setup = Setup("", "", "", "alexeyab", False, "map50", len(self.choosing.pictures))
+        options = AnalysisOptions(criterion=criterion, tolerances=TOLERANCES)
+        curves = pruner.first_curves(criterion)
+        start = Sensitivity(setup, options, evaluator.baseline, evaluator.baseline, curves)
+        analysed = analyse(start, evaluator, lambda *_: None)
+        if file:
+            analysed.save(file)
+        return analysed
 
     def allocated(self, pruner: Pruner, criterion: str, ratio: float) -> Pruned:
         """The least loss for that share of BFLOPs, as `prune --ratio` has it."""
