@@ -157,6 +157,7 @@ def test_other_options_are_refused_where_rounds_are_there(made: Bench, whole: Pa
     [
         ({"ratio": 0.5}, "expected one of --keep and --ratio"),
         ({"keep": 50.0}, "--keep: expected a share between 0 and 1, found 50; did you mean 0.5"),
+        ({"layer_by_layer": False}, "--keep, .*: expected --layer-by-layer"),
         ({"rounds": 3}, "--rounds: expected no such thing"),
         ({"schedule": "log"}, "--schedule: expected no such thing"),
         ({"granularity": "weight", "criterion": "magnitude"}, "--granularity: expected no such thing"),

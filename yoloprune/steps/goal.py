@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 from yoloprune.choices import DIVISIONS
 from yoloprune.errors import InputError
 from yoloprune.options import GoalOptions
-from yoloprune.run_options import RunOptions
+from yoloprune.run_options import LayeredOptions, RunOptions
 
 _OF_ROUNDS: Final = {
     "threshold": "round_thresholds",
@@ -93,6 +93,8 @@ def goals_of_rounds(options: RunOptions) -> list[Goal]:
     if options.layered.layer_by_layer:
         check_layered(options)
         return []
+    if options.layered != LayeredOptions():
+        raise InputError("--keep, --group-epochs, --class-images, --places and --refit: expected --layer-by-layer")
     if options.rounds < 1:
         raise InputError(f"--rounds: expected at least 1, found {options.rounds}")
     one = options.prune
