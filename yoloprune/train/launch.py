@@ -21,16 +21,18 @@ def launch(words: Sequence[str], processes: int, devices: Sequence[int] = (), *,
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # a process has said itself why it ends
     with tempfile.TemporaryDirectory(prefix="yoloprune-processes-") as folder, _environment(processes, devices):
         aside = [] if answers else ["--redirects", "1", "--log-dir", folder]
         how = ["--standalone", "--nproc-per-node", str(processes), *aside, "-m", "yoloprune"]
+        logging.disable(logging.ERROR)  # a process has said itself why it ends
         try:
             torchrun.main([*how, *words])
         except ChildFailedError as error:
             return max(1, *(each.exitcode for each in error.failures.values()))
         except SignalException as error:
             raise KeyboardInterrupt from error
+        finally:
+            logging.disable(logging.NOTSET)
     return 0
 
 
