@@ -12,6 +12,7 @@ from yoloprune.errors import InputError
 if TYPE_CHECKING:
     from yoloprune.api import (
         ana,
+        bench,
         check,
         convert,
         detect,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "InputError",
     "ana",
+    "bench",
     "check",
     "convert",
     "detect",

@@ -25,6 +25,7 @@ from yoloprune.report.rewrite import report as _report
 from yoloprune.report.rewrite import rewriting
 from yoloprune.steps.accuracy import accuracy
 from yoloprune.steps.ana import ana as _ana
+from yoloprune.steps.bench import bench as _bench
 from yoloprune.steps.check import check as _check
 from yoloprune.steps.convert import convert as _convert
 from yoloprune.steps.detect import detect as _detect
@@ -114,6 +115,7 @@ detect = public(_detect)
 check = public(_check)
 verify = public(_verify)
 convert = public(_convert)
+bench = public(_bench)
 pack = public(_pack)
 unpack = public(_unpack)
 load = public(_load)
