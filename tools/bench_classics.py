@@ -102,7 +102,7 @@ class Classics:
         how = replace(Recipe.for_finetuning(model.graph, updates), **recipe)
         masks = UNMASKED if units.keep.all() else Masks(units.mask())
         with TemporaryDirectory() as folder:
-            where = {"folder": Path(folder), "resources": Resources(workers=0)}
+            where: Any = {"folder": Path(folder), "resources": Resources(workers=0)}
             found = train(model, self.images, how, seed=seed, masks=masks, supervision=supervision, **where)
         return model.with_weights(found.last)
 
