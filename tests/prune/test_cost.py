@@ -171,7 +171,7 @@ def test_latency_between_knots(tmp_path: Path) -> None:
 def test_a_garbled_file_of_times(tmp_path: Path) -> None:
     file = tmp_path / "latency.json"
     file.write_text('{"yoloprune": "latency", "version": 3, "readers": {"made": 3}}')
-    with pytest.raises(InputError, match=r"latency\.json: expected times"):
+    with pytest.raises(InputError, match=r"latency\.json: readers.made: expected an object, found 3"):
         Timings(file, "made", Clock())
 
 
