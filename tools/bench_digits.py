@@ -46,8 +46,8 @@ MAGNITUDES = (0.3, 0.5, 0.62, 0.7, 0.76, 0.8, 0.84, 0.87, 0.9, 0.9166)
 compared with."""
 SHOWN = (5, 10)
 ROUNDS = {
-    LARGE: ((0.9, 1.5, 0.005), (0.97, 1, 0.005), (0.985, 4, 0.01)),
-    SMALL: ((0.5, 1, 0.03), (0.75, 1, 0.03), (0.85, 4, 0.03)),
+    LARGE: ((0.9, 1.5, 0.005), (0.97, 1, 0.005)),
+    SMALL: ((0.5, 1, 0.03), (0.75, 2, 0.03)),
 }
 """Of part d: the share of weights that is gone, epochs, learning rate."""
 CHANNELS = (0.5, 0.7)
