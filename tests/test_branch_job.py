@@ -91,8 +91,14 @@ def test_branches_compete_by_ratio_and_total_loss(made: Bench, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "speed"}, "--objective: expected one of bflops, parameters, latency, nonzero, found 'speed'"),
-        ({"objective": "latency", "reader": "torch"}, "--reader: expected one of darknet, opencv, ncnn, found 'torch'"),
+        (
+            {"objective": "speed"},
+            "--objective: expected one of bflops, parameters, latency, nonzero, bits, found 'speed'",
+        ),
+        (
+            {"objective": "latency", "reader": "torch"},
+            "--reader: expected one of darknet, opencv, ncnn, onnxruntime, found 'torch'",
+        ),
         ({"reader": "opencv"}, "--reader is for --objective latency"),
     ],
 )
