@@ -141,7 +141,7 @@ def test_packed_bytes_where_they_are_known() -> None:
     small = Figures("map50_present", 0.75, 2.0, 2.0, 1000, 1000, 4020, 3600)
     large = replace(small, packed=None)
     head, first, second = cells(report.figures_table({"original": small, "slim": replace(small, packed=900)}))[-3:]
-    assert " ".join(head) == "network map50_present BFLOPs parameters MB MB packed"
+    assert " ".join(head) == "network mAP@0.50 BFLOPs parameters MB MB packed"
     assert (first[-1], second[-2:]) == ("0.0036", ["0.0009", "-75.0%"])
     assert cells(report.figures_table({"original": small, "other": large}))[-1][-1] == "-"
     assert "packed" not in shown(report.figures_table({"original": large}))

@@ -197,7 +197,7 @@ def test_only_some_layers(made: Bench, tmp_path: Path, only: tuple[str, ...], la
         (
             {},
             {"global_sparsity": 0.5},
-            "--global-sparsity: expected of channels --criterion bn-scale, found elimination",
+            "--global-sparsity: expected of channels --criterion bn-scale, found l1",
         ),
         ({}, {"sparsity": 0.5, "divide": "lamp"}, "--divide lamp: expected --granularity weight, block or n:m"),
         ({}, {"magnitude": "0.1"}, "--magnitude: expected --granularity weight, found channel"),
