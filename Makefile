@@ -11,6 +11,7 @@ PYTHON := $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c '$(IN_RANGE)' >/dev/null 2>&1 && { echo $$name; break; }; done)
 endif
 BIN := .venv/bin
+JOBS ?= $(shell nproc)
 INSTALLED := .venv/installed
 
 help: ## this list
@@ -24,8 +25,9 @@ demo: $(INSTALLED) ## prune the built-in net: ana, prune, finetune, export, a ta
 docs: $(INSTALLED) ## the docs as a site: docs/_build/index.html
 	@$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
 
-test: system-test lint ## lint, then all tests (PYTEST_ARGS: more for pytest)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A process for each core, of one thread, is faster than one process of all threads: most networks here are tiny.
+test: system-test lint ## lint, then all tests (JOBS: processes; PYTEST_ARGS: more for pytest)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## formatter (check only), linter and type checker
 	@$(BIN)/ruff format --check .
