@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from tests.drawn import Bench, trained
 from yoloprune import cli
+from yoloprune.report import plots
 from yoloprune.train.run_folder import RunFolder
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "methods.md").read_text().replace("\\\n", " ")
@@ -48,7 +49,7 @@ def made(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         old.rename(drawn.folder / new)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "draw", lambda *_: None)  # charts take longer than all else
-        patch.setattr("yoloprune.report.plots.plot_sensitivity", lambda *_: None)
+        patch.setattr(plots, "plot_sensitivity", lambda *_: None)
         patch.setattr("yoloprune.steps.objective.READERS", {"opencv": Timed()})
         yield drawn
 
