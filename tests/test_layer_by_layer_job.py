@@ -211,7 +211,7 @@ def test_of_a_classifier_so_many_pictures_of_each_class_are_seen(one_thread: Non
     weights_file.write(tmp_path / "net.weights", model.weights, model.graph.layers)
     inputs = (tmp_path / "net.cfg", tmp_path / "net.weights", tmp_path / "set.data")
     job = start_job(*inputs, tmp_path / "none", Settings(), device="cpu", force=False)
-    found = torch.cat(list(calibration(job, resolved(AnalysisOptions()), LayeredOptions(class_images=2), "cpu")))
+    found = torch.cat(list(calibration(job, resolved(AnalysisOptions()), LayeredOptions(class_images=2))))
     paths = tuple(tmp_path / name for name in chosen)
     expected = torch.cat([each.inputs for each in Pictures(paths, model.graph, fit_for(model.graph, None))])
     assert torch.equal(found, expected)

@@ -93,6 +93,11 @@ class Round:
     finetuning: FinetuneOptions | None = None
     """How it was trained."""
 
+    @property
+    def newest(self) -> Figures:
+        """After the training, if there was one."""
+        return self.finetuned or self.pruned
+
 
 @dataclass(frozen=True)
 class Workspace:

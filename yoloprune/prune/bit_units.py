@@ -27,31 +27,12 @@ from yoloprune.prune.granularity import Allocation, Granularity, Group, Orders, 
 from yoloprune.prune.layer_problem import LayerProblem
 from yoloprune.prune.moments import LARGEST, Consumer, Moments, matrix
 from yoloprune.prune.quantize import Quantization, quantizable_layers, quantize, quantized_layer
-from yoloprune.prune.weight_units import SingleWeights, WeightCosts, moments_of, named_layers
+from yoloprune.prune.weight_units import SingleWeights, WeightCosts, WeightGroup, moments_of, named_layers
 
 _WHOLE: Final = 32
 """Bits of a float."""
-
-
-@dataclass(frozen=True)
-class BitGroup:
-    """The bits of a layer's weights."""
-
-    layer: int
-    weights: int
-    """How many are there: zeros cost no bits."""
-    size: int = _WHOLE
-    counts: tuple[int, ...] = tuple(_WHOLE - bits for bits in range(MOST_BITS, LEAST_BITS - 1, -1))
-
-    @property
-    def label(self) -> str:
-        """The layer's index."""
-        return str(self.layer)
-
-    @property
-    def producers(self) -> tuple[int, ...]:
-        """The layer."""
-        return (self.layer,)
+_COUNTS: Final = tuple(_WHOLE - bits for bits in range(MOST_BITS, LEAST_BITS - 1, -1))
+"""How many of them can go."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +74,8 @@ class BitUnits(Granularity):
         return {index: known[index] for index in self.layers}
 
     @cached_property
-    def groups(self) -> Sequence[BitGroup]:
+    def groups(self) -> Sequence[WeightGroup]:
+        """Of layers of which weights are left: zeros cost no bits."""
         mask = self.mask()
 
         def there(index: int) -> int:
@@ -101,7 +83,7 @@ class BitUnits(Granularity):
             kept = mask.layers[index].get("weight")
             return int(np.prod(shape)) if kept is None else int(kept.sum())
 
-        return tuple(BitGroup(index, count) for index in self.layers if (count := there(index)))
+        return tuple(WeightGroup(index, _WHOLE, count, _COUNTS) for index in self.layers if (count := there(index)))
 
     @property
     def branches(self) -> tuple[int, ...]:

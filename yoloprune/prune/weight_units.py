@@ -39,7 +39,7 @@ from yoloprune.prune.sparsify import Sparsification, fitted_arrays, matrix_of, p
 
 @dataclass(frozen=True)
 class WeightGroup:
-    """The weights of a layer, in units of a pattern."""
+    """The weights of a layer, in units of a pattern or of bits."""
 
     layer: int
     size: int

@@ -13,6 +13,7 @@ from yoloprune.options import PruneOptions, TrainOptions
 from yoloprune.report import following as next_step
 from yoloprune.report import tables, times
 from yoloprune.run_options import RunOptions
+from yoloprune.steps.goal import OF_ROUNDS
 from yoloprune.workspace import DEFAULT, Figures, Workspace
 
 if TYPE_CHECKING:
@@ -75,8 +76,10 @@ def run_forecast(ahead: Forecast, goals: Sequence[Goal], options: RunOptions) ->
     total = _total_line(ahead, len(goals), analysed=not goals[0].prescribed)
     if goals[0].prescribed:
         return Answer({"sparsities": values, "training_seconds": ahead.training_seconds}, (pruned, total))
-    plural = {"threshold": "thresholds", "total_loss": "total_losses", "ratio": "ratios"}[name]
-    return Answer({**asdict(ahead), plural: values}, (_forecast_line(ahead), f"after it, {pruned}", total))
+    return Answer(
+        {**asdict(ahead), OF_ROUNDS[name].removeprefix("round_"): values},
+        (_forecast_line(ahead), f"after it, {pruned}", total),
+    )
 
 
 def layers_ahead(ahead: Sequence[Ahead]) -> Answer:

@@ -57,7 +57,7 @@ def tradeoff(job: JobSummary, size: tuple[int, int]) -> Markup:
     ]
     path = [(0.0, original.accuracy)]
     for each, share in zip(rounds, shares, strict=True):
-        now = each.finetuned or each.pruned
+        now = each.newest
         if each.finetuned:
             parts.append(frame.line([(share, each.pruned.accuracy), (share, each.finetuned.accuracy)], "pruned thin"))
         path.append((share, now.accuracy))

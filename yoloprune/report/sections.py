@@ -151,11 +151,11 @@ def rounds(job: JobSummary) -> Markup | None:
     original, done = job.workspace.original, job.workspace.rounds
     if original is None or not done:
         return None
-    sparse = any(map(cells.is_sparse, (each.finetuned or each.pruned for each in done)))
+    sparse = any(map(cells.is_sparse, (each.newest for each in done)))
     first = ["original", "", "", cells.accuracy(original.accuracy), *_sizes(original, sparse), ""]
     rows: list[list[str]] = [first]
     for each in done:
-        now = each.finetuned or each.pruned
+        now = each.newest
         trained = cells.accuracy(each.finetuned.accuracy if each.finetuned else None)
         before = [cells.accuracy(each.threshold), cells.accuracy(each.pruned.accuracy), trained]
         rows.append([f"round {each.number}", *before, *_sizes(now, sparse), f"{job.share_off(now):.1%}"])
@@ -347,5 +347,5 @@ def stage_of(job: JobSummary) -> str:
     if not done:
         return "Analysed, nothing pruned yet." if job.analyses else "Started, nothing measured of its groups yet."
     last = "pruned and trained" if done[-1].finetuned else "pruned, not trained yet"
-    share = job.share_off(done[-1].finetuned or done[-1].pruned)
+    share = job.share_off(done[-1].newest)
     return f"{_rounds_said(job)} done, {share:.1%} of {job.saves} off; the last is {last}."

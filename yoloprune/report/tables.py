@@ -226,7 +226,7 @@ def round_table(workspace: Workspace) -> Table:
 
     What is not 0 is shown where that is much less.
     """
-    original, newest = workspace.original, [each.finetuned or each.pruned for each in workspace.rounds]
+    original, newest = workspace.original, [each.newest for each in workspace.rounds]
     every = newest if original is None else [original, *newest]
     sparse, small = any(map(is_sparse, every)), any(each.packed is not None for each in every)
     sizes = ("BFLOPs", *only_if(sparse, "effective BFLOPs"), "parameters", *only_if(sparse, "nonzero"))

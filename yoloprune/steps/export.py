@@ -90,7 +90,7 @@ def export(
             if path is not None:
                 with atomic_path(path, force=force) as temporary:
                     temporary.write_bytes(content)
-    measured = last.finetuned or last.pruned
+    measured = last.newest
     after = figures_of(written, measured.metric, measured.accuracy)
     if ms:
         original, after = timed((original, after), (job.inputs.original, written), progress)

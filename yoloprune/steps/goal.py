@@ -10,7 +10,7 @@ from yoloprune.errors import InputError
 from yoloprune.options import GoalOptions
 from yoloprune.run_options import LayeredOptions, RunOptions
 
-_OF_ROUNDS: Final = {
+OF_ROUNDS: Final = {
     "threshold": "round_thresholds",
     "total_loss": "round_total_losses",
     "ratio": "round_ratios",
@@ -99,12 +99,12 @@ def goals_of_rounds(options: RunOptions) -> list[Goal]:
         raise InputError(f"--rounds: expected at least 1, found {options.rounds}")
     one = options.prune
     listed: dict[str, tuple[Any, ...]] = {}
-    for name, plural in _OF_ROUNDS.items():
+    for name, plural in OF_ROUNDS.items():
         single = getattr(one, name)
         if values := getattr(options, plural) or (() if single is None else (single,)):
             listed[name] = values
     if len(listed) + (options.target_map is not None) != 1:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in _OF_ROUNDS)
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in OF_ROUNDS)
         raise InputError(f"expected one of {names} and --target-map")
     if options.final_loss is not None:
         check_loss("--final-loss", options.final_loss)
@@ -142,7 +142,7 @@ def check_layered(options: RunOptions) -> None:
     for name, share in given.items():
         check_share(name, share)
     contrary = {
-        **{f"--{name.replace('_', '-')}": getattr(options, _OF_ROUNDS[name]) for name in _OF_ROUNDS if name != "ratio"},
+        **{f"--{name.replace('_', '-')}": getattr(options, OF_ROUNDS[name]) for name in OF_ROUNDS if name != "ratio"},
         "--target-map": options.target_map is not None,
         "--rounds": options.rounds > 1,
         "--final-loss": options.final_loss is not None,

@@ -105,10 +105,13 @@ class Inputs:
     def calibration_batches(self, count: int) -> list[Tensor]:
         """The calibration images as network input, in batches [B,C,H,W]; decoded once."""
         if count not in self._train_batches:
-            fit = fit_for(self.graph, self.settings.letterbox)
-            pictures = Pictures(self.calibration_images(count), self.graph, fit, self.device)
-            self._train_batches[count] = [batch.inputs for batch in pictures]
+            self._train_batches[count] = self.batches(self.calibration_images(count))
         return self._train_batches[count]
+
+    def batches(self, images: Sequence[Path]) -> list[Tensor]:
+        """Images as network input, in batches [B,C,H,W]."""
+        pictures = Pictures(images, self.graph, fit_for(self.graph, self.settings.letterbox), self.device)
+        return [batch.inputs for batch in pictures]
 
     def calibration_images(self, count: int) -> tuple[Path, ...]:
         """The first `count` images of the train list; no labels are needed. InputError where there are none."""

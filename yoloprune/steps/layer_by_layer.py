@@ -17,9 +17,8 @@ from torch import Tensor
 from yoloprune.artefacts import load_json, save_json
 from yoloprune.choices import REFIT, SCALE
 from yoloprune.darknet.data import ClassSplit
-from yoloprune.detect.load import fit_for, load_images
+from yoloprune.detect.load import load_images
 from yoloprune.detect.measure import network_for_measuring
-from yoloprune.detect.pictures import Pictures
 from yoloprune.errors import InputError, NothingGoesError
 from yoloprune.options import AnalysisOptions, PruneOptions, Settings
 from yoloprune.progress import OnProgress, Progress, silent
@@ -103,7 +102,7 @@ def prune_layer_by_layer(job: Job, options: RunOptions, folder: Path, device: st
     check_layers(job, pruning.exclude or ())
     counts = counts_of(job, replace(options, prune=pruning), progress)
     _claim(job.workspace, {"layered": asdict(options.layered), "counts": counts, "method": held, "seed": method.seed})
-    batches = calibration(job, method, options.layered, device)
+    batches = calibration(job, method, options.layered)
     for number, label in enumerate(counts, start=1):
         progress(Progress("group", number, len(counts), f"layer {label}"))
         known = Workspace.load(folder)
@@ -142,9 +141,9 @@ def _as_stored(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def calibration(job: Job, method: AnalysisOptions, layered: LayeredOptions, device: str) -> Sequence[Tensor]:
+def calibration(job: Job, method: AnalysisOptions, layered: LayeredOptions) -> Sequence[Tensor]:
     """The first pictures of the train list, of a classifier the first of each class, as network input [B,C,H,W]."""
-    graph, settings = job.inputs.graph, job.workspace.settings
+    graph = job.inputs.graph
     if graph.detection_heads or not method.calibrate:
         return job.inputs.calibration_batches(method.calibrate)
     split = load_images(job.inputs.listed, "train", graph)
@@ -155,8 +154,7 @@ def calibration(job: Job, method: AnalysisOptions, layered: LayeredOptions, devi
         if number >= 0 and seen[number] < layered.class_images:
             seen[number] += 1
             chosen.append(image)
-    pictures = Pictures(tuple(chosen), graph, fit_for(graph, settings.letterbox), device)
-    return [batch.inputs for batch in pictures]
+    return job.inputs.batches(chosen)
 
 
 def _prune(

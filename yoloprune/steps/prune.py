@@ -235,7 +235,7 @@ def _before(job: Job, sensitivity: Sensitivity) -> Figures:
     if sensitivity.setup.weights == job.weights_sha:
         return job.figures(sensitivity.start, job.model, job.units)
     rounds = job.workspace.rounds
-    return (rounds[-1].finetuned or rounds[-1].pruned) if rounds else job.original
+    return rounds[-1].newest if rounds else job.original
 
 
 def write_round(job: Job, pruned: Joint, done: Round) -> None:

@@ -39,7 +39,7 @@ def _time(job: Job, progress: OnProgress) -> None:
     """The original and the newest network, in turns."""
     figures, models, rounds = {"original": job.original}, slim_models(job), job.workspace.rounds
     if rounds:
-        figures[f"round {rounds[-1].number}"] = rounds[-1].finetuned or rounds[-1].pruned
+        figures[f"round {rounds[-1].number}"] = rounds[-1].newest
     ends = models[:1] + models[1:][-1:]
     known = timed(list(figures.values()), ends, progress)
     Times.keep(job.workspace.milliseconds_file, dict(zip(figures, known, strict=True)))

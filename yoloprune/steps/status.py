@@ -68,7 +68,7 @@ def _with_times(found: Status, progress: OnProgress) -> Status:
     workspace = found.workspace
     job = open_job(workspace.folder)
     names = ["original", *(f"round {each.number}" for each in workspace.rounds)]
-    figures = [job.original, *(each.finetuned or each.pruned for each in workspace.rounds)]
+    figures = [job.original, *(each.newest for each in workspace.rounds)]
     known = dict(zip(names, timed(figures, slim_models(job), progress), strict=True))
     Times.keep(workspace.milliseconds_file, known)
     return Status(**{**vars(found), "timed": known})

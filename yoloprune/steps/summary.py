@@ -95,7 +95,7 @@ class JobSummary:
     def newest(self) -> Figures | None:
         """Of the newest weights, once something is pruned."""
         rounds = self.workspace.rounds
-        return (rounds[-1].finetuned or rounds[-1].pruned) if rounds else None
+        return rounds[-1].newest if rounds else None
 
     @property
     def saves(self) -> str:
